@@ -1,0 +1,85 @@
+"""The scorer interface, and how to write one.
+
+A scorer gives each document one float, higher = keep. It is a frozen dataclass whose fields are its options: they
+become the flags of `dvsel score NAME`, the keys of a recipe and the record of a run. It has one method, `fit`,
+which sees a sample of the pool and the targets once and returns a fitted scorer; that one scores batches of
+documents and keeps no state. Sharding, batching, workers, resume and progress are not a scorer's business.
+
+    @dataclass(frozen=True)
+    class Length(Scorer):
+        \"\"\"Prefer documents near a length.\"\"\"
+
+        best: int = option(1000, "length that scores highest, in bytes")
+
+        def fit(self, pool, targets):
+            return FittedLength(self, {})
+
+    class FittedLength(Fitted):
+        def score(self, batch):
+            return -np.abs(batch.text.sizes - self.scorer.best).astype(np.float32)
+
+    Length.fitted = FittedLength
+
+A package adds it with an entry point in the group `dvsel.scorers` (`length = "my_package:Length"`), as dvsel's own
+do, and tests it with `dvsel.testing.check_scorer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from dvsel.shards.columns import Batch
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A method and its options, not yet fitted."""
+
+    fitted: ClassVar[type[Fitted]]
+    """The class that `fit` returns an instance of."""
+    takes_target: ClassVar[bool] = False
+    """Whether `fit` needs at least one target."""
+    takes_pool: ClassVar[bool] = False
+    """Whether `fit` reads a sample of the pool."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Dotted paths of further fields that `score` reads from `Batch.columns`."""
+    selector: ClassVar[str] = "topk"
+    """The selection rule of the method's paper, by the selector's name."""
+
+    def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> Fitted:
+        """Fit on a sample of the pool and on the targets.
+
+        pool: batches of the sample, in an order that depends on the documents alone; empty unless `takes_pool`.
+        targets: batches of each target, by its name, in the order of the command line; empty unless given.
+        Raises UserError for a target or a sample that the method cannot use.
+        """
+        raise NotImplementedError
+
+
+class Fitted:
+    """A fitted scorer: the scorer's options, and arrays. Nothing else: it is saved as these two.
+
+    scorer: the options that it was fitted with.
+    arrays: what `fit` learned, numpy arrays by name.
+    groups: names of the score's columns, one for most scorers.
+    shares: the share of the budget that each group takes; sums to 1.
+    unscored: why `score` gives NaN, for the summary ("fewer than 100 words").
+    """
+
+    groups: tuple[str, ...] = ("",)
+    shares: tuple[float, ...] = (1.0,)
+    unscored: str = "no usable score"
+
+    def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.scorer = scorer
+        self.arrays = dict(arrays)
+
+    def score(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """float32 (n,), or (n, groups) where there are several; NaN where a document has no usable score."""
+        raise NotImplementedError

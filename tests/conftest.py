@@ -1,0 +1,17 @@
+"""Fixtures that every part of the tests shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "open"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data that lies beside a developer's checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data beside the checkout ({SHARED.name} folder absent)")
+    return SHARED
