@@ -55,17 +55,39 @@ class Column:
         """Bytes a row, int64 (n,)."""
         return np.diff(self.offsets)
 
+    def take(self, rows: npt.NDArray[np.integer]) -> Column:
+        """A column of these rows, in this order."""
+        view = self.data.data
+        first, last = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
+        joined = b"".join([view[begin:end] for begin, end in zip(first, last, strict=True)])
+        return Column(_padded(joined), _ends(self.sizes[rows]), self.kind[rows])
+
+    @classmethod
+    def join(cls, columns: Sequence[Column]) -> Column:
+        """One column of all rows, in order."""
+        joined = b"".join([column.data.data[: column.offsets[-1]] for column in columns])
+        sizes = np.concatenate([column.sizes for column in columns])
+        return cls(_padded(joined), _ends(sizes), np.concatenate([column.kind for column in columns]))
+
     @classmethod
     def of(cls, rows: Sequence[bytes | None], kinds: Sequence[int] | None = None) -> Column:
         """A column from byte strings; None is a missing field, unless `kinds` says otherwise."""
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row or b"") for row in rows], out=offsets[1:])
-        joined = b"".join(row or b"" for row in rows)
-        data = np.zeros(len(joined) + PAD, np.uint8)
-        data[: len(joined)] = np.frombuffer(joined, np.uint8)
         if kinds is None:
             kinds = [Kind.MISSING if row is None else Kind.STRING for row in rows]
-        return cls(data, offsets, np.array(kinds, np.uint8))
+        sizes = np.array([len(row or b"") for row in rows], np.int64)
+        return cls(_padded(b"".join(row or b"" for row in rows)), _ends(sizes), np.array(kinds, np.uint8))
+
+
+def _padded(content: bytes) -> Bytes:
+    data = np.zeros(len(content) + PAD, np.uint8)
+    data[: len(content)] = np.frombuffer(content, np.uint8)
+    return data
+
+
+def _ends(sizes: npt.NDArray[np.int64]) -> Offsets:
+    offsets = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    return offsets
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,11 @@ def _splat(builder: Any, byte: Any) -> Any:
     return builder.shuffle_vector(one, undefined, ir.Constant(_LANES, [0] * WIDTH))
 
 
+def _in_range(builder: Any, vector: Any, first: Any, last: Any) -> Any:
+    shifted = builder.sub(vector, _splat(builder, first))
+    return builder.icmp_unsigned("<=", shifted, _splat(builder, builder.sub(last, first)))
+
+
 def _comparison(operator: str, doc: str) -> Any:
     def compare(typingctx: Any, array: Any, index: Any, byte: Any) -> Any:  # noqa: ARG001
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -53,7 +58,9 @@ def _comparison(operator: str, doc: str) -> Any:
 
 
 equal = _comparison("==", "equal(buffer, index, byte) -> uint64: which of the 64 bytes are `byte`.")
-below = _comparison("<", "below(buffer, index, byte) -> uint64: which of the 64 bytes are less than `byte`, unsigned.")
+below = _comparison(
+    "<", "below(buffer, index, byte) -> uint64: which of the 64 bytes are less than `byte`, unsigned."
+)
 
 
 @intrinsic
@@ -64,6 +71,35 @@ def copy(typingctx: Any, target: Any, at: Any, source: Any, index: Any) -> Any: 
         loaded = _load(context, builder, signature.args[2], args[2], args[3], _VECTOR)
         stored = builder.store(
             loaded, _pointer(context, builder, signature.args[0], args[0], args[1], _VECTOR)
+        )
+        stored.align = 1
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp), codegen
+
+
+@intrinsic
+def within(typingctx: Any, array: Any, index: Any, first: Any, last: Any) -> Any:  # noqa: ARG001
+    """within(buffer, index, first, last) -> uint64: which of the 64 bytes lie in first..last, unsigned."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loaded = _load(context, builder, signature.args[0], args[0], args[1], _VECTOR)
+        return builder.bitcast(_in_range(builder, loaded, args[2], args[3]), _MASK)
+
+    return types.uint64(array, types.intp, types.uint8, types.uint8), codegen
+
+
+@intrinsic
+def copy_lowered(typingctx: Any, target: Any, at: Any, source: Any, index: Any) -> Any:  # noqa: ARG001
+    """copy_lowered(target, at, source, index): as `copy`, with A-Z made a-z."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loaded = _load(context, builder, signature.args[2], args[2], args[3], _VECTOR)
+        upper = _in_range(builder, loaded, ir.Constant(_BYTE, ord("A")), ir.Constant(_BYTE, ord("Z")))
+        lowered = builder.or_(loaded, _splat(builder, ir.Constant(_BYTE, 0x20)))
+        stored = builder.store(
+            builder.select(upper, lowered, loaded),
+            _pointer(context, builder, signature.args[0], args[0], args[1], _VECTOR),
         )
         stored.align = 1
         return context.get_dummy_value()

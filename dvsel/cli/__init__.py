@@ -1,0 +1,68 @@
+"""The command line: parse, call, print.
+
+The app is put together for the arguments at hand: only the command that they name is imported, and for a scorer or
+selector only the one that they name. All others are shown by name and one line, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from dvsel import __version__
+
+COMMANDS = {
+    "score": "Give every document of a pool a score.",
+    "select": "Keep the documents that a budget allows.",
+    "fit": "Fit a scorer once, to score with it many times.",
+    "inspect": "Show what scores say: distribution, domains, best and worst documents.",
+    "run": "Replay a run from its recipe.",
+    "list": "List scorers and selectors, those of other packages too.",
+    "demo": "Score and select a small pool made from this Python installation.",
+}
+
+_EXAMPLES = """Choose training data for language models.
+
+\b
+  dvsel demo
+  dvsel score dsir pool/*.jsonl.zst --target target.jsonl -o scores/
+  dvsel select scores/ --budget 30B -o selected/
+"""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    build(sys.argv[1:])()
+
+
+def build(argv: Sequence[str]) -> typer.Typer:
+    """The app that can parse `argv`."""
+    app = typer.Typer(
+        help=_EXAMPLES,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_globals)
+    named = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name == named:
+            rest = list(argv[argv.index(name) + 1 :])
+            importlib.import_module(f"dvsel.cli.{name}").register(app, rest)
+        else:
+            app.command(name, help=summary)(lambda: None)
+    return app
+
+
+def _globals(
+    version: bool = typer.Option(False, "--version", help="print the version", is_eager=True),
+    debug: bool = typer.Option(False, "--debug", help="show a traceback with an error"),  # noqa: ARG001
+) -> None:
+    if version:
+        print(f"dvsel {__version__}")
+        raise typer.Exit

@@ -1,0 +1,66 @@
+"""`dvsel demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from dvsel.cli.errors import guarded
+
+
+def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
+    """Add `demo` to the app."""
+    app.command("demo")(guarded(show))
+
+
+def show(
+    output: Path = typer.Option(Path("dvsel-demo"), "--output", "-o", help="folder to work in"),
+    budget: str = typer.Option("10%", help="how much to keep"),
+) -> None:
+    """Score and select a small pool made from this Python installation: no arguments, no network, no files.
+
+    \b
+      dvsel demo
+      dvsel demo --budget '200k tokens' -o /tmp/demo
+    """
+    from rich.console import Console
+
+    from dvsel.budget import Budget
+    from dvsel.cli.tables import documents_table, domains_table, histogram_lines
+    from dvsel.demo import build
+    from dvsel.engines.local import available_workers
+    from dvsel.fit import Execution
+    from dvsel.inspect import inspect
+    from dvsel.scorers.dsir import DSIR
+    from dvsel.select import SCORES, SelectRun, select
+    from dvsel.selectors.resample import Resample
+
+    console = Console(highlight=False)
+    shards, target = build(output)
+    console.print(
+        f"a pool of {len(shards)} shards in {output / 'pool'}, and a target: documentation of the Python language\n"
+    )
+    pool = tuple(str(shard) for shard in shards)
+    console.print(
+        f"$ dvsel select {output}/pool/*.jsonl.zst --with dsir --target {target} --normalise length "
+        f"--budget {budget} -o {output}/selected"
+    )
+    run = SelectRun(
+        scorer=DSIR(normalise="length"),
+        selector=Resample(temperature=0.1),
+        pool=pool,
+        target=(str(target),),
+        budget=budget,
+        output=str(output / "selected"),
+    )
+    report = select(run, Execution(overwrite=True))
+    for line in report.lines():
+        console.print(line)
+    console.print("\n".join(histogram_lines(report.histogram)), markup=False)
+    console.print(domains_table(report.domains, "share of each domain that was kept"))
+    seen = inspect([str(output / "selected" / SCORES)], Budget.parse(budget), 2, available_workers())
+    console.print(documents_table("best documents", seen.best))
+    console.print(documents_table("worst documents", seen.worst))
+    console.print(f"The subset is in {output}/selected. Next: dvsel inspect {output}/selected")

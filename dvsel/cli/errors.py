@@ -1,0 +1,46 @@
+"""How a command ends: 0 done, 1 failed with one line, 2 usage, 130 interrupted; a closed pipe ends quietly."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from dvsel.errors import UserError
+
+
+def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
+    """`body`, with what goes wrong turned into an exit code and a line on stderr."""
+
+    @functools.wraps(body)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            body(*args, **options)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except KeyboardInterrupt:
+            _say("interrupted; the same command goes on from here")
+            raise typer.Exit(130) from None
+        except UserError as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.filename or 'dvsel'}: {error.strerror or error}")
+
+    return run
+
+
+def _fail(message: str) -> None:
+    if "--debug" in sys.argv:
+        raise
+    _say(message)
+    raise typer.Exit(1) from None
+
+
+def _say(message: str) -> None:
+    print(f"dvsel: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,49 @@
+"""`dvsel fit NAME --pool POOL -o FILE`: one sub-command a scorer, made from its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from dvsel.cli.flags import Group, command, given, run_of, sub_commands
+from dvsel.errors import UserError
+from dvsel.plugins import SCORERS, scorer_class
+
+_HELP = """Fit {name} once; score with it many times.
+
+\b
+  dvsel fit {name} --pool pool/ {target}-o {name}.fitted
+  dvsel score {name} pool/*.jsonl.zst --fitted {name}.fitted -o scores/
+"""
+
+
+def register(app: typer.Typer, rest: Sequence[str]) -> None:
+    """Add `fit` to the app, with the scorer that `rest` names."""
+    sub_commands(app, "fit", SCORERS, rest, make)
+
+
+def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
+    """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
+    from dvsel.cli.show import Terminal
+    from dvsel.fit import FitRun, fit
+
+    cls = scorer_class(name)
+
+    def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
+        from dvsel.cli.show import executing
+
+        run = run_of(FitRun, values["Run"] | {"scorer": cls(**given(values["Method"]))}, pool)
+        if not run.output:
+            raise UserError(f"nowhere to write to; name a file with -o {name}.fitted")
+        with executing(values["Execution"]) as execution:
+            fit(run, execution)
+
+    groups = [
+        Group("Method", cls, method or {}, prefix=name),
+        Group("Run", FitRun, defaults or {}, show_pool=True),
+        Group("Execution", Terminal, skip=("overwrite", "json"), prefix="run"),
+    ]
+    target = "--target target.jsonl " if cls.takes_target else ""
+    return command(body, groups, _HELP.format(name=name, target=target), "more of the pool")

@@ -1,0 +1,136 @@
+"""Commands made from options dataclasses: a field becomes a flag, its metadata the help."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import typer
+
+from dvsel.cli import COMMANDS
+from dvsel.cli.errors import guarded
+from dvsel.errors import UserError
+from dvsel.options import base_type, fields_of
+from dvsel.plugins import found
+
+Run = TypeVar("Run")
+
+_SHORT = {"output": "-o", "workers": "-w", "method": "-m"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Options that are shown together. prefix: told apart by it where another group has a flag of the same name."""
+
+    name: str
+    options: type
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    skip: Sequence[str] = ()
+    prefix: str = ""
+    show_pool: bool = False
+
+
+def command(
+    body: Callable[[list[str], dict[str, dict[str, Any]]], None],
+    groups: Sequence[Group],
+    help: str,
+    argument: str,
+) -> Callable[..., None]:
+    """A function for Typer whose flags are the options of all groups.
+
+    It calls body(arguments, values), values holding the options by group name. argument: the help of the
+    positional arguments.
+    """
+    parameters: dict[str, inspect.Parameter] = {
+        "arguments": inspect.Parameter(
+            "arguments",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=typer.Argument(None, metavar="[POOL]...", help=argument, show_default=False),
+            annotation=list[str],
+        )
+    }
+    owners: dict[str, tuple[str, str]] = {}
+    for group in groups:
+        for name, (field, hint) in fields_of(group.options).items():
+            if name in group.skip or "help" not in field.metadata or (name == "pool" and not group.show_pool):
+                continue
+            flag = name.rstrip("_") if name not in parameters else f"{group.prefix}_{name}"
+            owners[flag] = (group.name, name)
+            parameters[flag] = _parameter(flag, field, hint, group.defaults.get(name, field.default), group.name)
+
+    def run(**flags: Any) -> None:
+        values: dict[str, dict[str, Any]] = {group.name: {} for group in groups}
+        for flag, (group, name) in owners.items():
+            value = flags[flag]
+            values[group][name] = tuple(value) if isinstance(value, list) else value
+        body(flags["arguments"] or [], values)
+
+    made = guarded(run)
+    made.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    made.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    made.__doc__ = help
+    del made.__wrapped__  # type: ignore[attr-defined]
+    return made
+
+
+def _parameter(flag: str, field: dataclasses.Field[Any], hint: Any, default: Any, panel: str) -> inspect.Parameter:
+    long = f"--{flag.replace('_', '-')}"
+    choices = field.metadata.get("choices")
+    wanted = base_type(hint)
+    annotation: Any = Literal[tuple(choices)] if choices else hint
+    if typing.get_origin(wanted) is tuple:
+        annotation, default = list[str], list(default) or None
+    names = [f"{long}/--no-{flag.replace('_', '-')}" if wanted is bool and default else long]
+    names += [_SHORT[flag]] if flag in _SHORT else []
+    return inspect.Parameter(
+        flag,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(
+            None if default == "" else default,
+            *names,
+            help=field.metadata["help"],
+            show_default=default not in (None, "", False),
+            rich_help_panel=panel,
+        ),
+        annotation=annotation | None if default in ("", None) and annotation is str else annotation,
+    )
+
+
+def sub_commands(
+    app: typer.Typer, name: str, group: str, rest: Sequence[str], make: Callable[[str], Callable[..., None]]
+) -> None:
+    """Add a command with one sub-command for each name in an entry point group; `make` makes the one in `rest`."""
+    parent = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+    app.add_typer(parent, name=name, help=COMMANDS[name])
+    wanted = next((word for word in rest if not word.startswith("-")), None)
+    for known in found(group):
+        if known == wanted:
+            try:
+                parent.command(known)(make(known))
+            except UserError as error:
+                parent.command(known)(guarded(raising(error)))
+        else:
+            parent.command(known, help=f"`dvsel {name} {known} --help` shows its options.")(lambda: None)
+
+
+def raising(error: UserError) -> Callable[..., None]:
+    """A command that takes any arguments and fails."""
+
+    def fail(arguments: list[str] = typer.Argument(None, hidden=True)) -> None:  # noqa: ARG001
+        raise error
+
+    return fail
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that have a value."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def run_of(cls: type[Run], values: Mapping[str, Any], pool: Sequence[str]) -> Run:
+    """A run from its flags and the positional arguments."""
+    values = given(values)
+    return cls(**values | {"pool": (*values.get("pool", ()), *pool)})

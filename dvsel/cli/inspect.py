@@ -1,0 +1,47 @@
+"""`dvsel inspect SCORES`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import typer
+
+from dvsel.cli.errors import guarded
+
+
+def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
+    """Add `inspect` to the app."""
+    app.command("inspect")(guarded(show))
+
+
+def show(
+    scores: list[str] = typer.Argument(..., help="folders of scores, or of a selection"),
+    budget: str = typer.Option("10%", help="show the share of each domain that topk keeps under this budget"),
+    documents: int = typer.Option(3, help="how many of the best and of the worst documents to show"),
+    as_json: bool = typer.Option(False, "--json", help="as JSON"),
+) -> None:
+    """Show what scores say: distribution, domains, best and worst documents.
+
+    \b
+      dvsel inspect scores/
+      dvsel inspect scores/ --budget 30B --documents 10
+    """
+    from dvsel.budget import Budget
+    from dvsel.engines.local import available_workers
+    from dvsel.inspect import inspect
+
+    inspection = inspect(scores, Budget.parse(budget), documents, available_workers())
+    if as_json:
+        print(json.dumps(inspection.as_json(), ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from dvsel.cli.tables import documents_table, domains_table, histogram_lines
+
+    console = Console(highlight=False)
+    console.print(f"{inspection.documents:,} documents, {inspection.tokens:,} tokens, scored with {inspection.scorer}")
+    console.print("\n".join(histogram_lines(inspection.histogram)), markup=False)
+    console.print(domains_table(inspection.domains, f"share of each domain that topk keeps of {inspection.budget}"))
+    console.print(documents_table("best documents", inspection.best))
+    console.print(documents_table("worst documents", inspection.worst))

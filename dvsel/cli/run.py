@@ -1,0 +1,83 @@
+"""`dvsel run FILE`: the command that a recipe names, with the recipe's values as defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from dvsel.cli.errors import guarded
+from dvsel.cli.flags import raising
+from dvsel.errors import UserError
+
+_HELP = """Replay a run from its recipe; further flags beat what it says.
+
+\b
+  dvsel run recipes/dsir.yaml
+  dvsel run selected/recipe.yaml --budget 10B -o smaller/
+"""
+
+
+def register(app: typer.Typer, rest: Sequence[str]) -> None:
+    """Add `run` to the app, as the command of the recipe that `rest` names."""
+    file = next((word for word in rest if not word.startswith("-")), None)
+    replay = _placeholder if file is None else _command(file, [word for word in rest if word != file])
+    app.command("run", help=_HELP)(replay)
+
+
+def _placeholder(file: str = typer.Argument(..., metavar="FILE", help="a recipe")) -> None:
+    """Shown where no recipe is named."""
+
+
+def _command(file: str, rest: Sequence[str]) -> Any:
+    try:
+        made = _made(file, rest)
+    except UserError as error:
+        return guarded(raising(error))
+    return made
+
+
+def _made(file: str, rest: Sequence[str]) -> Any:
+    from dvsel.cli import fit, score, select
+    from dvsel.fit import FitRun
+    from dvsel.recipe import load, make
+    from dvsel.score import ScoreRun
+    from dvsel.select import SelectRun
+
+    name, values = load(file)
+    runs = {"fit": FitRun, "score": ScoreRun, "select": SelectRun}
+    if name not in runs:
+        raise UserError(f"{file}: command is {name!r}; it is one of {', '.join(runs)}")
+    make(runs[name], values, file)
+    scorer, selector = _part(values, "scorer"), _part(values, "selector")
+    if name == "select":
+        return _without_file(select.make(rest, values, scorer, selector), file)
+    method = scorer.pop("name", None) or _fitted_name(values)
+    maker = {"fit": fit.make, "score": score.make}[name]
+    return _without_file(maker(method, values, scorer), file)
+
+
+def _part(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    part = values.get(name, {})
+    return dict(part) if isinstance(part, dict) else {"name": part}
+
+
+def _fitted_name(values: Mapping[str, Any]) -> str:
+    from dvsel import fitted
+    from dvsel.plugins import SCORERS, name_of
+
+    return name_of(SCORERS, type(fitted.load(values["fitted"])[0].scorer))
+
+
+def _without_file(made: Any, file: str) -> Any:
+    """`made`, for arguments of which the first is the recipe itself."""
+    import functools
+
+    @functools.wraps(made)
+    def run(**flags: Any) -> None:
+        flags["arguments"] = [word for word in flags["arguments"] or [] if word != file]
+        made(**flags)
+
+    run.__signature__ = made.__signature__  # type: ignore[attr-defined]
+    return run

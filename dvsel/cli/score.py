@@ -1,0 +1,66 @@
+"""`dvsel score NAME POOL`: one sub-command a scorer, made from its options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from dvsel.cli.flags import Group, command, given, run_of, sub_commands
+from dvsel.plugins import SCORERS, scorer_class
+
+_HELP = """{doc}
+
+\b
+  dvsel score {name} pool/*.jsonl.zst {target}-o scores/
+  dvsel score {name} pool/ --fitted {name}.fitted -o scores/
+  zstdcat a.jsonl.zst | dvsel score {name} --fitted {name}.fitted - | jq .dvsel_{name}
+"""
+
+
+def register(app: typer.Typer, rest: Sequence[str]) -> None:
+    """Add `score` to the app, with the scorer that `rest` names."""
+    sub_commands(app, "score", SCORERS, rest, make)
+
+
+def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
+    """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
+    from dvsel.cli.show import Terminal
+    from dvsel.score import ScoreRun
+    from dvsel.stream import StreamOptions
+
+    cls = scorer_class(name)
+    defaults = defaults or {}
+
+    def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
+        pool = pool or list(defaults.get("pool", ()))
+        run = run_of(ScoreRun, values["Run"], pool)
+        if pool == ["-"] or (not pool and not sys.stdin.isatty()):
+            from dvsel.stream import score_stream
+
+            score_stream(name, run, StreamOptions(**given(values["Stream"])), sys.stdin.buffer, sys.stdout.buffer)
+            return
+        from dvsel.cli.show import executing, print_report
+        from dvsel.score import score
+
+        scorer = None if run.fitted else cls(**given(values["Method"]))
+        with executing(values["Execution"]) as execution:
+            report = score(run_of(ScoreRun, values["Run"] | {"scorer": scorer}, pool), execution)
+        print_report(report, values["Execution"])
+
+    groups = [
+        Group("Method", cls, method or {}, prefix=name),
+        Group("Run", ScoreRun, defaults),
+        Group("Stream", StreamOptions, prefix="stream"),
+        Group("Execution", Terminal, prefix="run"),
+    ]
+    target = "--target target.jsonl " if cls.takes_target else ""
+    doc = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    return command(
+        body,
+        groups,
+        _HELP.format(doc=doc, name=name, target=target),
+        "shards, folders, globs, URLs; - for stdin",
+    )

@@ -1,0 +1,105 @@
+"""`dvsel select`: flags of the run, of the selector that --method names, and of the scorer that --with names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from dvsel.cli.flags import Group, command, given, run_of
+from dvsel.errors import UserError
+from dvsel.options import option
+from dvsel.plugins import scorer_class, selector_class
+
+_HELP = """Keep the documents that a budget allows, and write them out as shards.
+
+\b
+  dvsel select scores/ --budget 30B -o selected/
+  dvsel select scores/ --budget 10% --method resample --temperature 2 --seed 7 -o selected/
+  dvsel select pool/*.jsonl.zst --with dsir --target target.jsonl --budget 30B -o selected/
+  ... | dvsel select --min-score 0.2 -
+"""
+_THRESHOLD_FLAGS = ("--min-score", "--quantile")
+
+
+@dataclass(frozen=True)
+class _Choice:
+    method: str | None = option(None, "selection rule (`dvsel list`); by default the one of the scorer's paper")
+    with_: str | None = option(None, "score the pool first, with this scorer")
+
+
+def register(app: typer.Typer, rest: Sequence[str]) -> None:
+    """Add `select` to the app, with the options of the selector and the scorer that `rest` names."""
+    app.command("select")(make(rest))
+
+
+def make(
+    rest: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+    scorer: Mapping[str, Any] | None = None,
+    selector: Mapping[str, Any] | None = None,
+) -> Any:
+    """The command. defaults, scorer, selector: other defaults; the latter two name their class as `name`."""
+    from dvsel.cli.show import Terminal
+    from dvsel.select import SelectRun
+    from dvsel.stream import StreamOptions
+
+    defaults, scorer, selector = defaults or {}, dict(scorer or {}), dict(selector or {})
+    with_ = _value(rest, "--with") or scorer.pop("name", None)
+    method = _method(rest) or selector.pop("name", None)
+    scorer_cls = scorer_class(with_) if with_ else None
+    if scorer_cls and not method:
+        method = scorer_cls.selector
+    selector_cls = selector_class(method) if method else None
+
+    def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
+        pool = pool or list(defaults.get("pool", ()))
+        parts = {
+            "selector": selector_cls(**given(values["Selector"])) if selector_cls else None,
+            "scorer": scorer_cls(**given(values["Scorer"])) if scorer_cls and not values["Run"]["fitted"] else None,
+        }
+        run = run_of(SelectRun, values["Run"] | parts, pool)
+        if pool == ["-"] or (not pool and not sys.stdin.isatty()):
+            from dvsel.stream import select_stream
+
+            select_stream(run, StreamOptions(**given(values["Stream"])), sys.stdin.buffer, sys.stdout.buffer)
+            return
+        if not pool:
+            raise UserError("nothing to select from; name a folder of scores, or a pool and a scorer (--with NAME)")
+        if not (run.output or values["Execution"]["dry_run"]):
+            raise UserError("nowhere to write to; name a folder with -o selected/, or - for stdout")
+        from dvsel.cli.show import executing, print_report
+        from dvsel.select import select
+
+        with executing(values["Execution"]) as execution:
+            report = select(run, execution)
+        print_report(report, values["Execution"])
+
+    groups = [
+        Group("Choice", _Choice),
+        Group("Run", SelectRun, defaults),
+        *([Group("Selector", selector_cls, selector, prefix=method or "")] if selector_cls else []),
+        *([Group("Scorer", scorer_cls, scorer, prefix=with_ or "")] if scorer_cls else []),
+        Group("Stream", StreamOptions, prefix="stream"),
+        Group("Execution", Terminal, prefix="run"),
+    ]
+    return command(body, groups, _HELP, "folders of scores, or the pool with --with; - for stdin")
+
+
+def _method(rest: Sequence[str]) -> str | None:
+    if method := _value(rest, "--method") or _value(rest, "-m"):
+        return method
+    flags = {word.partition("=")[0] for word in rest}
+    return "threshold" if flags.intersection(_THRESHOLD_FLAGS) else None
+
+
+def _value(rest: Sequence[str], flag: str) -> str | None:
+    for word, following in zip(rest, [*rest[1:], ""], strict=True):
+        if word == flag:
+            return following or None
+        if word.startswith(flag + "=") and flag.startswith("--"):
+            return word.partition("=")[2]
+    return None

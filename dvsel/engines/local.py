@@ -1,0 +1,126 @@
+"""One function over many tasks in this machine's processes.
+
+Results come in the order of completion. With one worker everything runs in this process. A task tells how far it
+is with `advance`, wherever it runs. Ctrl-C, an error in a task and the death of the parent all end the workers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from dvsel.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_IN_FLIGHT_A_WORKER = 2
+_progress: Any = None
+
+
+def advance(amount: int) -> None:
+    """Add to the job's progress, in the unit that the job chose (bytes read)."""
+    if _progress is not None:
+        with _progress.get_lock():
+            _progress.value += amount
+
+
+def available_workers() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    workers: int,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[Result]:
+    """Results of `function` for each task. on_progress(done) is called about four times a second.
+
+    tasks may be an iterator that makes its tasks late: few more than there are workers are taken ahead of time.
+    """
+    global _progress
+    _progress = multiprocessing.get_context("spawn").Value("q", 0)
+    tasks = iter(tasks)
+    first = list(itertools.islice(tasks, workers))
+    try:
+        if len(first) <= 1:
+            yield from _here(function, itertools.chain(first, tasks), on_progress)
+        else:
+            yield from _in_processes(function, itertools.chain(first, tasks), len(first), on_progress)
+    finally:
+        _progress = None
+
+
+def _here(
+    function: Callable[[Task], Result], tasks: Iterable[Task], on_progress: Callable[[int], None]
+) -> Iterator[Result]:
+    done = threading.Event()
+
+    def watch(counter: Any) -> None:
+        while not done.wait(0.25):
+            on_progress(counter.value)
+
+    watcher = threading.Thread(target=watch, args=(_progress,), daemon=True)
+    watcher.start()
+    try:
+        for task in tasks:
+            yield function(task)
+        on_progress(_progress.value)
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _in_processes(
+    function: Callable[[Task], Result],
+    waiting: Iterator[Task],
+    workers: int,
+    on_progress: Callable[[int], None],
+) -> Iterator[Result]:
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (_progress,))
+    running: set[Future[Result]] = set()
+    try:
+        while True:
+            while len(running) < workers * _IN_FLIGHT_A_WORKER and (task := next(waiting, None)) is not None:
+                running.add(pool.submit(function, task))
+            if not running:
+                break
+            finished, running = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+            on_progress(_progress.value)
+            for future in finished:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process died (out of memory?); run the same command again to resume, with fewer --workers"
+        ) from error
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=not running, cancel_futures=True)
+        if running:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join()
+
+
+def _start_worker(progress: Any) -> None:
+    global _progress
+    _progress = progress
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

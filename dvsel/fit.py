@@ -1,0 +1,108 @@
+"""Fit a scorer: a sample of the pool and the targets in, a small file out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from dvsel import fitted as storage
+from dvsel.budget import Budget
+from dvsel.engines import local
+from dvsel.errors import UserError
+from dvsel.options import option
+from dvsel.plugins import SCORERS, name_of
+from dvsel.pool import Reading, paths_to_read, read_pool
+from dvsel.sample import Sample, Sampling, draw_sample
+from dvsel.scorers import Fitted, Scorer
+from dvsel.shards.columns import Batch
+from dvsel.shards.documents import DocumentReader
+from dvsel.shards.files import Shard, expand
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, what is done and the whole, in bytes."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Shows no progress."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out; nothing here changes its result."""
+
+    workers: int = option(0, "processes; 0 takes all cores")
+    overwrite: bool = option(False, "replace what another run left in the output folder")
+    dry_run: bool = option(False, "say what would be done, and write nothing")
+    progress: Progress = silent
+
+    @property
+    def processes(self) -> int:
+        """Worker processes, resolved."""
+        return self.workers or local.available_workers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRun(Reading, Sampling):
+    """Fit a scorer once, to score with it many times."""
+
+    scorer: Scorer | None = None
+    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs to sample; more than one is fine")
+    target: tuple[str, ...] = option((), "documents like those that the model should become good at; repeatable")
+    output: str = option("", "file to write")
+
+
+def fit(run: FitRun, execution: Execution) -> Fitted:
+    """Fit `run.scorer` and write it to `run.output`."""
+    fitted = fit_scorer(run, expand(run.pool) if run.pool else [], execution)
+    storage.save(fitted, run.output)
+    return fitted
+
+
+def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution) -> Fitted:
+    """Fit on a sample of `shards` and on the run's targets."""
+    scorer = run.scorer
+    assert scorer is not None
+    name = name_of(SCORERS, type(scorer))
+    if scorer.takes_target and not run.target:
+        raise UserError(f"{name} needs a target; name one with --target FILE")
+    if run.target and not scorer.takes_target:
+        raise UserError(f"{name} takes no target; drop --target")
+    if scorer.takes_pool and not shards:
+        raise UserError(f"{name} is fitted on a sample of the pool; name the pool's shards")
+    pool: Iterable[Batch] = ()
+    if scorer.takes_pool:
+        pool = _pool_sample(run, shards, scorer.needs, execution).batches()
+    return scorer.fit(pool, _targets(run, scorer.needs))
+
+
+def _pool_sample(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: Execution) -> Sample:
+    size = Budget.parse(run.sample_size, "--sample-size")
+    if size.unit != "bytes" or size.amount is None:
+        raise UserError(f"--sample-size is {run.sample_size}; give a size in bytes, such as 100MB")
+    total = sum(shard.size for shard in shards)
+    return draw_sample(
+        shards,
+        run,
+        run,
+        size.amount,
+        needs,
+        execution.processes,
+        lambda done: execution.progress("sampling the pool", done, total),
+    )
+
+
+def _targets(run: FitRun, needs: tuple[str, ...]) -> dict[str, Iterable[Batch]]:
+    names = [PurePosixPath(pattern).name for pattern in run.target]
+    if len(set(names)) < len(names):
+        names = list(run.target)
+    if len(set(names)) < len(names):
+        raise UserError("a target is named twice; name each once")
+    return {name: _batches(pattern, run, needs) for name, pattern in zip(names, run.target, strict=True)}
+
+
+def _batches(pattern: str, reading: Reading, needs: tuple[str, ...]) -> Iterator[Batch]:
+    for shard in expand([pattern]):
+        with DocumentReader(shard, paths_to_read(reading, *needs)) as reader:
+            for batch in read_pool(reader, shard, reading):
+                yield batch.batch(needs)

@@ -1,0 +1,78 @@
+"""Fitted scorers on disk: a safetensors file with the arrays, and the scorer's name and options in its header.
+
+Small, self-describing, free of code (no pickle), and the same bytes for the same fit. The file's fingerprint goes
+into every score file, so that scores of two fits are never mixed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from dvsel import __version__
+from dvsel.errors import UserError
+from dvsel.options import from_mapping, to_mapping
+from dvsel.plugins import SCORERS, name_of, scorer_class
+from dvsel.shards.files import atomic_writer, open_read
+
+if TYPE_CHECKING:
+    from dvsel.scorers import Fitted
+
+_KEY = "dvsel"
+
+
+def to_bytes(fitted: Fitted) -> bytes:
+    """The file's content."""
+    from safetensors.numpy import save
+
+    header = {
+        "scorer": name_of(SCORERS, type(fitted.scorer)),
+        "options": to_mapping(fitted.scorer),
+        "version": __version__,
+    }
+    return bytes(save(fitted.arrays, {_KEY: json.dumps(header, sort_keys=True)}))
+
+
+def save(fitted: Fitted, url: str) -> None:
+    """Write a fitted scorer, whole or not at all."""
+    with atomic_writer(url) as file:
+        file.write(to_bytes(fitted))
+
+
+def load(url: str) -> tuple[Fitted, str]:
+    """A fitted scorer and its fingerprint, 32 hex digits of the file's content."""
+    with open_read(url) as file:
+        content = file.read()
+    return from_bytes(content, url), fingerprint(content)
+
+
+def fingerprint(content: bytes) -> str:
+    """What names a fit in score files."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def from_bytes(content: bytes, place: str) -> Fitted:
+    """Read a fitted scorer's content; `place` names it in errors."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_arrays
+
+    try:
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_KEY])
+        arrays = load_arrays(content)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"{place}: no fitted scorer of dvsel; make one with `dvsel fit NAME -o FILE`") from error
+    cls = scorer_class(header["scorer"])
+    return cls.fitted(from_mapping(cls, _restored(header["options"]), place), arrays)
+
+
+def _restored(options: dict[str, object]) -> dict[str, object]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+
+def default_name(scorer: str) -> str:
+    """Where a run keeps the scorer that it fitted, inside its output folder."""
+    return f"{Path(scorer).name}.fitted"

@@ -1,0 +1,100 @@
+"""The output folder of a run: its recipe says whose it is.
+
+The recipe is written first. The same command started again finds the same recipe and resumes; another command is
+refused, unless told to overwrite. Two processes cannot work in one folder at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from dvsel.errors import UserError
+from dvsel.shards.files import (
+    atomic_writer,
+    exists,
+    is_remote,
+    join,
+    list_names,
+    make_folder,
+    open_read,
+    remove,
+)
+
+RECIPE = "recipe.yaml"
+REPORT = "report.json"
+
+
+@contextlib.contextmanager
+def working_in(folder: str, recipe: str, overwrite: bool) -> Iterator[None]:
+    """Claim `folder` for the run that `recipe` describes, creating it or resuming in it."""
+    make_folder(folder)
+    place = join(folder, RECIPE)
+    if overwrite:
+        _clear(folder)
+    if exists(place):
+        _check_same(folder, recipe)
+    else:
+        _check_empty(folder)
+        with atomic_writer(place) as file:
+            file.write(recipe.encode())
+    with _alone(place):
+        yield
+
+
+def _check_same(folder: str, recipe: str) -> None:
+    with open_read(join(folder, RECIPE)) as file:
+        there = file.read().decode(errors="replace")
+    if there != recipe:
+        raise UserError(
+            f"{folder} holds another run ({_difference(there, recipe)}); "
+            "choose another -o, or pass --overwrite to replace it"
+        )
+
+
+def _difference(there: str, wanted: str) -> str:
+    try:
+        old, new = yaml.safe_load(there), yaml.safe_load(wanted)
+        name = next(name for name in [*new, *old] if old.get(name) != new.get(name))
+    except (yaml.YAMLError, AttributeError, StopIteration, TypeError):
+        return f"its {RECIPE} differs"
+    return f"its {name} is {_shown(old.get(name))}, this one's {_shown(new.get(name))}"
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _check_empty(folder: str) -> None:
+    names = [name for name in list_names(folder) if not name.startswith(".")]
+    if names:
+        raise UserError(f"{folder} holds other files ({names[0]}); choose a new folder with -o")
+
+
+def _clear(folder: str) -> None:
+    """Remove what a run of dvsel left, in a folder that a run of dvsel made."""
+    if exists(join(folder, RECIPE)):
+        for name in list_names(folder):
+            if name != RECIPE:
+                remove(join(folder, name))
+        remove(join(folder, RECIPE))
+
+
+@contextlib.contextmanager
+def _alone(place: str) -> Iterator[None]:
+    if is_remote(place) or os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    with open(place, "rb") as file:  # noqa: PTH123  (a descriptor to lock, not content to read)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another dvsel is writing to {os.path.dirname(place)}; wait for it") from error  # noqa: PTH120
+        yield

@@ -1,0 +1,79 @@
+"""Options as fields of frozen dataclasses: one declaration serves the flags, the recipe keys and the record of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from dvsel.errors import UserError
+
+T = TypeVar("T")
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None) -> Any:
+    """A field of an options dataclass. help: one line for `--help`; choices: the strings that are allowed."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """The options of a dataclass: name -> (field, type)."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls) if field.init}
+
+
+def to_mapping(options: Any) -> dict[str, Any]:
+    """The options as plain values, ready for YAML."""
+    return {
+        name: list(value) if isinstance(value := getattr(options, name), tuple) else value
+        for name in fields_of(type(options))
+    }
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
+    """Options from plain values; unknown keys, wrong types and wrong choices are a UserError that names `place`."""
+    fields = fields_of(cls)
+    for name in values:
+        if name not in fields:
+            raise UserError(f"{place}: unknown option {name!r}; {nearest(name, fields)}")
+    return cls(
+        **{
+            name: _checked(value, fields[name][1], f"{place}: option {name!r}", fields[name][0].metadata.get("choices"))
+            for name, value in values.items()
+        }
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error for an unknown name: what was perhaps meant, else what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+def base_type(hint: Any) -> Any:
+    """`X` of `X | None`, else the hint itself."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def _checked(value: Any, hint: Any, place: str, choices: tuple[str, ...] | None) -> Any:
+    wanted = base_type(hint)
+    if value is None and wanted is not hint:
+        return None
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{place} is {value!r}; it takes a list")
+        element = typing.get_args(wanted)[0]
+        return tuple(_checked(part, element, place, choices) for part in value)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise UserError(f"{place} is {value!r}; it takes {wanted.__name__}")
+    if choices and value not in choices:
+        raise UserError(f"{place} is {value!r}; it takes one of {', '.join(choices)}")
+    return value

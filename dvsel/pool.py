@@ -1,0 +1,115 @@
+"""The pool as the flow sees it: batches of documents, each judged usable or not.
+
+A bad line (no JSON object, text missing or no string) ends the job with its place and cause, or is skipped and
+counted where the user said so. Empty text is no error: such a document is counted and never selected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.errors import BadLine
+from dvsel.options import option
+from dvsel.shards.columns import Batch, Column, Kind
+from dvsel.shards.documents import DocumentReader, Documents
+from dvsel.shards.files import Shard, open_read
+from dvsel.shards.hashing import combine, hash_rows
+from dvsel.shards.scorefile import Status
+from dvsel.shards.tokens import field_causes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Where a document's parts lie, and what to do with a bad line."""
+
+    text_field: str = option("text", "field that holds the text; dots descend into objects (meta.text)")
+    id_field: str = option("id", "field that names the document; with the text it seeds noise and ties")
+    domain_field: str = option("domain", "field that names the domain, for quotas and reports")
+    on_bad_line: str = option(
+        "fail", "a line that is no usable document: fail, or skip and count", choices=("fail", "skip")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBatch:
+    """Consecutive documents of a shard.
+
+    status: uint8 (n,), a `Status`; the text of a row that is not SCORED is empty. bad: cause by row.
+    """
+
+    documents: Documents
+    text: Column
+    status: npt.NDArray[np.uint8]
+    bad: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def batch(self, needs: tuple[str, ...] = ()) -> Batch:
+        """What a scorer sees."""
+        return Batch(self.text, {path: self.documents.fields[path] for path in needs})
+
+    def keys(self, reading: Reading) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """Each document's own number (of text and id), and its text's hash, uint64 (n,) each."""
+        text_hash = hash_rows(self.text)
+        return combine(text_hash, hash_rows(self.documents.fields[reading.id_field])), text_hash
+
+
+def read_pool(
+    reader: DocumentReader, shard: Shard | None, reading: Reading, begin: int = 0, tokens_field: str = ""
+) -> Iterator[PoolBatch]:
+    """The documents of a shard (None: stdin), judged. Raises BadLine where `reading` says fail."""
+    for documents in reader:
+        bad = documents.bad | _text_causes(documents.fields[reading.text_field], reading.text_field, documents.bad)
+        if tokens_field:
+            bad = field_causes(documents.fields[tokens_field]) | bad
+        if bad and reading.on_bad_line == "fail":
+            row = min(bad)
+            line = _lines_before(shard, begin) + documents.first_row + row + 1
+            raise BadLine(shard.url if shard else "stdin", line, bad[row])
+        text = documents.fields[reading.text_field]
+        status = np.where(text.sizes == 0, Status.EMPTY_TEXT, Status.SCORED).astype(np.uint8)
+        if bad:
+            text = _without(text, list(bad))
+            status[list(bad)] = Status.BAD_LINE
+        yield PoolBatch(documents, text, status, bad)
+
+
+def paths_to_read(reading: Reading, *more: str) -> list[str]:
+    """The fields to extract, each once, the text first."""
+    return list(dict.fromkeys((reading.text_field, reading.id_field, reading.domain_field, *filter(None, more))))
+
+
+def _text_causes(text: Column, name: str, known: dict[int, str]) -> dict[int, str]:
+    what = {
+        Kind.MISSING: f"no field {name!r} (--text-field names another)",
+        Kind.NULL: f"field {name!r} is null",
+        Kind.NUMBER: f"field {name!r} is a number, not a string",
+        Kind.BOOL: f"field {name!r} is true or false, not a string",
+        Kind.OTHER: f"field {name!r} is an array or an object, not a string",
+    }
+    rows = np.flatnonzero(text.kind != Kind.STRING)
+    return {int(row): what[Kind(text.kind[row])] for row in rows if int(row) not in known}
+
+
+def _without(text: Column, rows: list[int]) -> Column:
+    kept: list[bytes | None] = [text[row] for row in range(len(text))]
+    for row in rows:
+        kept[row] = b""
+    return Column.of(kept)
+
+
+def _lines_before(shard: Shard | None, begin: int) -> int:
+    """How many lines of a plain file end before the byte range that starts at `begin`."""
+    if shard is None or not begin:
+        return 0
+    lines, left = 0, begin
+    with open_read(shard.url) as file:
+        while left and (piece := file.read(min(left, 1 << 24))):
+            lines += piece.count(b"\n")
+            left -= len(piece)
+    return lines + (not piece.endswith(b"\n"))

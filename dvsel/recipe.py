@@ -1,0 +1,69 @@
+"""Recipes: a whole run as a YAML file, written by every run and replayed by `dvsel run`.
+
+The keys are the options of the command, flat; `scorer` and `selector` hold a name and the options of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import yaml
+
+from dvsel import __version__
+from dvsel.errors import UserError
+from dvsel.options import fields_of, from_mapping, to_mapping
+from dvsel.plugins import SCORERS, SELECTORS, name_of, scorer_class, selector_class
+from dvsel.shards.files import open_read
+
+Run = TypeVar("Run")
+
+_PARTS = {"scorer": (SCORERS, scorer_class), "selector": (SELECTORS, selector_class)}
+
+
+def dump(command: str, run: Any) -> str:
+    """The recipe that replays `run`."""
+    values: dict[str, Any] = {"dvsel": __version__, "command": command}
+    for name, (_, _) in fields_of(type(run)).items():
+        value = getattr(run, name)
+        if name in _PARTS:
+            if value is not None:
+                values[name] = {"name": name_of(_PARTS[name][0], type(value)), **to_mapping(value)}
+        elif value is not None and value != ():
+            values[name] = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+
+
+def load(url: str) -> tuple[str, dict[str, Any]]:
+    """The command and the options of a recipe, not yet checked against the command."""
+    with open_read(url) as file:
+        content = file.read()
+    try:
+        values = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise UserError(f"{url}: no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("command"), str):
+        raise UserError(f"{url}: no recipe of dvsel; its first key is `command: fit`, `score` or `select`")
+    values.pop("dvsel", None)
+    return values.pop("command"), values
+
+
+def parts_of(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The scorer and the selector that a recipe names, made."""
+    made = {}
+    for name, (_, find) in _PARTS.items():
+        if name in values:
+            part = dict(values[name]) if isinstance(values[name], dict) else {"name": values[name]}
+            if "name" not in part:
+                raise UserError(f"{place}: {name} has no name")
+            made[name] = from_mapping(find(part.pop("name")), part, f"{place}: {name}")
+    return made
+
+
+def make(cls: type[Run], values: Mapping[str, Any], place: str) -> Run:
+    """The run that a recipe describes."""
+    plain = {name: value for name, value in values.items() if name not in _PARTS}
+    if unknown := [name for name in _PARTS if name in values and name not in fields_of(cls)]:
+        raise UserError(f"{place}: this command takes no {unknown[0]}")
+    return dataclasses.replace(from_mapping(cls, plain, place), **parts_of(values, place))  # type: ignore[type-var]

@@ -1,0 +1,174 @@
+"""A sample of the pool for `fit`, the same for the same documents however they are sharded.
+
+uniform: every shard is read; a document is kept while its hash, mixed with the seed, is below a threshold, which is
+halved whenever the kept text outgrows the size asked for. What remains does not depend on order, sharding,
+compression or workers, and holds between half the size and the size.
+shards: the same within a random choice of shards, for pools too large to read twice; about four times the sample's
+size is read.
+head: the first documents of each shard, as the reference implementation of DSIR does; biased wherever shards are sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from dvsel.engines import local
+from dvsel.errors import UserError
+from dvsel.options import option
+from dvsel.pool import Reading, paths_to_read, read_pool
+from dvsel.shards.columns import Batch, Column
+from dvsel.shards.documents import DocumentReader
+from dvsel.shards.files import Shard
+from dvsel.shards.hashing import uniform
+from dvsel.shards.scorefile import Status
+
+_SHARDS_MODE_FACTOR = 4
+_BATCH = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which part of the pool the fit sees."""
+
+    sample: str = option(
+        "uniform",
+        "how the pool is sampled for the fit: uniform (reads all of it), shards (a few at random), head (of each shard)",
+        choices=("uniform", "shards", "head"),
+    )
+    sample_size: str = option("100MB", "text that the fit sees of the pool, at most")
+    seed: int = option(0, "seed of the sample, of noise and of ties")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Documents of a sample, in the order of their draws.
+
+    draw: float64 (n,) in (0, 1), a hash of document and seed. columns: field by path, the text first.
+    """
+
+    draw: npt.NDArray[np.float64]
+    columns: dict[str, Column]
+
+    @property
+    def text(self) -> Column:
+        """The documents' texts."""
+        return next(iter(self.columns.values()))
+
+    def batches(self) -> Iterator[Batch]:
+        """The sample in batches of bounded size."""
+        first = 0
+        while first < len(self.text):
+            limit = self.text.offsets[first] + _BATCH
+            last = max(int(np.searchsorted(self.text.offsets, limit, "right")) - 1, first + 1)
+            rows = np.arange(first, last)
+            cut = {path: column.take(rows) for path, column in self.columns.items()}
+            yield Batch(cut[next(iter(cut))], cut)
+            first = last
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    shard: Shard
+    reading: Reading
+    paths: tuple[str, ...]
+    seed: int
+    size: int
+    below: float
+
+
+def draw_sample(
+    shards: Sequence[Shard],
+    reading: Reading,
+    sampling: Sampling,
+    size: int,
+    needs: tuple[str, ...] = (),
+    workers: int = 1,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Sample:
+    """Sample `size` bytes of text at most (a single larger document is taken all the same)."""
+    paths = tuple(dict.fromkeys((reading.text_field, *needs)))
+    if sampling.sample == "shards":
+        shards = _choose_shards(shards, size * _SHARDS_MODE_FACTOR, sampling.seed)
+    head = sampling.sample == "head"
+    kept, below = _empty(paths), 1.0
+    limit = max(size // max(len(shards), 1), 1) if head else size
+    tasks = (_Task(shard, reading, paths, sampling.seed, limit, below) for shard in shards)
+    for found in local.run(_head_of_shard if head else _thin_shard, tasks, workers, on_progress):
+        kept = _joined([kept, found])
+        if not head:
+            kept, below = _thinned(kept, below, size)
+    if not len(kept.text):
+        raise UserError("the pool holds no document with text to fit on; check the files and --text-field")
+    return _take(kept, np.argsort(kept.draw, kind="stable"))
+
+
+def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]:
+    chosen: list[Shard] = []
+    for shard in sorted(shards, key=lambda shard: xxhash.xxh64_intdigest(shard.name.encode(), seed)):
+        if sum(one.size for one in chosen) >= size:
+            break
+        chosen.append(shard)
+    return chosen
+
+
+def _head_of_shard(task: _Task) -> Sample:
+    found: list[Sample] = [_empty(task.paths)]
+    room = task.size
+    for documents in _documents(task):
+        fits = int(np.searchsorted(documents.text.offsets, room, "right")) - 1
+        found.append(_take(documents, np.arange(fits)))
+        room -= int(found[-1].text.offsets[-1])
+        if fits < len(documents.text):
+            break
+    return _joined(found)
+
+
+def _thin_shard(task: _Task) -> Sample:
+    kept, below = _empty(task.paths), task.below
+    pending: list[Sample] = []
+    for documents in _documents(task):
+        documents = _take(documents, np.flatnonzero(documents.draw < below))
+        pending.append(documents)
+        if sum(int(sample.text.offsets[-1]) for sample in pending) > task.size // 4:
+            kept, below = _thinned(_joined([kept, *pending]), below, task.size)
+            pending = []
+    return _thinned(_joined([kept, *pending]), below, task.size)[0]
+
+
+def _documents(task: _Task) -> Iterator[Sample]:
+    wanted = paths_to_read(task.reading, *task.paths)
+    with DocumentReader(task.shard, wanted, on_read=local.advance) as reader:
+        for batch in read_pool(reader, task.shard, task.reading):
+            draw = uniform(batch.keys(task.reading)[0], task.seed)
+            rows = np.flatnonzero((batch.status == Status.SCORED) & (draw < task.below))
+            yield Sample(draw[rows], {path: batch.documents.fields[path].take(rows) for path in task.paths})
+
+
+def _thinned(sample: Sample, below: float, size: int) -> tuple[Sample, float]:
+    """Halve the threshold until the text fits, or one document is left."""
+    sizes = sample.text.sizes
+    while (inside := sample.draw < below).sum() > 1 and sizes[inside].sum() > size:
+        below /= 2
+    if not inside.any():
+        inside = sample.draw == sample.draw.min(initial=1.0)
+    return _take(sample, np.flatnonzero(inside)), below
+
+
+def _take(sample: Sample, rows: npt.NDArray[np.int64]) -> Sample:
+    return Sample(sample.draw[rows], {path: column.take(rows) for path, column in sample.columns.items()})
+
+
+def _empty(paths: Sequence[str]) -> Sample:
+    return Sample(np.zeros(0), {path: Column.of([]) for path in paths})
+
+
+def _joined(samples: Sequence[Sample]) -> Sample:
+    return Sample(
+        np.concatenate([sample.draw for sample in samples]),
+        {path: Column.join([sample.columns[path] for sample in samples]) for path in samples[0].columns},
+    )

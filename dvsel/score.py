@@ -1,0 +1,247 @@
+"""Score a pool: shards in, one score file beside each out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from dvsel import __version__
+from dvsel import fitted as storage
+from dvsel.engines import local
+from dvsel.errors import UserError
+from dvsel.fit import Execution, FitRun, fit_scorer
+from dvsel.folder import REPORT, working_in
+from dvsel.options import option, to_mapping
+from dvsel.plugins import SCORERS, name_of
+from dvsel.pool import PoolBatch, Reading, paths_to_read, read_pool
+from dvsel.recipe import dump
+from dvsel.report import ScoreReport, write_json
+from dvsel.sample import Sampling, draw_sample
+from dvsel.scorers import Fitted
+from dvsel.shards.columns import Column
+from dvsel.shards.documents import DocumentReader
+from dvsel.shards.files import Shard, exists, expand, join, remove
+from dvsel.shards.hashing import hash_rows
+from dvsel.shards.lines import LineReader
+from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter, Status
+from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
+
+RANGE = 64 << 20  # bytes of a plain file that one task reads
+_PARTS = ".parts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRun(FitRun):
+    """Score every document of a pool, into one score file a shard."""
+
+    fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting")
+    tokens_field: str | None = option(None, "field that holds the document's token count")
+    tokenizer: str | None = option(None, "count tokens with this tokenizer (folder or hub name); exact and slower")
+    token_sample: int = option(0, "with --tokenizer: count this many documents, estimate the others from them")
+    output: str = option("", "folder to write score files to")
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Score bytes begin to end of a shard (None: to its end) into a score file."""
+
+    shard: Shard
+    begin: int
+    end: int | None
+    part: int
+    url: str
+    fitted: str
+    reading: Reading
+    counter: TokenCounter
+    header: Header
+
+
+def score(run: ScoreRun, execution: Execution) -> ScoreReport:
+    """Score the pool into `run.output`, where finished shards of the same run are kept."""
+    shards = expand(run.pool)
+    with working_in(run.output, dump("score", run), execution.overwrite):
+        place = _fitted_file(run, shards, execution)
+        fitted, fingerprint = storage.load(place)
+        header = _header(fitted, fingerprint, run, _token_counter(run, shards, execution))
+        _score_shards(shards, place, header, run, execution)
+        files = [ScoreFile(_score_file(run.output, shard)) for shard in shards]
+        report = ScoreReport.of(files)
+        write_json(report, join(run.output, REPORT))
+        remove(join(run.output, _PARTS))
+    return report
+
+
+def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> str:
+    """The fitted scorer to use: the one given, the one that an earlier start left, or a new one."""
+    if run.fitted:
+        return run.fitted
+    place = join(run.output, storage.default_name(name_of(SCORERS, type(run.scorer))))
+    if not exists(place):
+        storage.save(fit_scorer(run, shards, execution), place)
+    return place
+
+
+def _token_counter(run: ScoreRun, shards: list[Shard], execution: Execution) -> TokenCounter:
+    counter = BUILT_IN
+    if run.tokenizer and run.token_sample:
+        sample = draw_sample(shards, run, Sampling(sample=run.sample, seed=run.seed), 32 << 20, (), execution.processes)
+        rows = range(min(run.token_sample, len(sample.text)))
+        counter = fit_estimate([sample.text[row].decode(errors="replace") for row in rows], run.tokenizer)
+    elif run.tokenizer:
+        counter = TokenCounter(tokenizer=run.tokenizer)
+    elif run.token_sample:
+        raise UserError("--token-sample says how many documents a tokenizer counts; name it with --tokenizer")
+    return dataclasses.replace(counter, field=run.tokens_field or "")
+
+
+def _header(fitted: Fitted, fingerprint: str, run: ScoreRun, counter: TokenCounter) -> Header:
+    return Header(
+        version=__version__,
+        shard={},
+        scorer=name_of(SCORERS, type(fitted.scorer)),
+        fingerprint=fingerprint,
+        groups=fitted.groups,
+        shares=fitted.shares,
+        selector=fitted.scorer.selector,
+        unscored=fitted.unscored,
+        reading={name: getattr(run, name) for name in to_mapping(Reading())},
+        tokens=dataclasses.asdict(counter),
+    )
+
+
+def _score_shards(shards: list[Shard], fitted: str, header: Header, run: ScoreRun, execution: Execution) -> None:
+    reading = Reading(**header.reading)
+    counter = TokenCounter(**header.tokens | {"weights": tuple(header.tokens["weights"])})
+    left = [shard for shard in shards if not _is_done(run.output, shard)]
+    tasks = {
+        shard.name: [
+            _Task(shard, begin, end, part, _score_file(run.output, shard, part), fitted, reading, counter,
+                  dataclasses.replace(header, shard=dataclasses.asdict(shard)))
+            for part, (begin, end) in enumerate(_ranges(shard))
+        ]
+        for shard in left
+    }  # fmt: skip
+    waiting = [task for parts in tasks.values() for task in parts if not exists(task.url)]
+    missing = {name: sum(task in waiting for task in parts) for name, parts in tasks.items()}
+    total = sum(shard.size for shard in shards)
+    done_before = total - sum((task.end or task.shard.size) - task.begin for task in waiting)
+    for name, parts in tasks.items():
+        if not missing[name]:
+            _merge(parts, run.output)
+    finished = local.run(
+        _score_task,
+        waiting,
+        execution.processes,
+        lambda done: execution.progress("scoring", done_before + done, total),
+    )
+    for name in finished:
+        missing[name] -= 1
+        if not missing[name]:
+            _merge(tasks[name], run.output)
+
+
+def _is_done(folder: str, shard: Shard) -> bool:
+    place = _score_file(folder, shard)
+    if not exists(place):
+        return False
+    was = ScoreFile(place).header.shard
+    if (was["size"], was["modified"]) != (shard.size, shard.modified):
+        raise UserError(
+            f"{shard.url} changed after it was scored in {folder}; score into a new folder, or pass --overwrite"
+        )
+    return True
+
+
+def _ranges(shard: Shard) -> list[tuple[int, int | None]]:
+    """Byte ranges of a large plain file, the same whatever the workers; one open range for all others."""
+    if shard.format != "jsonl" or shard.compression or "://" in shard.url or shard.size <= RANGE:
+        return [(0, None)]
+    return [(begin, min(begin + RANGE, shard.size)) for begin in range(0, shard.size, RANGE)]
+
+
+def _score_file(folder: str, shard: Shard, part: int | None = None) -> str:
+    if part is None or len(_ranges(shard)) == 1:
+        return join(folder, shard.name + SUFFIX)
+    return join(folder, f"{_PARTS}/{shard.name}.{part:05}{SUFFIX}")
+
+
+def _merge(parts: list[_Task], folder: str) -> None:
+    """One score file from those of a shard's byte ranges."""
+    if len(parts) == 1:
+        return
+    files = [ScoreFile(part.url) for part in parts]
+    with ScoreFileWriter(_score_file(folder, parts[0].shard), parts[0].header) as writer:
+        for file in files:
+            writer.absorb(file)
+        writer.finish(_joined([file.header.shard["digest"] for file in files]))
+    for part in parts:
+        remove(part.url)
+
+
+def digest(shard: Shard) -> str:
+    """What a score file says of its shard's content."""
+    digests = []
+    for begin, end in _ranges(shard):
+        reader = LineReader(shard, begin=begin, end=end) if shard.format == "jsonl" else DocumentReader(shard, [])
+        with reader:
+            for _ in reader:
+                pass
+            digests.append(reader.digest())
+    return _joined(digests)
+
+
+def _joined(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else xxhash.xxh3_128_hexdigest("".join(digests).encode())
+
+
+@functools.lru_cache(maxsize=1)
+def _load_fitted(place: str) -> Fitted:
+    return storage.load(place)[0]
+
+
+def _score_task(task: _Task) -> str:
+    """Write one score file; returns the shard's name."""
+    fitted = _load_fitted(task.fitted)
+    needs = type(fitted.scorer).needs
+    paths = paths_to_read(task.reading, task.counter.field, *needs)
+    with (
+        DocumentReader(task.shard, paths, begin=task.begin, end=task.end, on_read=local.advance) as reader,
+        ScoreFileWriter(task.url, task.header) as writer,
+    ):
+        for batch in read_pool(reader, task.shard, task.reading, task.begin, task.counter.field):
+            scores, status = score_batch(fitted, batch, needs)
+            writer.append(_rows(batch, scores, status, task), batch.bad)
+        writer.finish(reader.digest())
+    return task.shard.name
+
+
+def score_batch(
+    fitted: Fitted, batch: PoolBatch, needs: tuple[str, ...]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Scores, float32 (n, groups) with NaN where there is none, and the status of each row."""
+    scores = np.asarray(fitted.score(batch.batch(needs)), np.float32)
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    assert scores.shape == (len(batch), len(fitted.groups)), f"{type(fitted).__name__}.score gave {scores.shape}"
+    scores = np.where(np.isfinite(scores) & (batch.status == Status.SCORED)[:, None], scores, np.float32(np.nan))
+    unscored = (batch.status == Status.SCORED) & np.isnan(scores).all(axis=1)
+    return scores, np.where(unscored, Status.UNSCORED, batch.status).astype(np.uint8)
+
+
+def _rows(batch: PoolBatch, scores: npt.NDArray[np.float32], status: npt.NDArray[np.uint8], task: _Task) -> Rows:
+    key, text_hash = batch.keys(task.reading)
+    fields = batch.documents.fields
+    tokens = task.counter.count(batch.text, fields[task.counter.field] if task.counter.field else None)
+    tokens[status == Status.BAD_LINE] = 0
+    domain, domains = _encoded(fields[task.reading.domain_field])
+    return Rows(scores, key, text_hash, tokens, batch.text.sizes.astype(np.uint32), status, domain, domains)
+
+
+def _encoded(domain: Column) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Domains as numbers into a list of names."""
+    _, rows, numbers = np.unique(hash_rows(domain), return_index=True, return_inverse=True)
+    return numbers.astype(np.int32), [domain[row].decode(errors="replace") for row in rows]

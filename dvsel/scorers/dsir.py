@@ -1,0 +1,176 @@
+"""DSIR: data selection with importance resampling (Xie et al. 2023, "Data Selection for Language Models via
+Importance Resampling"), as the paper and its package `data-selection` define it.
+
+A document's features are its words and runs of words (n-grams), hashed into buckets. How often each bucket is
+hit in the target and in the pool gives two distributions; the document's score is the log of the ratio of its
+probabilities under them, the sum over its n-grams of
+
+    log(target share + smoothing) - log(pool share + smoothing).
+
+Where paper and package differ, and what is done here:
+
+- Smoothing: the paper has none; the package adds 1e-8 to all shares. As the package; `--smoothing` sets it.
+- Hash: the package takes SHA-256 modulo the buckets; here it is a fast hash of 64 bits (`dvsel.ngrams.spec`).
+  Which n-grams share a bucket is another draw of the same lottery.
+- Length: the package drops documents under 100 words at selection; here they have no score, to the same end.
+- Several targets: the package joins them, which weights them by size, or with `separate_targets` scores the
+  pool once for each and splits the budget by size or by given proportions. As the package; for joined
+  targets, proportions are the weights of the mixture.
+- Sample of the pool: the package takes the head of each shard, whatever order that is in; here the flow draws
+  a sample of all documents.
+- Scores sum over a document's n-grams, so they spread over hundreds of nats, and resampling, whose noise
+  spreads over 1.28, picks nearly the same documents as top-k. `--normalise length` takes the mean instead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.errors import UserError
+from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, WORDS, NgramSpec
+from dvsel.options import option
+from dvsel.scorers import Fitted, Scorer
+
+if TYPE_CHECKING:
+    from dvsel.shards.columns import Batch
+
+NORMALISATIONS = ("none", "length")
+
+
+@dataclass(frozen=True)
+class DSIR(Scorer):
+    """Prefer documents whose n-grams are commoner in the target than in the pool (Xie et al. 2023).
+
+    The score is the log importance weight; the selection rule is resampling by it.
+    """
+
+    takes_target: ClassVar[bool] = True
+    takes_pool: ClassVar[bool] = True
+    selector: ClassVar[str] = "resample"
+
+    ngrams: int = option(2, f"longest n-gram in words, 1 to {MAX_NGRAMS}; shorter ones are taken too")
+    buckets: int = option(10_000, f"buckets that n-grams are hashed into, 1 to {MAX_BUCKETS}")
+    normalise: str = option(
+        "none",
+        "none: sum over n-grams, as the paper; length: mean, so that resampling does not degenerate to top-k",
+        choices=NORMALISATIONS,
+    )
+    min_words: int = option(100, "documents with fewer words have no score")
+    words: str = option(
+        "wordpunct", "what a word is: wordpunct as NLTK's, or split at whitespace", choices=WORDS
+    )
+    lower: bool = option(True, "lower-case the text first")
+    smoothing: float = option(1e-8, "added to each bucket's share, in target and pool")
+    separate_targets: bool = option(False, "score once for each target, and split the budget between them")
+    target_proportions: str = option(
+        "",
+        "weights of targets, as 0.7,0.3: of their mixture, or their shares of the budget (default: by size)",
+    )
+
+    def __post_init__(self) -> None:
+        _ = self.spec
+        if self.normalise not in NORMALISATIONS:
+            raise UserError(f"normalise {self.normalise!r}: unknown; give one of {', '.join(NORMALISATIONS)}")
+        if not 0 < self.smoothing < math.inf:
+            raise UserError(f"smoothing {self.smoothing}: out of range; give a number above 0, such as 1e-8")
+        if self.min_words < 0:
+            raise UserError(f"min_words {self.min_words}: out of range; give 0 or more")
+        _ = self.proportions
+
+    @property
+    def spec(self) -> NgramSpec:
+        """The n-grams that documents are made of."""
+        return NgramSpec(self.ngrams, self.buckets, self.words, self.lower)
+
+    @property
+    def proportions(self) -> tuple[float, ...]:
+        """`target_proportions` as numbers that sum to 1; empty for none given."""
+        if not self.target_proportions.strip():
+            return ()
+        place = f"target_proportions {self.target_proportions!r}"
+        try:
+            weights = [float(part) for part in self.target_proportions.split(",")]
+        except ValueError:
+            raise UserError(
+                f"{place}: not a list of numbers; give one for each target, such as 0.7,0.3"
+            ) from None
+        total = math.fsum(weights)
+        if not all(weight >= 0 for weight in weights) or not 0 < total < math.inf:
+            raise UserError(
+                f"{place}: a weight is negative, or all are 0; give each target its part, such as 0.7,0.3"
+            )
+        return tuple(weight / total for weight in weights)
+
+    def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedDSIR:
+        """Count the n-grams of the pool's sample and of each target."""
+        names = list(targets)
+        if not names:
+            raise UserError("dsir: no target; name one with --target FILE")
+        if self.proportions and len(self.proportions) != len(names):
+            raise UserError(
+                f"target_proportions {self.target_proportions!r}: {len(self.proportions)} numbers for "
+                f"{len(names)} targets ({', '.join(names)}); give one for each, in this order"
+            )
+        target_counts = np.stack([self._counts(targets[name], f"target {name}") for name in names])
+        pool_counts = self._counts(pool, "the pool's sample")
+        sizes = target_counts.sum(axis=1)
+        shares = np.array(self.proportions) if self.proportions else sizes / sizes.sum()
+        target = target_counts / sizes[:, None]
+        if not self.separate_targets:
+            names, target, shares = [""], shares[None, :] @ target, np.ones(1)
+        log_ratio = np.log(target + self.smoothing) - np.log(pool_counts / pool_counts.sum() + self.smoothing)
+        return FittedDSIR(
+            self,
+            {
+                "log_ratio": log_ratio.astype(np.float32),
+                "groups": np.frombuffer(json.dumps(names).encode(), np.uint8),
+                "shares": shares,
+            },
+        )
+
+    def _counts(self, batches: Iterable[Batch], place: str) -> npt.NDArray[np.int64]:
+        from dvsel.ngrams.lookup import count  # loads the compiler, which `--help` can do without
+
+        counts = np.zeros(self.buckets, np.int64)
+        for batch in batches:
+            counts += count(batch.text, self.spec)
+        if not counts.any():
+            raise UserError(f"{place}: holds no word; give documents with text, or see --text-field")
+        return counts
+
+
+class FittedDSIR(Fitted):
+    """A fitted DSIR.
+
+    arrays: log_ratio float32 (groups, buckets); shares float64 (groups,); groups, their names as JSON, uint8.
+    """
+
+    scorer: DSIR
+
+    def __init__(self, scorer: DSIR, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        super().__init__(scorer, arrays)
+        self.groups = tuple(json.loads(self.arrays["groups"].tobytes()))
+        self.shares = tuple(self.arrays["shares"].tolist())
+        self.unscored = f"fewer than {scorer.min_words} words" if scorer.min_words > 1 else "no words"
+        # A copy: what comes from a file may be read-only, which would be another kernel to compile.
+        self._table = np.array(self.arrays["log_ratio"], np.float32, order="C")
+
+    def score(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Log importance weights, float32 (n,) or (n, groups); NaN for documents that are too short."""
+        from dvsel.ngrams.lookup import score
+
+        scores, words, ngrams = score(batch.text, self._table, self.scorer.spec)
+        if self.scorer.normalise == "length":
+            scores /= np.maximum(ngrams, 1)[:, None]
+        scores[words < max(self.scorer.min_words, 1)] = np.nan
+        return (scores[:, 0] if len(self.groups) == 1 else scores).astype(np.float32)
+
+
+DSIR.fitted = FittedDSIR

@@ -1,0 +1,278 @@
+"""Select under a budget: score files in, the chosen subset out as shards.
+
+Which rows are kept is decided from score files alone, in streamed passes; then each shard is read once more and the
+kept lines are copied out. The subset depends on documents, scores and the seed: not on sharding, order or workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from dvsel.budget import Budget
+from dvsel.engines import local
+from dvsel.errors import UserError
+from dvsel.fit import Execution
+from dvsel.folder import REPORT, working_in
+from dvsel.options import option, to_mapping
+from dvsel.plan import Plan, Pool, mask_file
+from dvsel.plugins import SELECTORS, name_of, selector_class
+from dvsel.recipe import dump
+from dvsel.report import SelectReport, Share, write_json
+from dvsel.score import ScoreRun, digest, score
+from dvsel.selectors import Selector
+from dvsel.selectors.dedup import Chunk, Drops, duplicates
+from dvsel.selectors.quota import Quota
+from dvsel.shards.documents import DocumentReader
+from dvsel.shards.files import Shard, exists, find, info, is_remote, join
+from dvsel.shards.hashing import mix
+from dvsel.shards.lines import LineReader, Lines
+from dvsel.shards.scorefile import SUFFIX, ScoreFile, Status, Totals
+from dvsel.shards.tokens import TokenCounter
+from dvsel.shards.write import ShardWriter, first_piece
+
+SCORES = "scores"
+STDOUT = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectRun(ScoreRun):
+    """Keep the documents that a budget allows, and write them out as shards."""
+
+    selector: Selector | None = None
+    budget: str | None = option(None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)")
+    quota: str | None = option(None, "YAML file of domain: share or budget")
+    dedup: bool = option(False, "keep one document of those with the same text")
+    shard_size: str = option("1GB", "uncompressed size at which the next output shard begins")
+    output: str = option("", "folder to write shards to; - writes JSON Lines to stdout")
+
+
+def select(run: SelectRun, execution: Execution) -> SelectReport:
+    """Select from score files, or, where the run names a scorer, from a pool that is scored first."""
+    if run.output == STDOUT:
+        return _select(run, execution)
+    with working_in(run.output, dump("select", run), execution.overwrite):
+        report = _select(run, execution)
+        write_json(report, join(run.output, REPORT))
+    return report
+
+
+def _select(run: SelectRun, execution: Execution) -> SelectReport:
+    sources = run.pool
+    if run.scorer or run.fitted:
+        if run.output == STDOUT:
+            raise UserError(
+                "scoring a pool leaves score files; give a folder with -o, or score first and select from that"
+            )
+        score(_score_part(run), execution)
+        sources = (join(run.output, SCORES),)
+    pool = Pool.of([ScoreFile(url) for source in sources for url in score_files(source)])
+    with planned(pool, run, execution) as plan:
+        _write(plan, run, execution)
+        return report_on(plan, run)
+
+
+def _score_part(run: SelectRun) -> ScoreRun:
+    values = {field.name: getattr(run, field.name) for field in dataclasses.fields(ScoreRun)}
+    return ScoreRun(**values | {"output": join(run.output, SCORES)})
+
+
+def score_files(source: str) -> list[str]:
+    """The score files that a folder holds, or the one that is named."""
+    if source.endswith(SUFFIX):
+        return [source]
+    if exists(join(source, SCORES)) and not find(source, SUFFIX, depth=1):
+        source = join(source, SCORES)
+    found = find(source, SUFFIX)
+    if not found:
+        raise UserError(
+            f"{source}: holds no score files; make them with `dvsel score NAME {source} -o scores/`, "
+            "or name a scorer with --with"
+        )
+    return found
+
+
+@contextmanager
+def planned(pool: Pool, run: SelectRun, execution: Execution) -> Iterator[Plan]:
+    """The run's plan; its temporary files are gone at the end."""
+    selector = run.selector or selector_class(pool.files[0].header.selector)()
+    budget = Budget.parse(run.budget) if run.budget else None
+    quota = Quota.load(Path(run.quota)) if run.quota else None
+    place = None if run.output in ("", STDOUT) or is_remote(run.output) else run.output
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".dvsel-", dir=place)))
+        drops = stack.enter_context(_duplicates(pool, run.seed, scratch)) if run.dedup else None
+        yield Plan.make(pool, selector, run.seed, scratch, budget, quota, drops, execution.processes)
+
+
+def _duplicates(pool: Pool, seed: int, scratch: Path) -> AbstractContextManager[Drops]:
+    chunks = (
+        Chunk(rows.text_hash, mix(rows.key, seed), rows.status == Status.SCORED)
+        for number in range(len(pool.files))
+        for rows, _ in pool.rows(number)
+    )
+    return duplicates(chunks, pool.first[-1], scratch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    shard: Shard
+    rows: int
+    mask: str
+    folder: str
+    cap: int
+
+
+def _write(plan: Plan, run: SelectRun, execution: Execution) -> None:
+    cap = Budget.parse(run.shard_size, "--shard-size")
+    if cap.unit != "bytes" or cap.amount is None:
+        raise UserError(f"--shard-size is {run.shard_size}; give a size in bytes, such as 1GB")
+    tasks = []
+    for number, file in enumerate(plan.pool.files):
+        shard = unchanged_shard(file)
+        if plan.kept[number] and not (run.output != STDOUT and exists(first_piece(run.output, shard))):
+            tasks.append(_Task(shard, len(file), str(mask_file(plan.masks, number)), run.output, cap.amount))
+    if run.output == STDOUT:
+        for task in tasks:
+            _print_shard(task)
+        return
+    total = sum(task.shard.size for task in tasks)
+    show = lambda done: execution.progress("writing the subset", done, total)  # noqa: E731
+    for _ in local.run(_write_shard, tasks, execution.processes, show):
+        pass
+
+
+def unchanged_shard(file: ScoreFile) -> Shard:
+    """The shard of a score file, as it was when it was scored; found beside the score file where both were moved."""
+    was = Shard(**{name: value for name, value in file.header.shard.items() if name != "digest"})
+    size, modified = info(was.url)
+    now = dataclasses.replace(was, size=size, modified=modified)
+    if now.size == was.size and (now.modified == was.modified or digest(now) == file.header.shard["digest"]):
+        return now
+    raise _changed(was)
+
+
+class _Mask:
+    """The kept rows of one shard, in order."""
+
+    def __init__(self, task: _Task) -> None:
+        self._task = task
+        self._bits = np.fromfile(task.mask, np.uint8)
+        self._at = 0
+
+    def take(self, count: int) -> npt.NDArray[np.bool_]:
+        """bool (count,): which of the next `count` rows are kept."""
+        first, self._at = self._at, self._at + count
+        if self._at > self._task.rows:
+            raise _changed(self._task.shard)
+        flags = np.unpackbits(self._bits[first >> 3 : (self._at + 7) >> 3], bitorder="little")
+        return flags[first & 7 :][:count].view(np.bool_)
+
+    def finish(self) -> None:
+        """Check that the shard had all the rows that were scored."""
+        if self._at != self._task.rows:
+            raise _changed(self._task.shard)
+
+
+def _write_shard(task: _Task) -> None:
+    """Copy the kept rows of one shard into its output shards."""
+    mask = _Mask(task)
+    with ShardWriter(task.folder, task.shard, task.cap) as writer:
+        for rows in _rows_of(task.shard):
+            if isinstance(rows, Lines):
+                writer.write_lines(rows, mask.take(len(rows)))
+            else:
+                writer.write_table(rows, mask.take(len(rows)))
+        mask.finish()
+
+
+def _print_shard(task: _Task) -> None:
+    """Copy the kept rows of one shard to stdout, as JSON Lines."""
+    mask = _Mask(task)
+    for rows in _rows_of(task.shard):
+        kept = np.flatnonzero(mask.take(len(rows))).tolist()
+        if isinstance(rows, Lines):
+            lines = [rows[row] for row in kept]
+        else:
+            lines = [orjson.dumps(row, default=str) for row in rows.take(pa.array(kept)).to_pylist()]
+        sys.stdout.buffer.write(b"".join(line + b"\n" for line in lines))
+    mask.finish()
+
+
+def _rows_of(shard: Shard) -> Iterator[Lines | pa.RecordBatch]:
+    """The rows of a shard as they stand in it."""
+    if shard.format == "jsonl":
+        with LineReader(shard, on_read=local.advance) as reader:
+            yield from reader
+        return
+    with DocumentReader(shard, [], whole_rows=True, on_read=local.advance) as tables:
+        for documents in tables:
+            assert documents.table is not None
+            yield documents.table
+
+
+def _changed(shard: Shard) -> UserError:
+    return UserError(f"{shard.url} changed after it was scored; score it again (`dvsel score ... --overwrite`)")
+
+
+def report_on(plan: Plan, run: SelectRun) -> SelectReport:
+    """What the plan keeps, in numbers."""
+    header = plan.pool.files[0].header
+    totals = Totals()
+    for file in plan.pool.files:
+        totals.add(file.header.totals)
+    domains = domains_of(plan)
+    noisy = plan.rule.selector.noisy
+    given = sum(plan.kept)
+    return SelectReport(
+        scorer=header.scorer,
+        selector={"name": name_of(SELECTORS, type(plan.rule.selector)), **to_mapping(plan.rule.selector)},
+        seed=run.seed,
+        budget=plan.budget.echo(plan.pool.total(plan.rule.unit)) if plan.budget else "no budget",
+        unit=plan.rule.unit,
+        asked=plan.asked,
+        pool={unit: plan.pool.total(unit) for unit in ("docs", "tokens", "bytes")},
+        given={
+            "docs": given,
+            "tokens": sum(share.kept_tokens for share in domains.values()),
+            "bytes": sum(int(row[4]) for row in plan.tally.domains.values()),
+        },
+        took_all=plan.budget is not None and plan.took_all and run.quota is None,
+        duplicates=plan.tally.duplicates,
+        tokens=TokenCounter(**header.tokens).method,
+        unscored=header.unscored,
+        totals=dataclasses.replace(totals, named=[]),
+        domains=domains,
+        strata=plan.strata,
+        histogram=histogram_of(plan),
+        effective_sample_size=plan.tally.effective_sample_size() if noisy else None,
+        overlap=plan.tally.overlap / max(given, 1) if noisy else None,
+        skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
+    )
+
+
+def domains_of(plan: Plan) -> dict[str, Share]:
+    """Documents and tokens of each domain, by name."""
+    return {
+        name: Share(docs, kept_docs, tokens, kept_tokens)
+        for name, (docs, tokens, kept_docs, kept_tokens, _) in sorted(
+            (name, row.tolist()) for name, row in plan.tally.domains.items()
+        )
+    }
+
+
+def histogram_of(plan: Plan) -> dict[str, list[float]]:
+    """The score's values: edges of the bins, documents of the pool and kept ones in each."""
+    pool, kept = plan.tally.histogram.tolist()
+    edges = np.linspace(plan.tally.low, plan.tally.high, len(pool) + 1).tolist()
+    return {"edges": edges, "pool": pool, "kept": kept}

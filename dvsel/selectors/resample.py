@@ -1,0 +1,40 @@
+"""Sample without replacement, in proportion to exp(score / temperature).
+
+The highest sums of log weight and Gumbel noise are such a sample (the Gumbel top-k of Kool et al. 2019, which
+DSIR uses on its log importance weights). A temperature below 1 comes closer to the highest scores, one above
+1 closer to a uniform sample. Noise spreads by 1.28: where scores / temperature spread far more than that,
+this is top-k.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.errors import UserError
+from dvsel.options import option
+from dvsel.selectors import Selector
+
+
+@dataclass(frozen=True)
+class Resample(Selector):
+    """Sample without replacement in proportion to exp(score / temperature), as DSIR does."""
+
+    noisy: ClassVar[bool] = True
+
+    temperature: float = option(1.0, "divides the scores: below 1 nearer to topk, above 1 nearer to random")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"resample: temperature is {self.temperature}; give a number above 0")
+
+    def key(
+        self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32]:
+        gumbel = -np.log(-np.log(uniform))
+        with np.errstate(over="ignore"):  # a key beyond float32 is infinite: first, or last
+            return (score / np.float64(self.temperature) + gumbel).astype(np.float32)

@@ -1,0 +1,22 @@
+"""Keep the highest scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.selectors import Selector
+
+
+@dataclass(frozen=True)
+class TopK(Selector):
+    """Keep the documents with the highest scores."""
+
+    def key(
+        self,
+        score: npt.NDArray[np.float32],
+        uniform: npt.NDArray[np.float64],  # noqa: ARG002
+    ) -> npt.NDArray[np.float32]:
+        return score

@@ -1,0 +1,475 @@
+"""Where bytes live: local paths through the operating system, everything else through fsspec.
+
+A place is a string: a local path, a `file://` URL (the same thing), or any URL that fsspec knows. `expand`
+turns what a user names (files, folders, globs, data sets) into shards. Whatever goes wrong on the way to the
+bytes is a UserError that names the place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedWriter, FileIO
+from itertools import takewhile
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from dvsel.errors import UserError
+
+_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+_KNOWN = ".jsonl, .ndjson and .json (also with .gz or .zst), .parquet, .arrow"
+_NO_SHARDS = frozenset({"report.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json"})
+_SCORE_FILE = ".dvsel.parquet"
+_DATASET = "state.json"
+_VERSION_KEYS = (
+    "ETag",
+    "etag",
+    "blob_id",
+    "md5Hash",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "created",
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of documents.
+
+    url: absolute. name: relative, with slashes, unique within the run. format: "jsonl", "parquet" or "arrow".
+    compression: "", "gzip" or "zstd". size: bytes as stored.
+    modified: changes when the file does; mtime in ns for a local file, else what the store offers, or "".
+    """
+
+    url: str
+    name: str
+    format: str
+    compression: str
+    size: int
+    modified: str
+
+
+# --- Places. ---
+
+
+def is_remote(url: str) -> bool:
+    """Whether the place is reached through fsspec."""
+    return "://" in url and not url.startswith("file://")
+
+
+def join(base: str, name: str) -> str:
+    """The place of `name` (with slashes) below `base`."""
+    return posixpath.join(base, name) if name else base
+
+
+def exists(url: str) -> bool:
+    """Whether a file or a folder is there."""
+    with _explained(url):
+        if is_remote(url):
+            fs, path = _filesystem(url)
+            return bool(fs.exists(path))
+        return local_path(url).exists()
+
+
+def info(url: str) -> tuple[int, str]:
+    """A file's size in bytes, and what changes when it does (see `Shard.modified`)."""
+    with _explained(url):
+        if is_remote(url):
+            fs, path = _filesystem(url)
+            return _described(fs.info(path))
+        status = local_path(url).stat()
+        return status.st_size, str(status.st_mtime_ns)
+
+
+def list_names(base: str) -> list[str]:
+    """The names of all files below a folder, relative to it, sorted; none where there is no folder."""
+    with _explained(base):
+        if is_remote(base):
+            fs, path = _filesystem(base)
+            return sorted(_relative(found, path) for found in fs.find(path) if _relative(found, path))
+        folder = local_path(base)
+        return sorted(
+            Path(at, name).relative_to(folder).as_posix()
+            for at, _, names in os.walk(folder)
+            for name in names
+        )
+
+
+def find(base: str, suffix: str, depth: int | None = None) -> list[str]:
+    """The places of the files below a folder that end in `suffix`, sorted by name.
+
+    depth: 1 for those in the folder itself. Hidden files are left out.
+    """
+    names = [name for name in list_names(base) if name.endswith(suffix) and not _is_hidden(name)]
+    return [join(base, name) for name in names if depth is None or name.count("/") < depth]
+
+
+def remove(url: str) -> None:
+    """Remove a file, or a folder with all that it holds; nothing happens where there is none."""
+    if not exists(url):
+        return
+    with _explained(url):
+        if is_remote(url):
+            fs, name = _filesystem(url)
+            fs.rm(name, recursive=True)
+        elif (path := local_path(url)).is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def make_folder(url: str) -> None:
+    """Make a folder and those above it, unless they are there."""
+    with _explained(url, "be made"):
+        if is_remote(url):
+            fs, path = _filesystem(url)
+            fs.makedirs(path, exist_ok=True)
+        else:
+            local_path(url).mkdir(parents=True, exist_ok=True)
+
+
+def open_read(url: str) -> BinaryIO:
+    """The file's bytes, seekable."""
+    with _explained(url):
+        if is_remote(url):
+            fs, path = _filesystem(url)
+            return cast(BinaryIO, fs.open(path, "rb"))
+        return local_path(url).open("rb")
+
+
+def local_path(url: str) -> Path:
+    """The path of a place that is not remote."""
+    return Path(url.removeprefix("file://"))
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    protocol = url.partition("://")[0]
+    try:
+        fs, path = url_to_fs(url)
+    except ImportError as error:
+        package = getattr(error.__cause__, "name", None) or protocol
+        raise UserError(
+            f"{url}: {protocol}:// needs a package that is not installed; pip install {package}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{url}: {error}; give a local path or a URL that fsspec knows") from error
+    return fs, path
+
+
+@contextlib.contextmanager
+def _explained(url: str, what: str = "be read") -> Iterator[None]:
+    """Turn failures on the way to `url` into a UserError; clients of stores raise exceptions of all kinds."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_remote(url):
+            raise
+        raise UserError(_failure(url, what, error)) from error
+
+
+def _failure(url: str, what: str, error: Exception) -> str:
+    cause = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    match error:
+        case FileNotFoundError():
+            remedy = "check the name"
+        case PermissionError():
+            remedy = "check its permissions"
+        case IsADirectoryError():
+            remedy = "name a file"
+        case _:
+            remedy = "check the connection and your credentials" if is_remote(url) else "check the disk"
+    return f"{url}: cannot {what} ({cause}); {remedy}"
+
+
+def _described(found: dict[str, Any]) -> tuple[int, str]:
+    version = next((found[key] for key in _VERSION_KEYS if found.get(key) is not None), "")
+    return int(found.get("size") or 0), str(version)
+
+
+def _relative(path: str, base: str) -> str:
+    return path[len(base) :].strip("/") if path.startswith(base) else ""
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+# --- Writing. ---
+
+
+class _Target(FileIO):
+    """A file being written whose failures name the place that the user knows."""
+
+    def __init__(self, path: str, place: str) -> None:
+        self._place = place
+        super().__init__(path, "w")
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return cast(int, super().write(data))
+        except OSError as error:
+            raise _unwritable(self._place, error) from error
+
+
+def _unwritable(place: str, error: Exception) -> UserError:
+    cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return UserError(
+        f"{place}: cannot be written ({cause}); make room or choose another place, then start again"
+    )
+
+
+class Pending:
+    """A file that nobody sees until `commit`.
+
+    A local one grows under a hidden name in its folder, always the same one, which a run after a killed one
+    takes over; a remote one grows in this machine's folder of temporary files and is sent at the end.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self._temporary = self._place()
+            self.file: IO[bytes] = BufferedWriter(_Target(self._temporary, url), 1 << 20)
+        except OSError as error:
+            raise _unwritable(url, error) from error
+
+    def _place(self) -> str:
+        if is_remote(self.url):
+            handle, name = tempfile.mkstemp(prefix="dvsel-")
+            os.close(handle)
+            return name
+        final = local_path(self.url)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        return str(final.with_name(f".{final.name}.tmp"))
+
+    def close(self) -> None:
+        """End the writing; the file is still hidden."""
+        self.file.close()
+
+    def commit(self) -> None:
+        """Close the file and give it its name, replacing what was there."""
+        self.close()
+        try:
+            if is_remote(self.url):
+                fs, path = _filesystem(self.url)
+                fs.makedirs(posixpath.dirname(path), exist_ok=True)
+                fs.put_file(self._temporary, path)
+                Path(self._temporary).unlink()
+            else:
+                Path(self._temporary).replace(local_path(self.url))
+        except UserError:
+            raise
+        except Exception as error:
+            raise _unwritable(self.url, error) from error
+
+    def discard(self) -> None:
+        """Drop what was written."""
+        with contextlib.suppress(OSError, UserError):
+            self.file.close()
+        with contextlib.suppress(OSError):
+            Path(self._temporary).unlink()
+
+
+@contextlib.contextmanager
+def atomic_writer(url: str) -> Iterator[BinaryIO]:
+    """A file to write to, which is at `url` only if the block ends well; folders above it are made.
+
+    A full disk or a missing permission is a UserError that names `url`.
+    """
+    pending = Pending(url)
+    try:
+        yield cast(BinaryIO, pending.file)
+        pending.commit()
+    except BaseException:
+        pending.discard()
+        raise
+
+
+# --- Shards. ---
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A shard's name without its suffix, and the suffix: "en/a", ".jsonl.zst". Both in the case they have."""
+    stem, compression = posixpath.splitext(name)
+    if compression.lower() not in _COMPRESSIONS:
+        stem, compression = name, ""
+    stem, kind = posixpath.splitext(stem)
+    return stem, kind + compression
+
+
+def expand(patterns: Sequence[str]) -> list[Shard]:
+    """The shards that the user's words name, in their order; a folder's or a glob's sorted by name.
+
+    A pattern is a file, a folder (searched to the bottom), a glob (`*`, `**`), a URL of fsspec or a glob of
+    them, a folder that `datasets` saved, or `hf://datasets/owner/name[/path or glob]`. In a folder, hidden
+    files, score files, reports and files of other kinds are passed over.
+    Raises UserError where a pattern names nothing, a file of an unknown kind, or a file already named.
+    """
+    sources: dict[str, str] = {}
+    for pattern in patterns:
+        for url in _matches(pattern):
+            place = _absolute(url)
+            if place in sources:
+                raise UserError(f"{url}: given twice, by {sources[place]} and by {pattern}; name it once")
+            sources[place] = pattern
+    names = _names(list(sources))
+    shards = [_shard(url, name) for url, name in zip(sources, names, strict=True)]
+    _check_outputs(shards)
+    return shards
+
+
+def _absolute(url: str) -> str:
+    return url if is_remote(url) else os.path.abspath(local_path(url))  # noqa: PTH100  (resolve() follows links)
+
+
+def _matches(pattern: str) -> list[str]:
+    with _explained(pattern):
+        return _remote_matches(pattern) if is_remote(pattern) else _local_matches(pattern)
+
+
+def _local_matches(pattern: str) -> list[str]:
+    path = local_path(pattern)
+    if path.is_dir():
+        return _in_folder(pattern, _walk(path, ()), lambda name: (path / name).read_bytes(), str(path))
+    if path.exists():
+        return [str(path)]
+    if not glob.has_magic(str(path)):
+        raise UserError(f"{pattern}: there is no such file or folder; check the name")
+    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
+    found = [name for name in found if not _is_hidden(Path(name).name)]
+    if "**" in pattern:
+        found = [name for name in found if not Path(name).is_dir()]
+    return _globbed(pattern, found, lambda name: Path(name).is_dir())
+
+
+def _remote_matches(pattern: str) -> list[str]:
+    fs, path = _filesystem(pattern)
+    if glob.has_magic(path):
+        found = sorted(found for found in fs.glob(path) if not _is_hidden(posixpath.basename(found)))
+        if "**" in pattern:
+            found = [name for name in found if not fs.isdir(name)]
+        urls = [str(fs.unstrip_protocol(name)) for name in found]
+        return _globbed(pattern, urls, lambda url: bool(fs.isdir(_filesystem(url)[1])))
+    if fs.isdir(path):
+        names = [_relative(found, path) for found in sorted(fs.find(path))]
+        return _in_folder(pattern, names, lambda name: fs.cat_file(f"{path}/{name}"), pattern)
+    if not fs.exists(path):
+        raise UserError(f"{pattern}: there is no such file or folder; check the name")
+    return [pattern]
+
+
+def _globbed(pattern: str, found: list[str], is_folder: Callable[[str], bool]) -> list[str]:
+    """What a glob found: its files that may be shards, and those in its folders."""
+    shards: list[str] = []
+    for place in found:
+        if is_folder(place):
+            shards += _matches(place)
+        elif _may_be_shard(posixpath.basename(place)):
+            shards.append(place)
+    if not shards:
+        raise UserError(f"{pattern}: matches no shards (dvsel reads {_KNOWN}); check the pattern")
+    return shards
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> list[str]:
+    """The names of all files below a folder, links to folders followed."""
+    real = folder.resolve()
+    if real in above:
+        raise UserError(
+            f"{folder}: this link leads back to a folder above it; remove it or name folders singly"
+        )
+    names = []
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            names += [f"{entry.name}/{name}" for name in _walk(entry, (*above, real))]
+        else:
+            names.append(entry.name)
+    return sorted(names)
+
+
+def _in_folder(pattern: str, names: list[str], read: Callable[[str], bytes], base: str) -> list[str]:
+    """The places of a folder's shards.
+
+    names: of all its files, relative, sorted. read: the content of one.
+    """
+    listed = {
+        posixpath.dirname(name): _files_of_dataset(read(name))
+        for name in names
+        if posixpath.basename(name) == _DATASET
+    }
+    shards = []
+    for name in names:
+        folder, file = posixpath.split(name)
+        is_shard = file in listed[folder] if listed.get(folder) else _may_be_shard(file)
+        if is_shard and not _is_hidden(name):
+            shards.append(join(base, name))
+    if not shards:
+        raise UserError(f"{pattern}: holds no shards (dvsel reads {_KNOWN}); check the folder")
+    return shards
+
+
+def _files_of_dataset(state: bytes) -> list[str]:
+    """The data files that a `state.json` of `datasets` lists; none if it is some other JSON file."""
+    try:
+        content = json.loads(state)
+        return [entry["filename"] for entry in content["_data_files"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _may_be_shard(file: str) -> bool:
+    ignored = file in _NO_SHARDS or file.endswith(_SCORE_FILE) or file.startswith(".")
+    return not ignored and _kind(file) is not None
+
+
+def _kind(name: str) -> tuple[str, str] | None:
+    """The format and the compression that a name states, if it states any."""
+    suffix = split_name(name)[1].lower()
+    kind, dot, packed = suffix[1:].partition(".")
+    format_, compression = _FORMATS.get(f".{kind}"), _COMPRESSIONS.get(dot + packed, "")
+    return None if format_ is None or (compression and format_ != "jsonl") else (format_, compression)
+
+
+def _names(urls: list[str]) -> list[str]:
+    """Names relative to the folder that all the places share."""
+    parts = [url.replace("://", "/").strip("/").split("/") for url in urls]
+    folders = [part[:-1] for part in parts]
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False)))
+    return ["/".join(part[shared:]) for part in parts]
+
+
+def _shard(url: str, name: str) -> Shard:
+    kind = _kind(name)
+    if kind is None or name.endswith(_SCORE_FILE):
+        what = "a score file, not a shard" if name.endswith(_SCORE_FILE) else "of an unknown kind"
+        raise UserError(f"{url}: {what}; dvsel reads {_KNOWN}")
+    return Shard(url, name, *kind, *info(url))
+
+
+def _check_outputs(shards: Sequence[Shard]) -> None:
+    """Arrow data come out as Parquet, so a.arrow and a.parquet would be written to one file."""
+    taken: dict[str, Shard] = {}
+    for shard in shards:
+        output = split_name(shard.name)[0] + (
+            ".parquet" if shard.format == "arrow" else split_name(shard.name)[1]
+        )
+        if output in taken:
+            raise UserError(
+                f"{shard.url}: would be written to the same file as {taken[output].url}; rename one"
+            )
+        taken[output] = shard

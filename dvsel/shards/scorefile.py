@@ -1,0 +1,278 @@
+"""Score files: one Parquet file beside each shard, row-aligned.
+
+Row i speaks of line i + 1 of a JSON Lines shard, or of row i of a Parquet one; a line that was skipped has a row
+too. A score file is written under a temporary name and renamed when it is whole, so its existence is the mark that
+its shard is done. Columns are plain and uncompressed: selection reads them at the speed of a copy.
+
+    score        float32, NaN for a document without a usable score; with several groups score.NAME, one each
+    key          uint64, XXH64 of text and id: the document's own number, which noise and ties come from
+    text_hash    uint64, XXH64 of the text
+    tokens       uint32
+    bytes        uint32, of the text in UTF-8
+    status       uint8, a `Status`
+    domain       dictionary of strings, "" for none
+
+The footer's key `dvsel` holds a `Header` as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from dvsel.errors import UserError
+from dvsel.shards.files import atomic_writer, is_remote, open_read
+
+SUFFIX = ".dvsel.parquet"
+ROWS_A_GROUP = 1 << 20
+NAMED_BAD_LINES = 100
+_KEY = b"dvsel"
+
+
+class Status(enum.IntEnum):
+    """Why a document has a score, or none."""
+
+    SCORED = 0
+    BAD_LINE = 1
+    EMPTY_TEXT = 2
+    UNSCORED = 3
+
+
+@dataclass
+class Totals:
+    """Sums over the rows of a score file; those of consecutive parts add up.
+
+    docs, tokens, bytes: of the documents that have a score. status: rows by the name of their `Status`.
+    bad_lines: skipped lines by cause. named: line number and cause of the first `NAMED_BAD_LINES` of them.
+    """
+
+    rows: int = 0
+    docs: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    status: dict[str, int] = field(default_factory=dict)
+    bad_lines: dict[str, int] = field(default_factory=dict)
+    named: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, other: Totals) -> None:
+        """Add the totals of the rows that follow."""
+        self.named += [(self.rows + line, cause) for line, cause in other.named]
+        del self.named[NAMED_BAD_LINES:]
+        self.rows += other.rows
+        self.docs += other.docs
+        self.tokens += other.tokens
+        self.bytes += other.bytes
+        self.status = dict(sorted((Counter(self.status) + Counter(other.status)).items()))
+        self.bad_lines = dict(sorted((Counter(self.bad_lines) + Counter(other.bad_lines)).items()))
+
+    @classmethod
+    def of(cls, rows: Rows, bad: Mapping[int, str]) -> Totals:
+        """The totals of some rows; bad: cause by row."""
+        scored = rows.status == Status.SCORED
+        values, counts = np.unique(rows.status, return_counts=True)
+        return cls(
+            len(rows),
+            int(scored.sum()),
+            int(rows.tokens[scored].sum(dtype=np.int64)),
+            int(rows.bytes[scored].sum(dtype=np.int64)),
+            {Status(value).name.lower(): int(count) for value, count in zip(values, counts, strict=True)},
+            Counter(cause.partition(":")[0].partition(" (")[0] for cause in bad.values()),
+            [(row + 1, bad[row]) for row in sorted(bad)],
+        )
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a score file says of itself.
+
+    shard: url, name, format, compression, size, modified and digest of the shard that was scored.
+    scorer, fingerprint: name of the scorer and fingerprint of its fitted file.
+    groups, shares, selector, unscored: as the fitted scorer states them.
+    reading: the options of reading that the score depends on.
+    tokens: how tokens were counted, and with what error.
+    """
+
+    version: str
+    shard: dict[str, Any]
+    scorer: str
+    fingerprint: str
+    groups: tuple[str, ...]
+    shares: tuple[float, ...]
+    selector: str
+    unscored: str
+    reading: dict[str, Any]
+    tokens: dict[str, Any]
+    totals: Totals = field(default_factory=Totals)
+
+    @property
+    def score_columns(self) -> list[str]:
+        """The names of the score's columns."""
+        return [f"score.{group}" if group else "score" for group in self.groups]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Consecutive rows of a score file.
+
+    score: float32 (n, groups); key, text_hash: uint64 (n,); tokens, bytes: uint32 (n,); status: uint8 (n,);
+    domain: int32 (n,), indices into `domains`.
+    """
+
+    score: npt.NDArray[np.float32]
+    key: npt.NDArray[np.uint64]
+    text_hash: npt.NDArray[np.uint64]
+    tokens: npt.NDArray[np.uint32]
+    bytes: npt.NDArray[np.uint32]
+    status: npt.NDArray[np.uint8]
+    domain: npt.NDArray[np.int32]
+    domains: list[str]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema(
+        [(name, pa.float32()) for name in columns]
+        + [
+            ("key", pa.uint64()),
+            ("text_hash", pa.uint64()),
+            ("tokens", pa.uint32()),
+            ("bytes", pa.uint32()),
+            ("status", pa.uint8()),
+            ("domain", pa.dictionary(pa.int32(), pa.string())),
+        ]
+    )
+
+
+class ScoreFileWriter:
+    """Write one score file; it appears under its name only when the `with` block ends well.
+
+    Row groups hold `ROWS_A_GROUP` rows, however the rows arrive.
+    """
+
+    def __init__(self, url: str, header: Header) -> None:
+        self._header = header
+        self._totals = Totals()
+        self._schema = _schema(header.score_columns)
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._target: AbstractContextManager[BinaryIO] = atomic_writer(url)
+
+    def __enter__(self) -> ScoreFileWriter:
+        self._writer = pq.ParquetWriter(
+            self._target.__enter__(),
+            self._schema,
+            compression="NONE",
+            use_dictionary=["domain"],
+            write_statistics=False,
+            store_schema=True,
+        )
+        return self
+
+    def append(self, rows: Rows, bad: Mapping[int, str]) -> None:
+        """Add rows; bad: cause by row of this call, for rows of status BAD_LINE."""
+        self._totals.add(Totals.of(rows, bad))
+        self._buffer(rows)
+
+    def absorb(self, part: ScoreFile) -> None:
+        """Add the rows of a score file that speaks of the next part of the shard."""
+        self._totals.add(part.header.totals)
+        for rows in part.rows():
+            self._buffer(rows)
+
+    def _buffer(self, rows: Rows) -> None:
+        arrays: list[pa.Array] = [pa.array(np.ascontiguousarray(column)) for column in rows.score.T]
+        arrays += [pa.array(rows.key), pa.array(rows.text_hash), pa.array(rows.tokens), pa.array(rows.bytes)]
+        arrays += [pa.array(rows.status)]
+        arrays += [pa.DictionaryArray.from_arrays(pa.array(rows.domain), pa.array(rows.domains, pa.string()))]
+        self._pending.append(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._pending_rows += len(rows)
+        while self._pending_rows >= ROWS_A_GROUP:
+            self._flush(ROWS_A_GROUP)
+
+    def _flush(self, count: int) -> None:
+        table = pa.concat_tables(self._pending).unify_dictionaries()
+        self._writer.write_table(_sorted_domains(table.slice(0, count)), row_group_size=count)
+        rest = table.slice(count)
+        self._pending, self._pending_rows = ([rest], len(rest)) if len(rest) else ([], 0)
+
+    def finish(self, digest: str) -> None:
+        """State the digest of the shard that was read; to be called last inside the `with` block."""
+        header = dataclasses.replace(
+            self._header, shard=self._header.shard | {"digest": digest}, totals=self._totals
+        )
+        if self._pending_rows:
+            self._flush(self._pending_rows)
+        self._writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(header), sort_keys=True)})
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._writer.close()
+        finally:
+            self._target.__exit__(*error)
+
+
+def _sorted_domains(table: pa.Table) -> pa.Table:
+    """One chunk, with a dictionary that depends on the rows alone and not on how they arrived."""
+    at = table.schema.get_field_index("domain")
+    plain = table.column(at).cast(pa.string()).combine_chunks()
+    names = plain.unique().sort()
+    encoded = pa.DictionaryArray.from_arrays(pa.compute.index_in(plain, names).cast(pa.int32()), names)
+    return table.set_column(at, table.schema.field(at), pa.chunked_array([encoded])).combine_chunks()
+
+
+class ScoreFile:
+    """A score file that is there."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            source = open_read(url) if is_remote(url) else url
+            self._file = pq.ParquetFile(source, memory_map=not is_remote(url), pre_buffer=is_remote(url))
+            values = json.loads(self._file.metadata.metadata[_KEY])
+        except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{url}: no score file of dvsel; `dvsel score` makes one") from error
+        except OSError as error:
+            raise UserError(f"{url}: cannot be read ({error.strerror or error})") from error
+        values["totals"]["named"] = [tuple(line) for line in values["totals"]["named"]]
+        values |= {"groups": tuple(values["groups"]), "shares": tuple(values["shares"])}
+        self.header = Header(**values | {"totals": Totals(**values["totals"])})
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def rows(self) -> Iterator[Rows]:
+        """All rows in order, a row group at a time."""
+        for group in range(self._file.num_row_groups):
+            yield self._rows(self._file.read_row_group(group, use_threads=False))
+
+    def _rows(self, table: pa.Table) -> Rows:
+        def column(name: str) -> Any:
+            return table.column(name).combine_chunks().to_numpy(zero_copy_only=False)
+
+        scores = [column(name) for name in self.header.score_columns]
+        domain = table.column("domain").unify_dictionaries().combine_chunks()
+        domain = domain.chunk(0) if isinstance(domain, pa.ChunkedArray) else domain
+        return Rows(
+            np.stack(scores, axis=1) if len(scores) > 1 else scores[0][:, None],
+            column("key"),
+            column("text_hash"),
+            column("tokens"),
+            column("bytes"),
+            column("status"),
+            domain.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
+            domain.dictionary.to_pylist(),
+        )

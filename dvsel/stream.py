@@ -1,0 +1,148 @@
+"""Scoring and thresholding as filters: JSON Lines in on stdin, JSON Lines out on stdout, in order, nothing else.
+
+What can be decided a line at a time works on a stream; budgets, quotas and quantiles need score files.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from dvsel import fitted as storage
+from dvsel.errors import BadLine, UserError
+from dvsel.options import option
+from dvsel.plugins import SCORERS, name_of
+from dvsel.pool import PoolBatch, paths_to_read, read_pool
+from dvsel.score import ScoreRun, score_batch
+from dvsel.select import SelectRun
+from dvsel.shards.columns import Column, Kind
+from dvsel.shards.documents import DocumentReader
+from dvsel.shards.extract import extract
+from dvsel.shards.lines import LineReader, Lines
+from dvsel.shards.scorefile import Status
+
+PREFIX = "dvsel_"
+STDIN = "stdin"
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a stream names its scores."""
+
+    score_field: str | None = option(
+        None, "on a stream: the field of the score; by default dvsel_ and the scorer's name"
+    )
+
+
+def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
+    """Copy documents from source to sink, each with its score as one more field (null where it has none)."""
+    if not run.fitted:
+        raise UserError(
+            f"stdin can be read only once; fit first: dvsel fit {name} ... -o FILE, then pass --fitted FILE"
+        )
+    fitted, _ = storage.load(run.fitted)
+    if (other := name_of(SCORERS, type(fitted.scorer))) != name:
+        raise UserError(f"{run.fitted} is a fitted {other}, not {name}; use `dvsel score {other}`")
+    field, needs = options.score_field or PREFIX + name, type(fitted.scorer).needs
+    skipped: Counter[str] = Counter()
+    with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
+        for batch in read_pool(reader, None, run):
+            scores, _ = score_batch(fitted, batch, needs)
+            sink.write(b"".join(_with_scores(batch, field, _as_json(scores, fitted.groups))))
+            sink.flush()
+            skipped.update(batch.bad.values())
+    _tell_skipped(skipped)
+
+
+def _with_scores(batch: PoolBatch, field: str, values: list[bytes]) -> Iterator[bytes]:
+    lines = batch.documents.lines
+    assert lines is not None
+    member = b"," + orjson.dumps(field) + b":"
+    there = batch.documents.fields[field].kind != Kind.MISSING
+    for row in np.flatnonzero(batch.status != Status.BAD_LINE).tolist():
+        line = lines[row].rstrip(b" \t\r")
+        if there[row]:
+            line = orjson.dumps({name: value for name, value in orjson.loads(line).items() if name != field})
+        yield line[:-1] + (member + values[row] + b"}\n")
+
+
+def _as_json(scores: npt.NDArray[np.float32], groups: tuple[str, ...]) -> list[bytes]:
+    """A number a row, or an object of one a group; the shortest that reads back as the same float32."""
+    if len(groups) == 1:
+        return [_number(score) for score in scores[:, 0]]
+    names = [orjson.dumps(group) for group in groups]
+    return [
+        b"{" + b",".join(name + b":" + _number(score) for name, score in zip(names, row, strict=True)) + b"}"
+        for row in scores
+    ]
+
+
+def _number(score: np.float32) -> bytes:
+    return str(score).encode() if np.isfinite(score) else b"null"
+
+
+def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
+    """Copy the lines whose score reaches the bound from source to sink, byte for byte."""
+    selector = run.selector
+    if selector is None or selector.needs_budget or selector.budget or run.budget or run.quota or run.dedup:
+        raise UserError(
+            "a stream can only be cut at a bound (--min-score); budgets, quantiles, quotas and deduplication need "
+            "score files: dvsel score ... -o scores/"
+        )
+    skipped: Counter[str] = Counter()
+    field = options.score_field
+    with LineReader(source) as reader:
+        for lines in reader:
+            field = field or _guess_field(lines)
+            if not field:
+                raise UserError(f"{STDIN}: no line has a field {PREFIX}...; name the score's with --score-field")
+            found = extract(lines.data, lines.starts, lines.ends, [field])
+            score, causes = _scores_of(found.columns[field], field)
+            bad = causes | found.bad
+            if bad and run.on_bad_line == "fail":
+                row = min(bad)
+                raise BadLine(STDIN, lines.first_row + row + 1, bad[row])
+            kept = ~np.isnan(selector.key(score, np.full(len(score), 0.5)))
+            sink.write(b"".join(lines[row] + b"\n" for row in np.flatnonzero(kept).tolist()))
+            sink.flush()
+            skipped.update(bad.values())
+    _tell_skipped(skipped)
+
+
+def _guess_field(lines: Lines) -> str | None:
+    """The one field of the first lines that a scorer of dvsel added."""
+    for row in range(len(lines)):
+        try:
+            value = orjson.loads(lines[row])
+        except orjson.JSONDecodeError:
+            continue
+        names = [name for name in value if name.startswith(PREFIX)] if isinstance(value, dict) else []
+        if len(names) > 1:
+            raise UserError(f"{STDIN}: lines have {' and '.join(names)}; choose with --score-field")
+        if names:
+            return str(names[0])
+    return None
+
+
+def _scores_of(column: Column, field: str) -> tuple[npt.NDArray[np.float32], dict[int, str]]:
+    """Scores, float32 (n,) with NaN for null, and what is no score."""
+    score = np.full(len(column), np.nan, np.float32)
+    causes = {}
+    for row, kind in enumerate(column.kind.tolist()):
+        if kind == Kind.NUMBER:
+            score[row] = float(column[row])
+        elif kind != Kind.NULL:
+            causes[row] = f"no field {field!r}" if kind == Kind.MISSING else f"field {field!r} is not a number"
+    return score, causes
+
+
+def _tell_skipped(skipped: Counter[str]) -> None:
+    for cause, count in skipped.items():
+        print(f"dvsel: skipped {count:,} lines: {cause}", file=sys.stderr)

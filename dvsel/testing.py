@@ -1,0 +1,109 @@
+"""Tests that any scorer and any selector must pass, dvsel's own and those of other packages.
+
+def test_mine():
+    check_scorer(MyScorer(), pool=texts, target=more_texts)
+    check_selector(MySelector())
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel import fitted as storage
+from dvsel.budget import Budget
+from dvsel.options import fields_of, from_mapping, to_mapping
+from dvsel.plugins import SCORERS, SELECTORS, name_of, selector_class
+from dvsel.scorers import Fitted, Scorer
+from dvsel.selectors import Selector
+from dvsel.shards.columns import Batch
+
+_ODD_TEXTS = ("", " ", "\0", "a", "\n\n", "\U0001f642 caf\u00e9", "word " * 5000, "x" * 100_000)
+
+
+def check_scorer(scorer: Scorer, pool: Sequence[str], target: Sequence[str] = ()) -> Fitted:
+    """Fit `scorer` and check what the flow relies on; returns the fitted scorer.
+
+    Options survive a recipe; the fit is the same twice and does not depend on batches; saving and loading keeps
+    scores and bytes; a document's score depends on that document alone; odd texts give a float or NaN.
+    Raises AssertionError with what is wrong.
+    """
+    cls = type(scorer)
+    _check_options(scorer, SCORERS)
+    selector_class(cls.selector)
+    fitted = _fit(scorer, pool, target, len(pool))
+    content = storage.to_bytes(fitted)
+    assert storage.to_bytes(_fit(scorer, pool, target, len(pool))) == content, "two fits on the same data differ"
+    assert storage.to_bytes(_fit(scorer, pool, target, 3)) == content, "the fit depends on how the sample is batched"
+    loaded = storage.from_bytes(content, "saved")
+    assert loaded.scorer == scorer, "options are lost in saving"
+    assert (loaded.groups, loaded.shares, loaded.unscored) == (
+        fitted.groups,
+        fitted.shares,
+        fitted.unscored,
+    ), "groups, shares or unscored are lost in saving"
+    assert abs(sum(fitted.shares) - 1) < 1e-6, "shares do not sum to 1"
+    texts = [*pool, *_ODD_TEXTS]
+    scores = _score(fitted, texts)
+    assert np.isfinite(scores[: len(pool)]).any(), "no document of the pool has a score"
+    _same(_score(loaded, texts), scores, "a saved and loaded scorer scores otherwise")
+    _same(_score(fitted, texts[::-1])[::-1], scores, "scores depend on the order of documents")
+    alone = np.concatenate([_score(fitted, [text]) for text in texts])
+    _same(alone, scores, "scores depend on the other documents of the batch")
+    assert _score(fitted, []).shape == (0, len(fitted.groups)), "an empty batch gives no empty scores"
+    return fitted
+
+
+def check_selector(selector: Selector) -> None:
+    """Check what the flow relies on: a key for each row from that row alone, NaN for NaN, noise where it is stated.
+
+    Raises AssertionError with what is wrong.
+    """
+    _check_options(selector, SELECTORS)
+    generator = np.random.default_rng(0)
+    score = np.concatenate([generator.normal(size=1000), [np.nan, 0.0, -0.0]]).astype(np.float32)
+    uniform = generator.uniform(1e-9, 1 - 1e-9, len(score))
+    key = selector.key(score, uniform)
+    assert key.shape == score.shape and key.dtype == np.float32, "key is no float32 array of the scores' length"
+    assert np.isnan(key[np.isnan(score)]).all(), "a document without a score has a key"
+    _same(selector.key(score, uniform), key, "two calls differ")
+    _same(selector.key(score[::-1], uniform[::-1])[::-1], key, "keys depend on the order of documents")
+    _same(np.concatenate([selector.key(score[i : i + 1], uniform[i : i + 1]) for i in range(len(score))]), key,
+          "keys depend on the other documents")  # fmt: skip
+    changed = not np.array_equal(selector.key(score, uniform[::-1].copy()), key, equal_nan=True)
+    assert changed == selector.noisy, "`noisy` does not say whether the noise is used"
+    assert selector.budget is None or isinstance(selector.budget, Budget), "budget is no Budget"
+
+
+def _check_options(instance: Scorer | Selector, group: str) -> None:
+    cls = type(instance)
+    assert dataclasses.is_dataclass(cls) and getattr(cls, "__dataclass_params__").frozen, (
+        f"{cls.__name__} is no frozen dataclass"
+    )
+    assert (cls.__doc__ or "").strip(), f"{cls.__name__} has no docstring, which is its help"
+    for name, (field, _) in fields_of(cls).items():
+        assert field.metadata.get("help"), f"option {name} has no help; declare it with option(default, help)"
+    assert from_mapping(cls, to_mapping(instance), cls.__name__) == instance, "options do not survive a recipe"
+    name_of(group, cls)
+
+
+def _fit(scorer: Scorer, pool: Sequence[str], target: Sequence[str], batch: int) -> Fitted:
+    targets = {"target": _batches(target, batch)} if type(scorer).takes_target else {}
+    return scorer.fit(_batches(pool, batch) if type(scorer).takes_pool else [], targets)
+
+
+def _batches(texts: Sequence[str], size: int) -> list[Batch]:
+    return [Batch.of(texts[first : first + size]) for first in range(0, len(texts), size)]
+
+
+def _score(fitted: Fitted, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    scores = fitted.score(Batch.of(texts))
+    assert scores.dtype == np.float32, "scores are no float32"
+    return scores[:, None] if scores.ndim == 1 else scores
+
+
+def _same(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], complaint: str) -> None:
+    assert np.array_equal(found, expected, equal_nan=True), complaint
