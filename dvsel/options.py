@@ -1,4 +1,4 @@
-"""Options as fields of frozen dataclasses: one declaration serves the flags, the recipe keys and the record of a run."""
+"""Options as fields of frozen dataclasses: one declaration serves the flags, the recipes and the record of a run."""
 
 from __future__ import annotations
 

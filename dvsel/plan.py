@@ -241,7 +241,8 @@ class Plan:
         threads: int = 1,
     ) -> Plan:
         """Find the cuts and count what they keep."""
-        budget = _one_budget(selector, budget, quota)
+        check_budget(selector, budget, quota)
+        budget = budget or selector.budget
         unit = (budget.unit if budget else quota.unit if quota else None) or "tokens"
         asked = budget.resolve(pool.total(unit)) if budget else None
         rule = Rule(selector, seed, unit, quota, drops)
@@ -266,13 +267,12 @@ class Plan:
         return all(bool(found.took_all.all()) for found in self.rule.cuts)
 
 
-def _one_budget(selector: Selector, budget: Budget | None, quota: Quota | None) -> Budget | None:
-    own = selector.budget
-    if own and budget:
+def check_budget(selector: Selector, budget: Budget | None, quota: Quota | None) -> None:
+    """Raise UserError unless exactly one budget says how much to keep."""
+    if selector.budget and budget:
         raise UserError("this selector sets the budget by itself; drop --budget, or choose another --method")
     if selector.needs_budget and not (budget or quota):
         raise UserError("no budget; say how much to keep with --budget, such as 30B, 10% or '500k docs'")
-    return own or budget
 
 
 def _shared(amounts: npt.NDArray[np.int64], shares: Sequence[float]) -> npt.NDArray[np.int64]:
@@ -340,7 +340,8 @@ def _score_range(pool: Pool) -> tuple[float, float]:
     """Where the histogram begins and ends: quantiles of the scores at the head of some files."""
     step = max(len(pool.files) // _FILES_FOR_RANGE, 1)
     heads = [next(file.rows(), None) for file in pool.files[::step]]
-    scores = np.concatenate([rows.score[:_ROWS_FOR_RANGE, 0] for rows in heads if rows is not None] or [np.zeros(0)])
-    scores = scores[np.isfinite(scores)].astype(np.float64)
+    found = [rows.score[:_ROWS_FOR_RANGE, 0] for rows in heads if rows is not None]
+    scores = np.concatenate(found).astype(np.float64) if found else np.zeros(0)
+    scores = scores[np.isfinite(scores)]
     low, high = (float(value) for value in np.quantile(scores, (0.001, 0.999))) if len(scores) else (0.0, 1.0)
     return low, high if high > low else low + 1

@@ -95,13 +95,12 @@ class SelectReport:
     effective_sample_size: float | None = None
     overlap: float | None = None
     skipped: list[tuple[str, int, str]] = field(default_factory=list)
-    outputs: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The summary."""
-        given, pool = self.given, self.pool
+        given, pool, rule = self.given, self.pool, self.selector["name"]
         lines = [
-            f"selected {given['docs']:,} of {pool['docs']:,} scored documents with {self.selector['name']} on {self.scorer}",
+            f"selected {given['docs']:,} of {pool['docs']:,} scored documents with {rule} on {self.scorer}",
             f"asked {self.budget}; given {given['tokens']:,} tokens, {given['bytes']:,} bytes of text",
             f"tokens {self.tokens}",
         ]
@@ -111,9 +110,8 @@ class SelectReport:
             if len(self.strata) > 1:
                 lines.append(_stratum_line(stratum, self.unit))
             elif stratum["threshold"] is not None:
-                lines.append(
-                    f"threshold {stratum['threshold']:.6g} ({'key with noise' if self.overlap is not None else 'score'})"
-                )
+                what = "score" if self.overlap is None else "key with noise"
+                lines.append(f"threshold {stratum['threshold']:.6g} ({what})")
         if self.effective_sample_size is not None:
             lines.append(f"effective sample size {self.effective_sample_size:,.1f} documents of {pool['docs']:,}")
         if self.overlap is not None:
@@ -125,7 +123,7 @@ class SelectReport:
     def _degenerate(self) -> str:
         if self.overlap is None or self.overlap < 0.95 or self.took_all:
             return ""
-        return ": nearly topk, since the scores spread far more than the noise; raise --temperature or normalise the scores"
+        return ": nearly topk, as the scores spread far more than the noise; normalise them or raise --temperature"
 
 
 def _stratum_line(stratum: Mapping[str, Any], unit: str) -> str:

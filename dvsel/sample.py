@@ -5,11 +5,12 @@ halved whenever the kept text outgrows the size asked for. What remains does not
 compression or workers, and holds between half the size and the size.
 shards: the same within a random choice of shards, for pools too large to read twice; about four times the sample's
 size is read.
-head: the first documents of each shard, as the reference implementation of DSIR does; biased wherever shards are sorted.
+head: the first documents of each shard, as the reference implementation of DSIR does; biased where shards are sorted.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from dvsel.shards.scorefile import Status
 
 _SHARDS_MODE_FACTOR = 4
 _BATCH = 8 << 20
+_COPIES = 4  # a thinner joins what it holds after it has grown by this share of its size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Sampling:
 
     sample: str = option(
         "uniform",
-        "how the pool is sampled for the fit: uniform (reads all of it), shards (a few at random), head (of each shard)",
+        "how the fit samples the pool: uniform (reads all of it), shards (a few at random), head (of each shard)",
         choices=("uniform", "shards", "head"),
     )
     sample_size: str = option("100MB", "text that the fit sees of the pool, at most")
@@ -88,23 +90,22 @@ def draw_sample(
     size: int,
     needs: tuple[str, ...] = (),
     workers: int = 1,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = local.unwatched,
 ) -> Sample:
     """Sample `size` bytes of text at most (a single larger document is taken all the same)."""
     paths = tuple(dict.fromkeys((reading.text_field, *needs)))
     if sampling.sample == "shards":
         shards = _choose_shards(shards, size * _SHARDS_MODE_FACTOR, sampling.seed)
     head = sampling.sample == "head"
-    kept, below = _empty(paths), 1.0
     limit = max(size // max(len(shards), 1), 1) if head else size
-    tasks = (_Task(shard, reading, paths, sampling.seed, limit, below) for shard in shards)
+    kept = _Thinned(paths, sys.maxsize if head else size, 1.0)
+    tasks = (_Task(shard, reading, paths, sampling.seed, limit, kept.below) for shard in shards)
     for found in local.run(_head_of_shard if head else _thin_shard, tasks, workers, on_progress):
-        kept = _joined([kept, found])
-        if not head:
-            kept, below = _thinned(kept, below, size)
-    if not len(kept.text):
+        kept.add(found)
+    sample = kept.result()
+    if not len(sample.text):
         raise UserError("the pool holds no document with text to fit on; check the files and --text-field")
-    return _take(kept, np.argsort(kept.draw, kind="stable"))
+    return _take(sample, np.argsort(sample.draw, kind="stable"))
 
 
 def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]:
@@ -129,15 +130,10 @@ def _head_of_shard(task: _Task) -> Sample:
 
 
 def _thin_shard(task: _Task) -> Sample:
-    kept, below = _empty(task.paths), task.below
-    pending: list[Sample] = []
+    kept = _Thinned(task.paths, task.size, task.below)
     for documents in _documents(task):
-        documents = _take(documents, np.flatnonzero(documents.draw < below))
-        pending.append(documents)
-        if sum(int(sample.text.offsets[-1]) for sample in pending) > task.size // 4:
-            kept, below = _thinned(_joined([kept, *pending]), below, task.size)
-            pending = []
-    return _thinned(_joined([kept, *pending]), below, task.size)[0]
+        kept.add(documents)
+    return kept.result()
 
 
 def _documents(task: _Task) -> Iterator[Sample]:
@@ -149,14 +145,42 @@ def _documents(task: _Task) -> Iterator[Sample]:
             yield Sample(draw[rows], {path: batch.documents.fields[path].take(rows) for path in task.paths})
 
 
-def _thinned(sample: Sample, below: float, size: int) -> tuple[Sample, float]:
-    """Halve the threshold until the text fits, or one document is left."""
-    sizes = sample.text.sizes
-    while (inside := sample.draw < below).sum() > 1 and sizes[inside].sum() > size:
-        below /= 2
-    if not inside.any():
-        inside = sample.draw == sample.draw.min(initial=1.0)
-    return _take(sample, np.flatnonzero(inside)), below
+class _Thinned:
+    """Documents whose draw is below a threshold, which is halved until their text fits, or one is left.
+
+    Where none is below, the one with the lowest draw stands in. The outcome does not depend on the order of adding.
+    """
+
+    def __init__(self, paths: Sequence[str], size: int, below: float) -> None:
+        self.below = below
+        self._size = size
+        self._parts = [_empty(paths)]
+        self._bytes = 0
+        self._thinned_bytes = 0
+
+    def add(self, found: Sample) -> None:
+        """Take documents into account."""
+        stand_in = self._parts[0].draw.min(initial=0.0)
+        found = _take(found, np.flatnonzero(found.draw < max(self.below, stand_in)))
+        self._parts.append(found)
+        self._bytes += int(found.text.offsets[-1])
+        if self._bytes > self._thinned_bytes + self._size // _COPIES:
+            self._thin()
+
+    def result(self) -> Sample:
+        """What is left."""
+        self._thin()
+        return self._parts[0]
+
+    def _thin(self) -> None:
+        sample = _joined(self._parts)
+        sizes = sample.text.sizes
+        while (inside := sample.draw < self.below).sum() > 1 and sizes[inside].sum() > self._size:
+            self.below /= 2
+        if not inside.any():
+            inside = sample.draw == sample.draw.min(initial=1.0)
+        self._parts = [sample if inside.all() else _take(sample, np.flatnonzero(inside))]
+        self._bytes = self._thinned_bytes = int(self._parts[0].text.offsets[-1])
 
 
 def _take(sample: Sample, rows: npt.NDArray[np.int64]) -> Sample:

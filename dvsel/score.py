@@ -16,6 +16,7 @@ from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.fit import Execution, FitRun, fit_scorer
 from dvsel.folder import REPORT, working_in
+from dvsel.forecast import Forecast, forecast
 from dvsel.options import option, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch, Reading, paths_to_read, read_pool
@@ -61,9 +62,11 @@ class _Task:
     header: Header
 
 
-def score(run: ScoreRun, execution: Execution) -> ScoreReport:
+def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
     """Score the pool into `run.output`, where finished shards of the same run are kept."""
     shards = expand(run.pool)
+    if execution.dry_run:
+        return forecast(shards, run, dump("score", run))
     with working_in(run.output, dump("score", run), execution.overwrite):
         place = _fitted_file(run, shards, execution)
         fitted, fingerprint = storage.load(place)
@@ -149,11 +152,7 @@ def _is_done(folder: str, shard: Shard) -> bool:
     place = _score_file(folder, shard)
     if not exists(place):
         return False
-    was = ScoreFile(place).header.shard
-    if (was["size"], was["modified"]) != (shard.size, shard.modified):
-        raise UserError(
-            f"{shard.url} changed after it was scored in {folder}; score into a new folder, or pass --overwrite"
-        )
+    check_unchanged(shard, ScoreFile(place))
     return True
 
 
@@ -181,6 +180,20 @@ def _merge(parts: list[_Task], folder: str) -> None:
         writer.finish(_joined([file.header.shard["digest"] for file in files]))
     for part in parts:
         remove(part.url)
+
+
+def check_unchanged(shard: Shard, scored: ScoreFile) -> None:
+    """Raise UserError unless the shard is what its score file speaks of; a new date alone is no change."""
+    was = scored.header.shard
+    if (shard.size, shard.modified) == (was["size"], was["modified"]):
+        return
+    if shard.size != was["size"] or digest(shard) != was["digest"]:
+        raise changed(shard)
+
+
+def changed(shard: Shard) -> UserError:
+    """The error for a shard that is not what was scored."""
+    return UserError(f"{shard.url} changed after it was scored; score it again, into a new folder or with --overwrite")
 
 
 def digest(shard: Shard) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +18,37 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
+import xxhash
 
 from dvsel.budget import Budget
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.fit import Execution
 from dvsel.folder import REPORT, working_in
+from dvsel.forecast import Forecast, forecast
 from dvsel.options import option, to_mapping
-from dvsel.plan import Plan, Pool, mask_file
+from dvsel.plan import Plan, Pool, check_budget, mask_file
 from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
-from dvsel.score import ScoreRun, digest, score
+from dvsel.score import ScoreRun, changed, check_unchanged, score
 from dvsel.selectors import Selector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
 from dvsel.selectors.quota import Quota
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, exists, find, info, is_remote, join
+from dvsel.shards.files import (
+    Shard,
+    atomic_writer,
+    exists,
+    expand,
+    find,
+    info,
+    is_remote,
+    join,
+    make_folder,
+    open_read,
+    remove,
+)
 from dvsel.shards.hashing import mix
 from dvsel.shards.lines import LineReader, Lines
 from dvsel.shards.scorefile import SUFFIX, ScoreFile, Status, Totals
@@ -43,6 +57,7 @@ from dvsel.shards.write import ShardWriter, first_piece
 
 SCORES = "scores"
 STDOUT = "-"
+_SUBSET = ".subset"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,29 +72,72 @@ class SelectRun(ScoreRun):
     output: str = option("", "folder to write shards to; - writes JSON Lines to stdout")
 
 
-def select(run: SelectRun, execution: Execution) -> SelectReport:
+@dataclass(frozen=True)
+class _Terms:
+    """The run's budget, quota and cap on shards, read before any work is done."""
+
+    budget: Budget | None
+    quota: Quota | None
+    cap: int
+
+    @classmethod
+    def of(cls, run: SelectRun) -> _Terms:
+        budget = Budget.parse(run.budget) if run.budget else None
+        quota = Quota.load(Path(run.quota)) if run.quota else None
+        if run.selector:
+            check_budget(run.selector, budget, quota)
+        cap = Budget.parse(run.shard_size, "--shard-size")
+        if cap.unit != "bytes" or cap.amount is None:
+            raise UserError(f"--shard-size is {run.shard_size}; give a size in bytes, such as 1GB")
+        return cls(budget, quota, cap.amount)
+
+
+def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
     """Select from score files, or, where the run names a scorer, from a pool that is scored first."""
-    if run.output == STDOUT:
-        return _select(run, execution)
+    terms = _Terms.of(run)
+    scores_first = run.scorer is not None or run.fitted is not None
+    if execution.dry_run and scores_first:
+        return forecast(expand(run.pool), run, dump("select", run))
+    if execution.dry_run or run.output == STDOUT:
+        if scores_first:
+            raise UserError("scoring a pool leaves score files; name a folder with -o, or score first")
+        return _select_from(run.pool, run, terms, execution)
     with working_in(run.output, dump("select", run), execution.overwrite):
-        report = _select(run, execution)
+        sources = run.pool
+        if scores_first:
+            score(_score_part(run), execution)
+            sources = (join(run.output, SCORES),)
+        report = _select_from(sources, run, terms, execution)
         write_json(report, join(run.output, REPORT))
     return report
 
 
-def _select(run: SelectRun, execution: Execution) -> SelectReport:
-    sources = run.pool
-    if run.scorer or run.fitted:
-        if run.output == STDOUT:
-            raise UserError(
-                "scoring a pool leaves score files; give a folder with -o, or score first and select from that"
-            )
-        score(_score_part(run), execution)
-        sources = (join(run.output, SCORES),)
+def _select_from(sources: Sequence[str], run: SelectRun, terms: _Terms, execution: Execution) -> SelectReport:
     pool = Pool.of([ScoreFile(url) for source in sources for url in score_files(source)])
-    with planned(pool, run, execution) as plan:
-        _write(plan, run, execution)
+    selector = run.selector or selector_class(pool.files[0].header.selector)()
+    with ExitStack() as stack:
+        scratch = stack.enter_context(_scratch(run, execution))
+        drops = stack.enter_context(_duplicates(pool, run.seed, scratch)) if run.dedup else None
+        plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, execution.processes)
+        if not execution.dry_run:
+            _write(plan, run.output, terms.cap, execution)
         return report_on(plan, run)
+
+
+@contextmanager
+def _scratch(run: SelectRun, execution: Execution) -> Iterator[Path]:
+    """A folder for temporary files, inside the output so that what a kill leaves there is found and removed."""
+    if execution.dry_run or run.output == STDOUT or is_remote(run.output):
+        with tempfile.TemporaryDirectory(prefix="dvsel-") as folder:
+            yield Path(folder)
+        return
+    inside = join(run.output, ".scratch")
+    remove(inside)
+    make_folder(inside)
+    try:
+        yield Path(inside)
+    finally:
+        remove(inside)
 
 
 def _score_part(run: SelectRun) -> ScoreRun:
@@ -102,19 +160,6 @@ def score_files(source: str) -> list[str]:
     return found
 
 
-@contextmanager
-def planned(pool: Pool, run: SelectRun, execution: Execution) -> Iterator[Plan]:
-    """The run's plan; its temporary files are gone at the end."""
-    selector = run.selector or selector_class(pool.files[0].header.selector)()
-    budget = Budget.parse(run.budget) if run.budget else None
-    quota = Quota.load(Path(run.quota)) if run.quota else None
-    place = None if run.output in ("", STDOUT) or is_remote(run.output) else run.output
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".dvsel-", dir=place)))
-        drops = stack.enter_context(_duplicates(pool, run.seed, scratch)) if run.dedup else None
-        yield Plan.make(pool, selector, run.seed, scratch, budget, quota, drops, execution.processes)
-
-
 def _duplicates(pool: Pool, seed: int, scratch: Path) -> AbstractContextManager[Drops]:
     chunks = (
         Chunk(rows.text_hash, mix(rows.key, seed), rows.status == Status.SCORED)
@@ -133,33 +178,54 @@ class _Task:
     cap: int
 
 
-def _write(plan: Plan, run: SelectRun, execution: Execution) -> None:
-    cap = Budget.parse(run.shard_size, "--shard-size")
-    if cap.unit != "bytes" or cap.amount is None:
-        raise UserError(f"--shard-size is {run.shard_size}; give a size in bytes, such as 1GB")
-    tasks = []
-    for number, file in enumerate(plan.pool.files):
-        shard = unchanged_shard(file)
-        if plan.kept[number] and not (run.output != STDOUT and exists(first_piece(run.output, shard))):
-            tasks.append(_Task(shard, len(file), str(mask_file(plan.masks, number)), run.output, cap.amount))
-    if run.output == STDOUT:
+def _write(plan: Plan, folder: str, cap: int, execution: Execution) -> None:
+    tasks = [
+        _Task(unchanged_shard(file), len(file), str(mask_file(plan.masks, number)), folder, cap)
+        for number, file in enumerate(plan.pool.files)
+        if plan.kept[number]
+    ]
+    if folder == STDOUT:
         for task in tasks:
             _print_shard(task)
         return
+    _check_same_subset(plan, folder)
+    tasks = [task for task in tasks if not exists(first_piece(folder, task.shard))]
     total = sum(task.shard.size for task in tasks)
-    show = lambda done: execution.progress("writing the subset", done, total)  # noqa: E731
-    for _ in local.run(_write_shard, tasks, execution.processes, show):
+    for _ in local.run(
+        _write_shard,
+        tasks,
+        execution.processes,
+        lambda done: execution.progress("writing the subset", done, total),
+    ):
         pass
 
 
+def _check_same_subset(plan: Plan, folder: str) -> None:
+    """A folder holds shards of one subset: refuse to go on where scores or the quota changed since it was begun."""
+    hashed = xxhash.xxh3_128()
+    for number in np.flatnonzero(plan.kept).tolist():
+        hashed.update(f"{plan.pool.files[number].header.shard['name']}\n".encode())
+        hashed.update(mask_file(plan.masks, number).read_bytes())
+    place = join(folder, _SUBSET)
+    if not exists(place):
+        with atomic_writer(place) as file:
+            file.write(hashed.hexdigest().encode())
+        return
+    with open_read(place) as there:
+        if there.read().decode() != hashed.hexdigest():
+            raise UserError(
+                f"{folder} holds another subset (the scores or the quota changed since); "
+                "choose another -o, or pass --overwrite to replace it"
+            )
+
+
 def unchanged_shard(file: ScoreFile) -> Shard:
-    """The shard of a score file, as it was when it was scored; found beside the score file where both were moved."""
+    """The shard of a score file, which must be as it was when it was scored."""
     was = Shard(**{name: value for name, value in file.header.shard.items() if name != "digest"})
     size, modified = info(was.url)
     now = dataclasses.replace(was, size=size, modified=modified)
-    if now.size == was.size and (now.modified == was.modified or digest(now) == file.header.shard["digest"]):
-        return now
-    raise _changed(was)
+    check_unchanged(now, file)
+    return now
 
 
 class _Mask:
@@ -174,14 +240,14 @@ class _Mask:
         """bool (count,): which of the next `count` rows are kept."""
         first, self._at = self._at, self._at + count
         if self._at > self._task.rows:
-            raise _changed(self._task.shard)
+            raise changed(self._task.shard)
         flags = np.unpackbits(self._bits[first >> 3 : (self._at + 7) >> 3], bitorder="little")
         return flags[first & 7 :][:count].view(np.bool_)
 
     def finish(self) -> None:
         """Check that the shard had all the rows that were scored."""
         if self._at != self._task.rows:
-            raise _changed(self._task.shard)
+            raise changed(self._task.shard)
 
 
 def _write_shard(task: _Task) -> None:
@@ -219,10 +285,6 @@ def _rows_of(shard: Shard) -> Iterator[Lines | pa.RecordBatch]:
         for documents in tables:
             assert documents.table is not None
             yield documents.table
-
-
-def _changed(shard: Shard) -> UserError:
-    return UserError(f"{shard.url} changed after it was scored; score it again (`dvsel score ... --overwrite`)")
 
 
 def report_on(plan: Plan, run: SelectRun) -> SelectReport:

@@ -7,7 +7,6 @@ def test_mine():
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,9 +79,8 @@ def check_selector(selector: Selector) -> None:
 
 def _check_options(instance: Scorer | Selector, group: str) -> None:
     cls = type(instance)
-    assert dataclasses.is_dataclass(cls) and getattr(cls, "__dataclass_params__").frozen, (
-        f"{cls.__name__} is no frozen dataclass"
-    )
+    params = getattr(cls, "__dataclass_params__", None)
+    assert params is not None and params.frozen, f"{cls.__name__} is no frozen dataclass"
     assert (cls.__doc__ or "").strip(), f"{cls.__name__} has no docstring, which is its help"
     for name, (field, _) in fields_of(cls).items():
         assert field.metadata.get("help"), f"option {name} has no help; declare it with option(default, help)"

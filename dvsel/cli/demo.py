@@ -33,6 +33,7 @@ def show(
     from dvsel.engines.local import available_workers
     from dvsel.fit import Execution
     from dvsel.inspect import inspect
+    from dvsel.report import SelectReport
     from dvsel.scorers.dsir import DSIR
     from dvsel.select import SCORES, SelectRun, select
     from dvsel.selectors.resample import Resample
@@ -56,6 +57,7 @@ def show(
         output=str(output / "selected"),
     )
     report = select(run, Execution(overwrite=True))
+    assert isinstance(report, SelectReport), "no dry run"
     for line in report.lines():
         console.print(line)
     console.print("\n".join(histogram_lines(report.histogram)), markup=False)

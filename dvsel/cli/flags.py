@@ -18,6 +18,7 @@ from dvsel.plugins import found
 
 Run = TypeVar("Run")
 
+_FIRST = ("pool", "target", "budget", "fitted", "output")  # what most users set
 _SHORT = {"output": "-o", "workers": "-w", "method": "-m"}
 
 
@@ -54,10 +55,10 @@ def command(
     }
     owners: dict[str, tuple[str, str]] = {}
     for group in groups:
-        for name, (field, hint) in fields_of(group.options).items():
+        for name, (field, hint) in sorted(fields_of(group.options).items(), key=lambda one: one[0] not in _FIRST):
             if name in group.skip or "help" not in field.metadata or (name == "pool" and not group.show_pool):
                 continue
-            flag = name.rstrip("_") if name not in parameters else f"{group.prefix}_{name}"
+            flag = name if name not in parameters else f"{group.prefix}_{name}"
             owners[flag] = (group.name, name)
             parameters[flag] = _parameter(flag, field, hint, group.defaults.get(name, field.default), group.name)
 
@@ -77,13 +78,13 @@ def command(
 
 
 def _parameter(flag: str, field: dataclasses.Field[Any], hint: Any, default: Any, panel: str) -> inspect.Parameter:
-    long = f"--{flag.replace('_', '-')}"
+    long = f"--{flag.rstrip('_').replace('_', '-')}"
     choices = field.metadata.get("choices")
     wanted = base_type(hint)
     annotation: Any = Literal[tuple(choices)] if choices else hint
     if typing.get_origin(wanted) is tuple:
         annotation, default = list[str], list(default) or None
-    names = [f"{long}/--no-{flag.replace('_', '-')}" if wanted is bool and default else long]
+    names = [f"{long}/--no-{long[2:]}" if wanted is bool and default else long]
     names += [_SHORT[flag]] if flag in _SHORT else []
     return inspect.Parameter(
         flag,

@@ -32,6 +32,10 @@ def advance(amount: int) -> None:
             _progress.value += amount
 
 
+def unwatched(done: int) -> None:
+    """Nobody watches the progress."""
+
+
 def available_workers() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -41,7 +45,7 @@ def run(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
     workers: int,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = unwatched,
 ) -> Iterator[Result]:
     """Results of `function` for each task. on_progress(done) is called about four times a second.
 

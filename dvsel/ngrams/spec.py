@@ -2,7 +2,9 @@
 
 1. Lower-case the text with `str.lower`, unless told not to.
 2. Cut it into words. `wordpunct`: runs of word characters, and runs of characters that are neither that nor
-   white space, which is NLTK's `WordPunctTokenizer`. `whitespace`: `str.split`.
+   white space, as Python's `re` sees them: the `WordPunctTokenizer` of NLTK up to 3.9. (NLTK 3.10 took another
+   engine, to which combining marks, such as the vowel signs of Hindi, are word characters and "²" is none.)
+   `whitespace`: `str.split`.
 3. Hash each word's UTF-8 bytes to 64 bits (`hash_word`), and the words of each run of 1 to n words to one
    hash (`hash_ngram`).
 4. The top 32 bits of a hash, scaled, are its bucket.

@@ -40,7 +40,8 @@ def tables(whitespace: bool, lower: bool) -> Tables:
         for run in re.finditer(pattern, characters):
             entries[run.start() : run.end()] = kind
     if lower:
-        entries += np.int32(4) * (_lowered(characters) - np.arange(_CODE_POINTS, dtype=np.int32))
+        distances: npt.NDArray[np.int32] = _lowered(characters) - np.arange(_CODE_POINTS, dtype=np.int32)
+        entries += distances << 2
     return _in_pages(entries)
 
 

@@ -63,9 +63,7 @@ class DSIR(Scorer):
         choices=NORMALISATIONS,
     )
     min_words: int = option(100, "documents with fewer words have no score")
-    words: str = option(
-        "wordpunct", "what a word is: wordpunct as NLTK's, or split at whitespace", choices=WORDS
-    )
+    words: str = option("wordpunct", "what a word is: wordpunct as NLTK's, or split at whitespace", choices=WORDS)
     lower: bool = option(True, "lower-case the text first")
     smoothing: float = option(1e-8, "added to each bucket's share, in target and pool")
     separate_targets: bool = option(False, "score once for each target, and split the budget between them")
@@ -98,14 +96,10 @@ class DSIR(Scorer):
         try:
             weights = [float(part) for part in self.target_proportions.split(",")]
         except ValueError:
-            raise UserError(
-                f"{place}: not a list of numbers; give one for each target, such as 0.7,0.3"
-            ) from None
+            raise UserError(f"{place}: not a list of numbers; give one for each target, such as 0.7,0.3") from None
         total = math.fsum(weights)
         if not all(weight >= 0 for weight in weights) or not 0 < total < math.inf:
-            raise UserError(
-                f"{place}: a weight is negative, or all are 0; give each target its part, such as 0.7,0.3"
-            )
+            raise UserError(f"{place}: a weight is negative, or all are 0; give each target its part, such as 0.7,0.3")
         return tuple(weight / total for weight in weights)
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedDSIR:

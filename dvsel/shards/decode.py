@@ -144,9 +144,7 @@ class Reader(AbstractContextManager["Reader"]):
         try:
             return self._file.readinto(target) or 0  # type: ignore[attr-defined]
         except Exception as error:
-            raise UserError(
-                f"{self._place}: reading failed ({error}); check the disk or the connection"
-            ) from error
+            raise UserError(f"{self._place}: reading failed ({error}); check the disk or the connection") from error
 
     def _read_file(self, target: memoryview) -> int:
         count = self._read_raw(target)
@@ -185,9 +183,7 @@ class Reader(AbstractContextManager["Reader"]):
         try:
             return decoder.decompress(data)
         except _ERRORS as error:
-            raise UserError(
-                f"{self._place}: {_cause(compression, str(error), first)}; copy the file again"
-            ) from error
+            raise UserError(f"{self._place}: {_cause(compression, str(error), first)}; copy the file again") from error
 
 
 def _cause(compression: str, message: str, first: bool) -> str:
@@ -208,14 +204,10 @@ def check_name(place: str, head: bytes, compression: str) -> None:
     if compression and (found == compression or _may_begin(head, compression)):
         return
     if found in _SUFFIX:
-        raise UserError(
-            f"{place}: holds {found} data, not what its name says; end its name in {_SUFFIX[found]}"
-        )
+        raise UserError(f"{place}: holds {found} data, not what its name says; end its name in {_SUFFIX[found]}")
     if compression:
         suffix = _SUFFIX[compression]
-        raise UserError(
-            f"{place}: is not {compression} data; if it is plain text, take {suffix} off its name"
-        )
+        raise UserError(f"{place}: is not {compression} data; if it is plain text, take {suffix} off its name")
     check_text(place, head)
 
 
@@ -225,9 +217,7 @@ def check_text(place: str, head: bytes) -> None:
         raise UserError(f"{place}: is UTF-16; convert with: iconv -f UTF-16 -t UTF-8")
     found = _kind(head)
     if found in _UNPACK:
-        raise UserError(
-            f"{place}: holds {found} data instead of lines of JSON; unpack it with {_UNPACK[found]}"
-        )
+        raise UserError(f"{place}: holds {found} data instead of lines of JSON; unpack it with {_UNPACK[found]}")
     if found:
         raise UserError(f"{place}: holds {found} data instead of lines of JSON; give the file itself")
 

@@ -113,9 +113,7 @@ class _TableReader:
     paths: the fields to read, None for all.
     """
 
-    def __init__(
-        self, shard: Shard, paths: Sequence[str] | None, on_read: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, shard: Shard, paths: Sequence[str] | None, on_read: Callable[[int], None] | None) -> None:
         self._shard = shard
         self._paths = paths
         self._on_read = on_read
@@ -150,9 +148,7 @@ class _TableReader:
         except (pa.ArrowException, OSError) as error:
             kind = self._shard.format.capitalize()
             cause = " ".join(str(error).split()).rstrip(".")
-            raise UserError(
-                f"{self._shard.url}: broken {kind} file ({cause}); copy the file again"
-            ) from error
+            raise UserError(f"{self._shard.url}: broken {kind} file ({cause}); copy the file again") from error
 
     def _mapped(self) -> pa.NativeFile:
         if is_remote(self._shard.url):

@@ -99,9 +99,7 @@ def list_names(base: str) -> list[str]:
             return sorted(_relative(found, path) for found in fs.find(path) if _relative(found, path))
         folder = local_path(base)
         return sorted(
-            Path(at, name).relative_to(folder).as_posix()
-            for at, _, names in os.walk(folder)
-            for name in names
+            Path(at, name).relative_to(folder).as_posix() for at, _, names in os.walk(folder) for name in names
         )
 
 
@@ -161,9 +159,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         fs, path = url_to_fs(url)
     except ImportError as error:
         package = getattr(error.__cause__, "name", None) or protocol
-        raise UserError(
-            f"{url}: {protocol}:// needs a package that is not installed; pip install {package}"
-        ) from error
+        raise UserError(f"{url}: {protocol}:// needs a package that is not installed; pip install {package}") from error
     except ValueError as error:
         raise UserError(f"{url}: {error}; give a local path or a URL that fsspec knows") from error
     return fs, path
@@ -228,9 +224,7 @@ class _Target(FileIO):
 
 def _unwritable(place: str, error: Exception) -> UserError:
     cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return UserError(
-        f"{place}: cannot be written ({cause}); make room or choose another place, then start again"
-    )
+    return UserError(f"{place}: cannot be written ({cause}); make room or choose another place, then start again")
 
 
 class Pending:
@@ -390,9 +384,7 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> list[str]:
     """The names of all files below a folder, links to folders followed."""
     real = folder.resolve()
     if real in above:
-        raise UserError(
-            f"{folder}: this link leads back to a folder above it; remove it or name folders singly"
-        )
+        raise UserError(f"{folder}: this link leads back to a folder above it; remove it or name folders singly")
     names = []
     for entry in folder.iterdir():
         if entry.is_dir():
@@ -408,9 +400,7 @@ def _in_folder(pattern: str, names: list[str], read: Callable[[str], bytes], bas
     names: of all its files, relative, sorted. read: the content of one.
     """
     listed = {
-        posixpath.dirname(name): _files_of_dataset(read(name))
-        for name in names
-        if posixpath.basename(name) == _DATASET
+        posixpath.dirname(name): _files_of_dataset(read(name)) for name in names if posixpath.basename(name) == _DATASET
     }
     shards = []
     for name in names:
@@ -465,11 +455,7 @@ def _check_outputs(shards: Sequence[Shard]) -> None:
     """Arrow data come out as Parquet, so a.arrow and a.parquet would be written to one file."""
     taken: dict[str, Shard] = {}
     for shard in shards:
-        output = split_name(shard.name)[0] + (
-            ".parquet" if shard.format == "arrow" else split_name(shard.name)[1]
-        )
+        output = split_name(shard.name)[0] + (".parquet" if shard.format == "arrow" else split_name(shard.name)[1])
         if output in taken:
-            raise UserError(
-                f"{shard.url}: would be written to the same file as {taken[output].url}; rename one"
-            )
+            raise UserError(f"{shard.url}: would be written to the same file as {taken[output].url}; rename one")
         taken[output] = shard

@@ -98,6 +98,8 @@ class LineReader(AbstractContextManager["LineReader"]):
             if self._length is not None:
                 owned = int(np.searchsorted(starts, self._length - offset))
                 starts, ends = starts[:owned], ends[:owned]
+            if self._begin + offset == 0:
+                starts[:1] += _size_of_mark(data)
             if len(starts):
                 yield Lines(data, starts, ends, row)
             row += len(starts)
@@ -106,12 +108,9 @@ class LineReader(AbstractContextManager["LineReader"]):
 
     def _first_line(self, data: Bytes) -> int:
         """Where in the first block the first line begins."""
-        if not self._source.at_line_start:
-            return int(np.argmax(data == _LF)) + 1
-        if self._begin:
-            return 0
-        check_text(self._place, data[:HEAD].tobytes())
-        return len(_BOM) if data[: len(_BOM)].tobytes() == _BOM else 0
+        if self._begin == 0:
+            check_text(self._place, data[:HEAD].tobytes())
+        return 0 if self._source.at_line_start else int(np.argmax(data == _LF)) + 1
 
     def _whole_lines(self) -> Iterator[tuple[Bytes, int, int]]:
         """Blocks of lines, each line with an LF: a buffer, the place in the source of its first byte, and how
@@ -124,7 +123,7 @@ class LineReader(AbstractContextManager["LineReader"]):
             count = self._source.readinto(self._room(buffer, offset, filled))
             whole = buffer.rfind(b"\n", filled, filled + count) + 1
             filled += count
-            if filled and not count:
+            if filled and not count and not self._is_only_a_mark(buffer, offset, filled):
                 buffer[filled] = _LF
                 whole = filled = filled + 1
             if whole:
@@ -132,6 +131,9 @@ class LineReader(AbstractContextManager["LineReader"]):
                 buffer, offset, filled = self._moved(buffer, whole, filled), offset + whole, filled - whole
             if not count:
                 return
+
+    def _is_only_a_mark(self, buffer: bytearray, offset: int, filled: int) -> bool:
+        return self._begin + offset == 0 and filled == len(_BOM) and buffer.startswith(_BOM)
 
     def _room(self, buffer: bytearray, offset: int, filled: int) -> memoryview:
         """The free part of the buffer; after a range's end only what finishing its last line may need."""
@@ -143,9 +145,7 @@ class LineReader(AbstractContextManager["LineReader"]):
     def _grown(self, buffer: bytearray) -> bytearray:
         size = 2 * (len(buffer) - _SPARE)
         if size > _LONGEST_LINE:
-            raise UserError(
-                f"{self._place}: a line is longer than {_LONGEST_LINE >> 30} GiB; is it JSON Lines?"
-            )
+            raise UserError(f"{self._place}: a line is longer than {_LONGEST_LINE >> 30} GiB; is it JSON Lines?")
         return buffer + bytes(size + _SPARE - len(buffer))
 
     def _moved(self, buffer: bytearray, begin: int, end: int) -> bytearray:
@@ -155,6 +155,10 @@ class LineReader(AbstractContextManager["LineReader"]):
             buffer = bytearray(self._block + _SPARE)
         buffer[: len(rest)] = rest
         return buffer
+
+
+def _size_of_mark(data: Bytes) -> int:
+    return len(_BOM) if data[: len(_BOM)].tobytes() == _BOM else 0
 
 
 def _open(

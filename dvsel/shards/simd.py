@@ -58,9 +58,7 @@ def _comparison(operator: str, doc: str) -> Any:
 
 
 equal = _comparison("==", "equal(buffer, index, byte) -> uint64: which of the 64 bytes are `byte`.")
-below = _comparison(
-    "<", "below(buffer, index, byte) -> uint64: which of the 64 bytes are less than `byte`, unsigned."
-)
+below = _comparison("<", "below(buffer, index, byte) -> uint64: which of the 64 bytes are less than `byte`, unsigned.")
 
 
 @intrinsic
@@ -69,9 +67,7 @@ def copy(typingctx: Any, target: Any, at: Any, source: Any, index: Any) -> Any: 
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loaded = _load(context, builder, signature.args[2], args[2], args[3], _VECTOR)
-        stored = builder.store(
-            loaded, _pointer(context, builder, signature.args[0], args[0], args[1], _VECTOR)
-        )
+        stored = builder.store(loaded, _pointer(context, builder, signature.args[0], args[0], args[1], _VECTOR))
         stored.align = 1
         return context.get_dummy_value()
 

@@ -43,7 +43,8 @@ class TokenCounter:
     def method(self) -> str:
         """One phrase for the summary."""
         exact = f"counted by {self.tokenizer}" if self.tokenizer else ""
-        estimate = f"estimated (on {self.measured}: total {self.error_total:+.1%}, a document {self.error_document:.1%})"
+        error = f"total {self.error_total:+.1%}, a document {self.error_document:.1%}"
+        estimate = f"estimated (error on {self.measured}: {error})"
         rest = estimate if self.weights else exact
         return f"field {self.field!r}, where a document lacks it {rest}" if self.field else rest
 
@@ -169,7 +170,8 @@ def features(text: Column) -> npt.NDArray[np.int64]:
 
 @kernel
 def _between(data: Bytes, at: int, first: int, last: int) -> np.uint64:
-    return below(data, at, np.uint8(last + 1)) & ~below(data, at, np.uint8(first))
+    mask: np.uint64 = below(data, at, np.uint8(last + 1)) & ~below(data, at, np.uint8(first))
+    return mask
 
 
 @kernel

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from dvsel.ngrams.kernels import PIECE
 from dvsel.ngrams.lookup import count, score
 from dvsel.ngrams.spec import WORDS, NgramSpec, buckets_of, words_of
 from dvsel.shards.columns import Column
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 BUCKETS = 997
-SPECS = [NgramSpec(n, BUCKETS, words, lower) for n in (1, 2, 3, 8) for words in WORDS for lower in (True, False)]
+SPECS = [NgramSpec(n, BUCKETS, words, lower) for n in (1, 2, 8) for words in WORDS for lower in (True, False)]
 
 # Characters at which classes, lengths and cases change, and plain ones to come between.
 TRICKY = st.text(
@@ -42,13 +43,13 @@ def check(texts: list[bytes], spec: NgramSpec) -> None:
         np.testing.assert_allclose(sums, table[:, buckets].sum(axis=1, dtype=np.float64), rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.lists(st.one_of(TRICKY, st.text()), min_size=1, max_size=4), SPEC)
 def test_any_text(texts: list[str], spec: NgramSpec) -> None:
     check([text.encode() for text in texts], spec)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), SPEC)
 def test_any_bytes(texts: list[bytes], spec: NgramSpec) -> None:
     check(texts, spec)
@@ -104,11 +105,12 @@ def test_random_words_of_every_length_at_every_place() -> None:
 
 def test_every_code_point() -> None:
     points = [c for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000]
-    check(["a".join(map(chr, points)).encode(), "".join(map(chr, points)).encode()], NgramSpec(1, 1_000_003))
+    runs = ["".join(map(chr, points[first : first + 16])) for first in range(0, len(points), 16)]
+    check([" ".join(runs).encode()], NgramSpec(1, BUCKETS))
 
 
 def test_one_word_of_4_megabytes_and_a_document_of_many() -> None:
-    check([b"x" * 4_000_000, b"So it goes. " * 100_000], NgramSpec(2, BUCKETS))
+    check([b"x" * 4_000_000, b"So it goes. " * 20_000], NgramSpec(2, BUCKETS))
 
 
 @pytest.mark.parametrize("source", ["xquad", "udhr", "tldr_multi", "masakhanews", "product_reviews"])

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import pydoc_data.topics
+import re
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from dvsel.errors import UserError
 from dvsel.ngrams.spec import MAX_BUCKETS, NgramSpec, bucket_of, buckets_of, hash_ngram, hash_word, words_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 nltk_tokenize = pytest.importorskip("nltk.tokenize", reason="nltk is not installed")
 
 
-@given(st.text())
+def nltk_words(text: str) -> list[str]:
+    return nltk_tokenize.WordPunctTokenizer().tokenize(text)
+
+
+def same_class_in_nltk(character: str) -> bool:
+    """NLTK from 3.10 on has another engine, which differs from `re` on marks and some numbers."""
+    return nltk_words(f"a{character}a") == re.findall(r"\w+|[^\w\s]+", f"a{character}a")
+
+
+@settings(deadline=None)
+@given(st.text(st.characters().filter(lambda character: same_class_in_nltk(character.lower()))))
 def test_words_are_those_of_nltk(text: str) -> None:
-    assert words_of(text, NgramSpec()) == nltk_tokenize.WordPunctTokenizer().tokenize(text.lower())
+    assert words_of(text, NgramSpec()) == nltk_words(text.lower())
 
 
 def test_whitespace_words_keep_their_punctuation_and_case() -> None:

@@ -6,6 +6,7 @@ import re
 import sys
 
 import numpy as np
+
 from dvsel.ngrams.unicode import PUNCTUATION, SPACE, WORD, tables
 
 
