@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from dvsel import fitted as storage
 from dvsel.budget import Budget
-from dvsel.engines import local
 from dvsel.errors import UserError
-from dvsel.options import option
 from dvsel.plugins import SCORERS, name_of
-from dvsel.pool import Reading, paths_to_read, read_pool
-from dvsel.sample import Sample, Sampling, draw_sample
-from dvsel.scorers import Fitted, Scorer
+from dvsel.pool import paths_to_read, read_pool
+from dvsel.runs import Execution, FitRun, Reading
+from dvsel.sample import Sample, draw_sample
+from dvsel.scorers import Fitted
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, expand
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, what is done and the whole, in bytes."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Shows no progress."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a run is carried out; nothing here changes its result."""
-
-    workers: int = option(0, "processes; 0 takes all cores")
-    overwrite: bool = option(False, "replace what another run left in the output folder")
-    dry_run: bool = option(False, "say what would be done, and write nothing")
-    progress: Progress = silent
-
-    @property
-    def processes(self) -> int:
-        """Worker processes, resolved."""
-        return self.workers or local.available_workers()
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitRun(Reading, Sampling):
-    """Fit a scorer once, to score with it many times."""
-
-    scorer: Scorer | None = None
-    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs to sample; more than one is fine")
-    target: tuple[str, ...] = option((), "documents like those that the model should become good at; repeatable")
-    output: str = option("", "file to write")
 
 
 def fit(run: FitRun, execution: Execution) -> Fitted:

@@ -62,11 +62,10 @@ def from_bytes(content: bytes, place: str) -> Fitted:
     try:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_KEY])
-        arrays = load_arrays(content)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        cls = scorer_class(header["scorer"])
+        return cls.fitted(from_mapping(cls, _restored(header["options"]), place), load_arrays(content))
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{place}: no fitted scorer of dvsel; make one with `dvsel fit NAME -o FILE`") from error
-    cls = scorer_class(header["scorer"])
-    return cls.fitted(from_mapping(cls, _restored(header["options"]), place), arrays)
 
 
 def _restored(options: dict[str, object]) -> dict[str, object]:

@@ -27,6 +27,7 @@ from dvsel.shards.files import (
 
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
+_STOPS, _SKIPS = "\non_bad_line: fail\n", "\non_bad_line: skip\n"
 
 
 @contextlib.contextmanager
@@ -34,26 +35,40 @@ def working_in(folder: str, recipe: str, overwrite: bool) -> Iterator[None]:
     """Claim `folder` for the run that `recipe` describes, creating it or resuming in it."""
     make_folder(folder)
     place = join(folder, RECIPE)
-    if overwrite:
-        _clear(folder)
-    if exists(place):
-        _check_same(folder, recipe)
-    else:
+    if overwrite and exists(place):
+        with _alone(place):
+            _clear(folder)
+    if not exists(place):
         _check_empty(folder)
-        with atomic_writer(place) as file:
-            file.write(recipe.encode())
+        _write(place, recipe)
+    elif (there := _read(place)) != recipe:
+        _take_over(folder, there, recipe)
     with _alone(place):
         yield
 
 
-def _check_same(folder: str, recipe: str) -> None:
-    with open_read(join(folder, RECIPE)) as file:
-        there = file.read().decode(errors="replace")
-    if there != recipe:
-        raise UserError(
-            f"{folder} holds another run ({_difference(there, recipe)}); "
-            "choose another -o, or pass --overwrite to replace it"
-        )
+def _read(place: str) -> str:
+    with open_read(place) as file:
+        return file.read().decode(errors="replace")
+
+
+def _write(place: str, recipe: str) -> None:
+    with atomic_writer(place) as file:
+        file.write(recipe.encode())
+
+
+def _take_over(folder: str, there: str, recipe: str) -> None:
+    """Let the run have a folder whose run left nothing but its recipe, or was the same except that a bad line stopped it."""
+    place = join(folder, RECIPE)
+    with _alone(place):
+        if there.startswith("dvsel: ") and all(name.endswith(RECIPE) for name in list_names(folder)):
+            _clear(folder)
+        elif there.replace(_STOPS, _SKIPS) != recipe:
+            raise UserError(
+                f"{folder} holds another run ({_difference(there, recipe)}); "
+                "choose another -o, or pass --overwrite to replace it"
+            )
+        _write(place, recipe)
 
 
 def _difference(there: str, wanted: str) -> str:
@@ -77,12 +92,11 @@ def _check_empty(folder: str) -> None:
 
 
 def _clear(folder: str) -> None:
-    """Remove what a run of dvsel left, in a folder that a run of dvsel made."""
-    if exists(join(folder, RECIPE)):
-        for name in list_names(folder):
-            if name != RECIPE:
-                remove(join(folder, name))
-        remove(join(folder, RECIPE))
+    """Remove what a run of dvsel left; last its recipe, without which the rest would be files of others."""
+    for name in list_names(folder):
+        if name != RECIPE:
+            remove(join(folder, name))
+    remove(join(folder, RECIPE))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dvsel.pool import Reading, paths_to_read, read_pool
+from dvsel.pool import paths_to_read, read_pool
+from dvsel.runs import Reading
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard
 from dvsel.shards.tokens import BUILT_IN

@@ -13,8 +13,9 @@ import numpy as np
 
 from dvsel.budget import Budget
 from dvsel.plan import Plan, Pool
-from dvsel.pool import Reading, paths_to_read, read_pool
+from dvsel.pool import paths_to_read, read_pool
 from dvsel.report import Share
+from dvsel.runs import Reading
 from dvsel.select import domains_of, histogram_of, score_files, unchanged_shard
 from dvsel.selectors.topk import TopK
 from dvsel.shards.documents import DocumentReader

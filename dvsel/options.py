@@ -47,10 +47,10 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
     )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """The end of an error for an unknown name: what was perhaps meant, else what there is."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 

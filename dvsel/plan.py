@@ -25,9 +25,10 @@ from dvsel.selectors.dedup import Drops
 from dvsel.selectors.quota import Quota
 from dvsel.selectors.radix import UNLIMITED, Chunk, Cut, cut
 from dvsel.selectors.topk import TopK
+from dvsel.shards.columns import Status
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.jit import kernel
-from dvsel.shards.scorefile import Rows, ScoreFile, Status
+from dvsel.shards.scorefile import Rows, ScoreFile
 
 _FILES_FOR_RANGE = 16
 _ROWS_FOR_RANGE = 1 << 16

@@ -13,25 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import BadLine
-from dvsel.options import option
-from dvsel.shards.columns import Batch, Column, Kind
+from dvsel.runs import Reading
+from dvsel.scorers import Fitted
+from dvsel.shards.columns import Batch, Column, Kind, Status
 from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.files import Shard, open_read
 from dvsel.shards.hashing import combine, hash_rows
-from dvsel.shards.scorefile import Status
 from dvsel.shards.tokens import field_causes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """Where a document's parts lie, and what to do with a bad line."""
-
-    text_field: str = option("text", "field that holds the text; dots descend into objects (meta.text)")
-    id_field: str = option("id", "field that names the document; with the text it seeds noise and ties")
-    domain_field: str = option("domain", "field that names the domain, for quotas and reports")
-    on_bad_line: str = option(
-        "fail", "a line that is no usable document: fail, or skip and count", choices=("fail", "skip")
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +40,16 @@ class PoolBatch:
     def batch(self, needs: tuple[str, ...] = ()) -> Batch:
         """What a scorer sees."""
         return Batch(self.text, {path: self.documents.fields[path] for path in needs})
+
+    def score(self, fitted: Fitted) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """Scores, float32 (n, groups) with NaN where there is none, and the status of each row."""
+        scores = np.asarray(fitted.score(self.batch(type(fitted.scorer).needs)), np.float32)
+        scores = scores[:, None] if scores.ndim == 1 else scores
+        assert scores.shape == (len(self), len(fitted.groups)), f"{type(fitted).__name__}.score gave {scores.shape}"
+        competes = self.status == Status.SCORED
+        scores = np.where(np.isfinite(scores) & competes[:, None], scores, np.float32(np.nan))
+        unscored = competes & np.isnan(scores).all(axis=1)
+        return scores, np.where(unscored, Status.UNSCORED, self.status).astype(np.uint8)
 
     def keys(self, reading: Reading) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """Each document's own number (of text and id), and its text's hash, uint64 (n,) each."""

@@ -55,7 +55,7 @@ def parts_of(values: Mapping[str, Any], place: str) -> dict[str, Any]:
     for name, (_, find) in _PARTS.items():
         if name in values:
             part = dict(values[name]) if isinstance(values[name], dict) else {"name": values[name]}
-            if "name" not in part:
+            if not isinstance(part.get("name"), str):
                 raise UserError(f"{place}: {name} has no name")
             made[name] = from_mapping(find(part.pop("name")), part, f"{place}: {name}")
     return made

@@ -20,30 +20,16 @@ import xxhash
 
 from dvsel.engines import local
 from dvsel.errors import UserError
-from dvsel.options import option
-from dvsel.pool import Reading, paths_to_read, read_pool
-from dvsel.shards.columns import Batch, Column
+from dvsel.pool import paths_to_read, read_pool
+from dvsel.runs import Reading, Sampling
+from dvsel.shards.columns import Batch, Column, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard
 from dvsel.shards.hashing import uniform
-from dvsel.shards.scorefile import Status
 
 _SHARDS_MODE_FACTOR = 4
 _BATCH = 8 << 20
 _COPIES = 4  # a thinner joins what it holds after it has grown by this share of its size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Which part of the pool the fit sees."""
-
-    sample: str = option(
-        "uniform",
-        "how the fit samples the pool: uniform (reads all of it), shards (a few at random), head (of each shard)",
-        choices=("uniform", "shards", "head"),
-    )
-    sample_size: str = option("100MB", "text that the fit sees of the pool, at most")
-    seed: int = option(0, "seed of the sample, of noise and of ties")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,37 +14,27 @@ from dvsel import __version__
 from dvsel import fitted as storage
 from dvsel.engines import local
 from dvsel.errors import UserError
-from dvsel.fit import Execution, FitRun, fit_scorer
+from dvsel.fit import fit_scorer
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import option, to_mapping
+from dvsel.options import to_mapping
 from dvsel.plugins import SCORERS, name_of
-from dvsel.pool import PoolBatch, Reading, paths_to_read, read_pool
+from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.recipe import dump
 from dvsel.report import ScoreReport, write_json
-from dvsel.sample import Sampling, draw_sample
+from dvsel.runs import Execution, Reading, Sampling, ScoreRun
+from dvsel.sample import draw_sample
 from dvsel.scorers import Fitted
-from dvsel.shards.columns import Column
+from dvsel.shards.columns import Column, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, exists, expand, join, remove
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.lines import LineReader
-from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter, Status
+from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
 from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 
 RANGE = 64 << 20  # bytes of a plain file that one task reads
 _PARTS = ".parts"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreRun(FitRun):
-    """Score every document of a pool, into one score file a shard."""
-
-    fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting")
-    tokens_field: str | None = option(None, "field that holds the document's token count")
-    tokenizer: str | None = option(None, "count tokens with this tokenizer (folder or hub name); exact and slower")
-    token_sample: int = option(0, "with --tokenizer: count this many documents, estimate the others from them")
-    output: str = option("", "folder to write score files to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,22 +217,10 @@ def _score_task(task: _Task) -> str:
         ScoreFileWriter(task.url, task.header) as writer,
     ):
         for batch in read_pool(reader, task.shard, task.reading, task.begin, task.counter.field):
-            scores, status = score_batch(fitted, batch, needs)
+            scores, status = batch.score(fitted)
             writer.append(_rows(batch, scores, status, task), batch.bad)
         writer.finish(reader.digest())
     return task.shard.name
-
-
-def score_batch(
-    fitted: Fitted, batch: PoolBatch, needs: tuple[str, ...]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Scores, float32 (n, groups) with NaN where there is none, and the status of each row."""
-    scores = np.asarray(fitted.score(batch.batch(needs)), np.float32)
-    scores = scores[:, None] if scores.ndim == 1 else scores
-    assert scores.shape == (len(batch), len(fitted.groups)), f"{type(fitted).__name__}.score gave {scores.shape}"
-    scores = np.where(np.isfinite(scores) & (batch.status == Status.SCORED)[:, None], scores, np.float32(np.nan))
-    unscored = (batch.status == Status.SCORED) & np.isnan(scores).all(axis=1)
-    return scores, np.where(unscored, Status.UNSCORED, batch.status).astype(np.uint8)
 
 
 def _rows(batch: PoolBatch, scores: npt.NDArray[np.float32], status: npt.NDArray[np.uint8], task: _Task) -> Rows:

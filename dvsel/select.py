@@ -23,18 +23,18 @@ import xxhash
 from dvsel.budget import Budget
 from dvsel.engines import local
 from dvsel.errors import UserError
-from dvsel.fit import Execution
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import option, to_mapping
+from dvsel.options import to_mapping
 from dvsel.plan import Plan, Pool, check_budget, mask_file
 from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
-from dvsel.score import ScoreRun, changed, check_unchanged, score
-from dvsel.selectors import Selector
+from dvsel.runs import Execution, ScoreRun, SelectRun
+from dvsel.score import changed, check_unchanged, score
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
 from dvsel.selectors.quota import Quota
+from dvsel.shards.columns import Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import (
     Shard,
@@ -51,25 +51,13 @@ from dvsel.shards.files import (
 )
 from dvsel.shards.hashing import mix
 from dvsel.shards.lines import LineReader, Lines
-from dvsel.shards.scorefile import SUFFIX, ScoreFile, Status, Totals
+from dvsel.shards.scorefile import SUFFIX, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 from dvsel.shards.write import ShardWriter, first_piece
 
 SCORES = "scores"
 STDOUT = "-"
 _SUBSET = ".subset"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelectRun(ScoreRun):
-    """Keep the documents that a budget allows, and write them out as shards."""
-
-    selector: Selector | None = None
-    budget: str | None = option(None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)")
-    quota: str | None = option(None, "YAML file of domain: share or budget")
-    dedup: bool = option(False, "keep one document of those with the same text")
-    shard_size: str = option("1GB", "uncompressed size at which the next output shard begins")
-    output: str = option("", "folder to write shards to; - writes JSON Lines to stdout")
 
 
 @dataclass(frozen=True)

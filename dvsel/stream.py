@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -17,28 +16,16 @@ import orjson
 
 from dvsel import fitted as storage
 from dvsel.errors import BadLine, UserError
-from dvsel.options import option
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
-from dvsel.score import ScoreRun, score_batch
-from dvsel.select import SelectRun
-from dvsel.shards.columns import Column, Kind
+from dvsel.runs import ScoreRun, SelectRun, StreamOptions
+from dvsel.shards.columns import Column, Kind, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.extract import extract
 from dvsel.shards.lines import LineReader, Lines
-from dvsel.shards.scorefile import Status
 
 PREFIX = "dvsel_"
 STDIN = "stdin"
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How a stream names its scores."""
-
-    score_field: str | None = option(
-        None, "on a stream: the field of the score; by default dvsel_ and the scorer's name"
-    )
 
 
 def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
@@ -54,7 +41,7 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
     skipped: Counter[str] = Counter()
     with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
         for batch in read_pool(reader, None, run):
-            scores, _ = score_batch(fitted, batch, needs)
+            scores, _ = batch.score(fitted)
             sink.write(b"".join(_with_scores(batch, field, _as_json(scores, fitted.groups))))
             sink.flush()
             skipped.update(batch.bad.values())

@@ -31,11 +31,11 @@ def show(
     from dvsel.cli.tables import documents_table, domains_table, histogram_lines
     from dvsel.demo import build
     from dvsel.engines.local import available_workers
-    from dvsel.fit import Execution
     from dvsel.inspect import inspect
     from dvsel.report import SelectReport
+    from dvsel.runs import Execution, SelectRun
     from dvsel.scorers.dsir import DSIR
-    from dvsel.select import SCORES, SelectRun, select
+    from dvsel.select import SCORES, select
     from dvsel.selectors.resample import Resample
 
     console = Console(highlight=False)
@@ -45,7 +45,7 @@ def show(
     )
     pool = tuple(str(shard) for shard in shards)
     console.print(
-        f"$ dvsel select {output}/pool/*.jsonl.zst --with dsir --target {target} --normalise length "
+        f"$ dvsel select {output}/pool/*.jsonl.zst --with dsir --target {target} --normalise length --temperature 0.1 "
         f"--budget {budget} -o {output}/selected"
     )
     run = SelectRun(

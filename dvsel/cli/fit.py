@@ -27,12 +27,13 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
 def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
     """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
-    from dvsel.fit import FitRun, fit
+    from dvsel.runs import FitRun
 
     cls = scorer_class(name)
 
     def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
         from dvsel.cli.show import executing
+        from dvsel.fit import fit
 
         run = run_of(FitRun, values["Run"] | {"scorer": cls(**given(values["Method"]))}, pool)
         if not run.output:

@@ -40,10 +40,8 @@ def _command(file: str, rest: Sequence[str]) -> Any:
 
 def _made(file: str, rest: Sequence[str]) -> Any:
     from dvsel.cli import fit, score, select
-    from dvsel.fit import FitRun
     from dvsel.recipe import load, make
-    from dvsel.score import ScoreRun
-    from dvsel.select import SelectRun
+    from dvsel.runs import FitRun, ScoreRun, SelectRun
 
     name, values = load(file)
     runs = {"fit": FitRun, "score": ScoreRun, "select": SelectRun}

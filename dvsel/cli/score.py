@@ -28,8 +28,7 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
 def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
     """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
-    from dvsel.score import ScoreRun
-    from dvsel.stream import StreamOptions
+    from dvsel.runs import ScoreRun, StreamOptions
 
     cls = scorer_class(name)
     defaults = defaults or {}

@@ -44,8 +44,7 @@ def make(
 ) -> Any:
     """The command. defaults, scorer, selector: other defaults; the latter two name their class as `name`."""
     from dvsel.cli.show import Terminal
-    from dvsel.select import SelectRun
-    from dvsel.stream import StreamOptions
+    from dvsel.runs import SelectRun, StreamOptions
 
     defaults, scorer, selector = defaults or {}, dict(scorer or {}), dict(selector or {})
     with_ = _value(rest, "--with") or scorer.pop("name", None)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dvsel.fit import Execution, silent
 from dvsel.options import option
+from dvsel.runs import Execution, silent
 
 _SECONDS_BETWEEN_LINES = 60
 

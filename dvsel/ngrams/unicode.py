@@ -40,8 +40,7 @@ def tables(whitespace: bool, lower: bool) -> Tables:
         for run in re.finditer(pattern, characters):
             entries[run.start() : run.end()] = kind
     if lower:
-        distances: npt.NDArray[np.int32] = _lowered(characters) - np.arange(_CODE_POINTS, dtype=np.int32)
-        entries += distances << 2
+        entries += np.subtract(_lowered(characters), np.arange(_CODE_POINTS, dtype=np.int32)) << 2
     return _in_pages(entries)
 
 

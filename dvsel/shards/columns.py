@@ -30,6 +30,15 @@ class Kind(IntEnum):
     OTHER = 5  # an array or an object
 
 
+class Status(IntEnum):
+    """Why a document has a score, or none."""
+
+    SCORED = 0
+    BAD_LINE = 1
+    EMPTY_TEXT = 2
+    UNSCORED = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One field of n documents.

@@ -18,7 +18,6 @@ The footer's key `dvsel` holds a `Header` as JSON.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,21 +32,13 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from dvsel.errors import UserError
+from dvsel.shards.columns import Status
 from dvsel.shards.files import atomic_writer, is_remote, open_read
 
 SUFFIX = ".dvsel.parquet"
 ROWS_A_GROUP = 1 << 20
 NAMED_BAD_LINES = 100
 _KEY = b"dvsel"
-
-
-class Status(enum.IntEnum):
-    """Why a document has a score, or none."""
-
-    SCORED = 0
-    BAD_LINE = 1
-    EMPTY_TEXT = 2
-    UNSCORED = 3
 
 
 @dataclass

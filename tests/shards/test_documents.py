@@ -17,7 +17,7 @@ import pytest
 import xxhash
 
 from dvsel.errors import UserError
-from dvsel.shards import documents
+from dvsel.shards import tables
 from dvsel.shards.columns import PAD, Column, Kind
 from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.files import Shard, atomic_writer, expand, remove
@@ -128,7 +128,7 @@ def test_nulls_over_hidden_bytes_are_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
 def test_batches_are_of_bounded_size(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "BLOCK", 10_000)
+    monkeypatch.setattr(tables, "BLOCK", 10_000)
     texts = [f"{number:0100}" for number in range(1000)] + ["same" * 25] * 1000
     source = store(str(tmp_path), pa.table({"text": texts}), name)
     told: list[int] = []

@@ -1,0 +1,104 @@
+"""What can be asked for: the options of every run, as frozen dataclasses.
+
+A run is what its result depends on; it is what a recipe holds. An execution is how it is carried out, which changes
+nothing in the result. Light to import, so that the command line can show all options at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dvsel.engines import local
+from dvsel.options import option
+from dvsel.scorers import Scorer
+from dvsel.selectors import Selector
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, what is done and the whole, in bytes."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Shows no progress."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out; nothing here changes its result."""
+
+    workers: int = option(0, "processes; 0 takes all cores")
+    overwrite: bool = option(False, "replace what another run left in the output folder")
+    dry_run: bool = option(False, "say what would be done, and write nothing")
+    progress: Progress = silent
+
+    @property
+    def processes(self) -> int:
+        """Worker processes, resolved."""
+        return self.workers or local.available_workers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Where a document's parts lie, and what to do with a bad line."""
+
+    text_field: str = option("text", "field that holds the text; dots descend into objects (meta.text)")
+    id_field: str = option("id", "field that names the document; with the text it seeds noise and ties")
+    domain_field: str = option("domain", "field that names the domain, for quotas and reports")
+    on_bad_line: str = option(
+        "fail", "a line that is no usable document: fail, or skip and count", choices=("fail", "skip")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which part of the pool the fit sees."""
+
+    sample: str = option(
+        "uniform",
+        "how the fit samples the pool: uniform (reads all of it), shards (a few at random), head (of each shard)",
+        choices=("uniform", "shards", "head"),
+    )
+    sample_size: str = option("100MB", "text that the fit sees of the pool, at most")
+    seed: int = option(0, "seed of the sample, of noise and of ties")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRun(Reading, Sampling):
+    """Fit a scorer once, to score with it many times."""
+
+    scorer: Scorer | None = None
+    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs to sample; more than one is fine")
+    target: tuple[str, ...] = option((), "documents like those that the model should become good at; repeatable")
+    output: str = option("", "file to write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRun(FitRun):
+    """Score every document of a pool, into one score file a shard."""
+
+    fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting")
+    tokens_field: str | None = option(None, "field that holds the document's token count")
+    tokenizer: str | None = option(None, "count tokens with this tokenizer (folder or hub name); exact and slower")
+    token_sample: int = option(0, "with --tokenizer: count this many documents, estimate the others from them")
+    output: str = option("", "folder to write score files to")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectRun(ScoreRun):
+    """Keep the documents that a budget allows, and write them out as shards."""
+
+    selector: Selector | None = None
+    budget: str | None = option(None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)")
+    quota: str | None = option(None, "YAML file of domain: share or budget")
+    dedup: bool = option(False, "keep one document of those with the same text")
+    shard_size: str = option("1GB", "uncompressed size at which the next output shard begins")
+    output: str = option("", "folder to write shards to; - writes JSON Lines to stdout")
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a stream names its scores."""
+
+    score_field: str | None = option(
+        None, "on a stream: the field of the score; by default dvsel_ and the scorer's name"
+    )

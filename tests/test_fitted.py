@@ -1,0 +1,118 @@
+"""Fitted scorers on disk."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+
+from dvsel import __version__, fitted
+from dvsel.errors import UserError
+from dvsel.scorers import Fitted
+from dvsel.scorers.dsir import DSIR
+from dvsel.shards.columns import Batch
+
+POOL = [f"the news of day {day} and of the one before" for day in range(30)]
+TARGET = [f"a function returns {value} lists of things" for value in range(10)]
+
+
+def fit(**options: object) -> Fitted:
+    scorer = DSIR(buckets=64, min_words=0, **options)  # type: ignore[arg-type]
+    return scorer.fit([Batch.of(POOL)], {"code": [Batch.of(TARGET)], "café": [Batch.of(POOL[:3])]})
+
+
+def header_of(content: bytes) -> dict[str, object]:
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["dvsel"])
+    assert isinstance(header, dict)
+    return header
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_saving_and_loading_keeps_everything(separate: bool, tmp_path: Path) -> None:
+    made = fit(separate_targets=separate)
+    fitted.save(made, str(tmp_path / "new folder" / "dsir.fitted"))
+    loaded, fingerprint = fitted.load(str(tmp_path / "new folder" / "dsir.fitted"))
+    assert loaded.scorer == made.scorer
+    assert (loaded.groups, loaded.shares, loaded.unscored) == (made.groups, made.shares, made.unscored)
+    assert loaded.arrays.keys() == made.arrays.keys()
+    assert all(np.array_equal(loaded.arrays[name], made.arrays[name]) for name in made.arrays)
+    assert np.array_equal(loaded.score(Batch.of(POOL + TARGET)), made.score(Batch.of(POOL + TARGET)))
+    content = (tmp_path / "new folder" / "dsir.fitted").read_bytes()
+    assert fingerprint == xxhash.xxh3_128_hexdigest(content)
+    assert fitted.to_bytes(loaded) == content
+
+
+def test_the_same_fit_gives_the_same_bytes() -> None:
+    assert fitted.to_bytes(fit()) == fitted.to_bytes(fit())
+    assert fitted.to_bytes(fit()) != fitted.to_bytes(fit(smoothing=1e-6))
+
+
+def test_the_file_says_what_it_is() -> None:
+    header = header_of(fitted.to_bytes(fit(smoothing=1e-6)))
+    assert (header["scorer"], header["version"]) == ("dsir", __version__)
+    assert DSIR(**header["options"]) == fit(smoothing=1e-6).scorer  # type: ignore[arg-type]
+
+
+def test_other_tools_can_read_the_arrays(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    fitted.save(fit(), str(tmp_path / "dsir.fitted"))
+    with safe_open(tmp_path / "dsir.fitted", "np") as file:
+        assert np.array_equal(file.get_tensor("log_ratio"), fit().arrays["log_ratio"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 7,
+        b"hello, this is a text file\n" * 10,
+        b"\x02\0\0\0\0\0\0\0{}",
+        b"\x02\0\0\0\0\0\0\0[]",
+        b"\xff" * 100,
+        pickle.dumps({"scorer": "dsir"}),
+    ],
+)
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(UserError, match=r"x: no fitted scorer of dvsel; make one with `dvsel fit NAME -o FILE`"):
+        fitted.load(str(tmp_path / "x"))
+
+
+def test_a_truncated_file_is_refused() -> None:
+    content = fitted.to_bytes(fit())
+    for size in range(0, len(content), 7):
+        with pytest.raises(UserError, match="short: no fitted scorer of dvsel"):
+            fitted.from_bytes(content[:size], "short")
+
+
+def test_a_damaged_header_is_never_a_traceback() -> None:
+    """Whatever byte of the header is lost: the file is refused, or what was lost does not matter."""
+    content = fitted.to_bytes(fit())
+    for at in range(8 + int.from_bytes(content[:8], "little")):
+        damaged = bytearray(content)
+        damaged[at] ^= 0x01
+        try:
+            fitted.from_bytes(bytes(damaged), "damaged")
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def test_a_scorer_that_is_not_installed_is_named() -> None:
+    content = fitted.to_bytes(fit()).replace(b'\\"dsir\\"', b'\\"dsri\\"')
+    with pytest.raises(UserError, match=r"no scorer is named 'dsri'; did you mean 'dsir'\?"):
+        fitted.from_bytes(content, "file")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.fitted: cannot be read \(No such file"):
+        fitted.load(str(tmp_path / "gone.fitted"))
+
+
+def test_the_name_inside_a_run() -> None:
+    assert fitted.default_name("dsir") == "dsir.fitted"

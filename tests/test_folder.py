@@ -1,0 +1,150 @@
+"""The output folder: whose it is, and who is in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dvsel.errors import UserError
+from dvsel.folder import RECIPE, working_in
+
+MINE = "command: select\nbudget: 10%\n"
+OTHER = "command: select\nbudget: 20%\n"
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="locks are those of POSIX")
+
+
+def enter(folder: Path, recipe: str = MINE, overwrite: bool = False) -> None:
+    with working_in(str(folder), recipe, overwrite):
+        pass
+
+
+def refusal(folder: Path, recipe: str = MINE, overwrite: bool = False) -> str:
+    with pytest.raises(UserError) as refused:
+        enter(folder, recipe, overwrite)
+    return str(refused.value).replace(str(folder), "OUT")
+
+
+@contextmanager
+def another_process_in(folder: Path) -> Iterator[None]:
+    program = (
+        "import sys; from dvsel.folder import working_in\n"
+        "with working_in(sys.argv[1], sys.argv[2], False): print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(folder), MINE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"in\n"
+        try:
+            yield
+        finally:
+            process.communicate()
+
+
+def test_a_new_folder_is_made_and_holds_the_recipe(tmp_path: Path) -> None:
+    with working_in(str(tmp_path / "a" / "b"), MINE, False):
+        assert (tmp_path / "a" / "b" / RECIPE).read_text() == MINE
+
+
+def test_the_same_run_resumes(tmp_path: Path) -> None:
+    enter(tmp_path)
+    (tmp_path / "done.jsonl").write_text("{}\n")
+    enter(tmp_path)
+    assert (tmp_path / "done.jsonl").exists()
+
+
+def test_another_run_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
+    enter(tmp_path)
+    (tmp_path / "done.jsonl").write_text("{}\n")
+    assert refusal(tmp_path, OTHER) == (
+        "OUT holds another run (its budget is 10%, this one's 20%); "
+        "choose another -o, or pass --overwrite to replace it"
+    )
+    assert (tmp_path / RECIPE).read_text() == MINE
+    assert (tmp_path / "done.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (MINE + "seed: 4\n", "its seed is 4, this one's None"),
+        ("command: select\n", "its budget is None, this one's 10%"),
+        ("- a list\n", "its recipe.yaml differs"),
+        ("{broken", "its recipe.yaml differs"),
+        ("", "its recipe.yaml differs"),
+        ("budget: 10%\ncommand: select\n", "its recipe.yaml differs"),
+        (f"command: select\nbudget: {'9' * 200}\n", "its budget is " + "9" * 77 + "..., this one's 10%"),
+    ],
+)
+def test_the_refusal_says_what_differs(there: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / RECIPE).write_text(there)
+    assert refusal(tmp_path) == (
+        f"OUT holds another run ({says}); choose another -o, or pass --overwrite to replace it"
+    )
+
+
+def test_overwriting_starts_afresh(tmp_path: Path) -> None:
+    enter(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "old.jsonl").write_text("{}\n")
+    with working_in(str(tmp_path), OTHER, True):
+        assert (tmp_path / RECIPE).read_text() == OTHER
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / RECIPE]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_files_of_others_is_never_touched(overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert refusal(tmp_path, overwrite=overwrite) == (
+        "OUT holds other files (thesis.txt); choose a new folder with -o"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_hidden_files_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_text("")
+    enter(tmp_path)
+    assert (tmp_path / RECIPE).exists()
+
+
+@posix_only
+def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
+    with another_process_in(tmp_path):
+        assert refusal(tmp_path) == "another dvsel is writing to OUT; wait for it"
+    enter(tmp_path)
+
+
+@posix_only
+def test_overwriting_waits_for_the_other_process_too(tmp_path: Path) -> None:
+    with another_process_in(tmp_path):
+        (tmp_path / "half.jsonl").write_text("{}\n")
+        assert refusal(tmp_path, overwrite=True) == "another dvsel is writing to OUT; wait for it"
+        assert (tmp_path / "half.jsonl").exists()
+
+
+@posix_only
+def test_the_lock_goes_with_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), working_in(str(tmp_path), MINE, False):
+        _ = 1 / 0
+    enter(tmp_path)
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "file: cannot be made" in str(refusal(tmp_path / "file")).replace("OUT", "file")
+
+
+def test_a_remote_folder() -> None:
+    fsspec = pytest.importorskip("fsspec")
+    enter_at = "memory://folder-test/out"
+    with working_in(enter_at, MINE, False):
+        assert fsspec.filesystem("memory").cat_file("/folder-test/out/recipe.yaml").decode() == MINE
+    with pytest.raises(UserError, match="holds another run"), working_in(enter_at, OTHER, False):
+        pass

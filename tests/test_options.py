@@ -1,0 +1,92 @@
+"""Options through plain values and back, and what is said of values that do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dvsel.errors import UserError
+from dvsel.options import base_type, fields_of, from_mapping, nearest, option, to_mapping
+
+
+@dataclass(frozen=True)
+class Cake:
+    layers: int = option(3, "how many layers")
+    sugar: float = option(0.5, "share of sugar")
+    icing: str | None = option(None, "what is on top")
+    shape: str = option("round", "seen from above", choices=("round", "square"))
+    fruits: tuple[str, ...] = option((), "what is in it")
+    baked: bool = option(True, "whether it is done")
+
+
+cakes = st.builds(
+    Cake,
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.none() | st.text(),
+    st.sampled_from(["round", "square"]),
+    st.lists(st.text()).map(tuple),
+    st.booleans(),
+)
+
+
+@given(cakes)
+def test_options_survive_plain_values(cake: Cake) -> None:
+    assert from_mapping(Cake, to_mapping(cake), "here") == cake
+
+
+@given(cakes)
+def test_options_survive_yaml(cake: Cake) -> None:
+    assert from_mapping(Cake, yaml.safe_load(yaml.safe_dump(to_mapping(cake))), "here") == cake
+
+
+def test_defaults_fill_what_is_not_given() -> None:
+    assert from_mapping(Cake, {"layers": 5}, "here") == Cake(layers=5)
+    assert from_mapping(Cake, {}, "here") == Cake()
+
+
+def test_whole_numbers_do_for_floats() -> None:
+    sugar = from_mapping(Cake, {"sugar": 1}, "here").sugar
+    assert sugar == 1.0 and isinstance(sugar, float)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"layer": 3}, "here: unknown option 'layer'; did you mean 'layers'?"),
+        ({"zzz": 3}, "here: unknown option 'zzz'; known: layers, sugar, icing, shape, fruits, baked"),
+        ({7: 3}, "here: unknown option 7; known: layers"),
+        ({"layers": "3"}, "here: option 'layers' is '3'; it takes int"),
+        ({"layers": 3.0}, "here: option 'layers' is 3.0; it takes int"),
+        ({"layers": True}, "here: option 'layers' is True; it takes int"),
+        ({"layers": None}, "here: option 'layers' is None; it takes int"),
+        ({"sugar": True}, "here: option 'sugar' is True; it takes float"),
+        ({"icing": 4}, "here: option 'icing' is 4; it takes str"),
+        ({"shape": "heart"}, "here: option 'shape' is 'heart'; it takes one of round, square"),
+        ({"fruits": "apple"}, "here: option 'fruits' is 'apple'; it takes a list"),
+        ({"fruits": ["apple", 4]}, "here: option 'fruits' is 4; it takes str"),
+        ({"baked": "no"}, "here: option 'baked' is 'no'; it takes bool"),
+    ],
+)
+def test_what_does_not_fit_is_refused(values: dict[Any, Any], says: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        from_mapping(Cake, values, "here")
+    assert str(refusal.value).startswith(says)
+
+
+def test_near_names_are_suggested() -> None:
+    assert nearest("dsri", ["dsir", "length"]) == "did you mean 'dsir'?"
+    assert nearest("perplexity", ["dsir", "length"]) == "known: dsir, length"
+    assert nearest("dsir", []) == "known: none"
+
+
+def test_fields_carry_help_and_resolved_types() -> None:
+    fields = fields_of(Cake)
+    assert list(fields) == ["layers", "sugar", "icing", "shape", "fruits", "baked"]
+    assert fields["layers"][0].metadata["help"] == "how many layers"
+    assert [base_type(hint) for _, hint in fields.values()] == [int, float, str, str, tuple[str, ...], bool]
