@@ -8,13 +8,16 @@ is not what this makes.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dvsel.cli import COMMANDS, build
+import typer
+
+from dvsel.cli import COMMANDS
 from dvsel.plugins import SCORERS, SELECTORS, found
 
 PAGE = Path(__file__).parent / "cli-reference.md"
@@ -67,7 +70,8 @@ def own(group: str) -> list[str]:
 def command(words: str) -> Callable[..., Any]:
     """The function behind a command line."""
     first, *rest = words.split()
-    app = build([first, *(rest or ["--help"])])
+    app = typer.Typer()
+    importlib.import_module(f"dvsel.cli.{first}").register(app, rest or ["--help"])
     commands = {one.name: one for one in app.registered_commands}
     if first not in commands:
         group = next(one for one in app.registered_groups if one.name == first)
@@ -104,12 +108,22 @@ def _tables(options: Parameters) -> Iterator[str]:
 
 
 def _row(parameter: inspect.Parameter) -> str:
-    option = parameter.default
-    names = getattr(option, "param_decls", None) or [option.metavar or parameter.name.upper()]
-    default = option.default if option.show_default and option.default not in (None, "", False, ...) else None
-    stated = f" (default: `{default}`)" if default is not None else ""
-    cells = [", ".join(f"`{name}`" for name in names), _type(parameter.annotation), f"{option.help}{stated}"]
+    cells = [", ".join(f"`{name}`" for name in _names(parameter)), _type(parameter.annotation)]
+    cells.append(parameter.default.help + _default(parameter.default))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _names(parameter: inspect.Parameter) -> typing.Sequence[str]:
+    option = parameter.default
+    if isinstance(option, typer.models.OptionInfo):
+        return option.param_decls or [f"--{parameter.name.replace('_', '-')}"]
+    return [option.metavar or parameter.name.upper()]
+
+
+def _default(option: Any) -> str:
+    if not option.show_default or option.default in (None, "", False, ...):
+        return ""
+    return f" (default: `{'on' if option.default is True else option.default}`)"
 
 
 def _type(hint: Any) -> str:

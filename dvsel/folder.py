@@ -58,7 +58,7 @@ def _write(place: str, recipe: str) -> None:
 
 
 def _take_over(folder: str, there: str, recipe: str) -> None:
-    """Let the run have a folder whose run left nothing but its recipe, or was the same except that a bad line stopped it."""
+    """Let the run have a folder whose run left nothing but its recipe, or was the same but stopped at bad lines."""
     place = join(folder, RECIPE)
     with _alone(place):
         if there.startswith("dvsel: ") and all(name.endswith(RECIPE) for name in list_names(folder)):

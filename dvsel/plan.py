@@ -25,11 +25,11 @@ from dvsel.selectors.dedup import Drops
 from dvsel.selectors.quota import Quota
 from dvsel.selectors.radix import UNLIMITED, Chunk, Cut, cut
 from dvsel.selectors.topk import TopK
-from dvsel.shards.columns import Status
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.jit import kernel
-from dvsel.shards.scorefile import Rows, ScoreFile
+from dvsel.shards.scorefile import COLUMNS, Rows, ScoreFile
 
+_COUNTED = ("key", "tokens", "bytes", "status", "domain")
 _FILES_FOR_RANGE = 16
 _ROWS_FOR_RANGE = 1 << 16
 _NO_NOISE = 0.5  # any constant: it shifts all keys alike
@@ -49,6 +49,12 @@ class Rule:
     drops: Drops | None = None
     cuts: tuple[Cut, ...] = ()
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of score files that decide."""
+        cost = () if self.unit == "docs" else (self.unit,)
+        return ("key", *cost, *(("domain",) if self.quota else ()))
+
     def chunk(self, rows: Rows, first: int, group: int) -> Chunk:
         """The rows as competitors for the group's budgets; first: the position of the first in the whole pool."""
         stratum = self._stratum(rows, first)
@@ -59,10 +65,10 @@ class Rule:
     def keep(self, rows: Rows, first: int) -> npt.NDArray[np.bool_]:
         """bool (n,): which rows any group keeps."""
         stratum = self._stratum(rows, first)
-        kept = np.zeros(len(rows), np.bool_)
-        for group, found in enumerate(self.cuts):
-            kept |= found.keep(self._compete(rows, first, group, stratum))
+        kept = self.cuts[0].keep(self._compete(rows, first, 0, stratum))
+        for group, found in enumerate(self.cuts[1:], 1):
             stratum[kept] = -1
+            kept |= found.keep(self._compete(rows, first, group, stratum))
         return kept
 
     def _compete(self, rows: Rows, first: int, group: int, stratum: npt.NDArray[np.int32]) -> Chunk:
@@ -78,9 +84,9 @@ class Rule:
         return (rows.tokens if self.unit == "tokens" else rows.bytes).astype(np.int64)
 
     def _stratum(self, rows: Rows, first: int) -> npt.NDArray[np.int32]:
-        of_domain = self.quota.stratum(rows.domains) if self.quota else np.zeros(len(rows.domains), np.int32)
-        stratum = of_domain[rows.domain] if len(rows.domains) else np.zeros(len(rows), np.int32)
-        stratum[rows.status != Status.SCORED] = -1
+        stratum = np.zeros(len(rows), np.int32)
+        if self.quota:
+            stratum = self.quota.stratum(rows.domains)[rows.domain]
         if self.drops is not None:
             stratum[self.drops[first : first + len(rows)]] = -1
         return stratum
@@ -184,12 +190,15 @@ class Pool:
 
     def chunks(self, rule: Rule, group: int) -> list[Iterator[Chunk]]:
         """A pass over all rows, a part for each file."""
-        return [(rule.chunk(rows, at, group) for rows, at in self.rows(number)) for number in range(len(self.files))]
+        return [
+            (rule.chunk(rows, at, group) for rows, at in self.rows(number, rule.columns))
+            for number in range(len(self.files))
+        ]
 
-    def rows(self, number: int) -> Iterator[tuple[Rows, int]]:
+    def rows(self, number: int, columns: Sequence[str] = COLUMNS) -> Iterator[tuple[Rows, int]]:
         """The rows of one file, with the position of the first of them."""
         at = self.first[number]
-        for rows in self.files[number].rows():
+        for rows in self.files[number].rows(columns):
             yield rows, at
             at += len(rows)
 
@@ -258,8 +267,10 @@ class Plan:
             for number, (group, found) in enumerate(zip(header.groups, rule.cuts, strict=True))
             for place, name in enumerate(names)
         ]
-        best = _with_cuts(dataclasses.replace(rule, selector=TopK(), cuts=()), pool, shares, threads)
-        tally, kept = _count(pool, rule, best if selector.noisy else None, masks, threads)
+        best = None
+        if selector.noisy:
+            best = _with_cuts(dataclasses.replace(rule, selector=TopK(), cuts=()), pool, shares, threads)
+        tally, kept = _count(pool, rule, best, masks, threads)
         return cls(pool, rule, budget, asked, tally, kept, strata, masks)
 
     @property
@@ -315,7 +326,7 @@ def _count(pool: Pool, rule: Rule, best: Rule | None, masks: Path, threads: int)
     def count(number: int) -> tuple[Tally, int]:
         tally, kept_rows = Tally(*edges), 0
         bits = bytearray()
-        for rows, first in pool.rows(number):
+        for rows, first in pool.rows(number, _COUNTED):
             kept = rule.keep(rows, first)
             bits += np.packbits(kept, bitorder="little").tobytes()
             tally.add(rows, kept)
@@ -340,7 +351,7 @@ def _count(pool: Pool, rule: Rule, best: Rule | None, masks: Path, threads: int)
 def _score_range(pool: Pool) -> tuple[float, float]:
     """Where the histogram begins and ends: quantiles of the scores at the head of some files."""
     step = max(len(pool.files) // _FILES_FOR_RANGE, 1)
-    heads = [next(file.rows(), None) for file in pool.files[::step]]
+    heads = [next(file.rows(()), None) for file in pool.files[::step]]
     found = [rows.score[:_ROWS_FOR_RANGE, 0] for rows in heads if rows is not None]
     scores = np.concatenate(found).astype(np.float64) if found else np.zeros(0)
     scores = scores[np.isfinite(scores)]

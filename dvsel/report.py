@@ -42,7 +42,7 @@ class ScoreReport:
             len(files),
             dataclasses.replace(totals, named=[]),
             header.unscored,
-            TokenCounter(**header.tokens).method,
+            TokenCounter.of(header.tokens).method,
             [file.header.shard["url"] for file in files if not len(file)],
             [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named],
         )

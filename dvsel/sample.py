@@ -1,8 +1,7 @@
 """A sample of the pool for `fit`, the same for the same documents however they are sharded.
 
-uniform: every shard is read; a document is kept while its hash, mixed with the seed, is below a threshold, which is
-halved whenever the kept text outgrows the size asked for. What remains does not depend on order, sharding,
-compression or workers, and holds between half the size and the size.
+uniform: every shard is read; the documents with the lowest draws are kept, as many as fit into the size. A draw is a
+hash of the document and the seed, so the sample does not depend on order, sharding, compression or workers.
 shards: the same within a random choice of shards, for pools too large to read twice; about four times the sample's
 size is read.
 head: the first documents of each shard, as the reference implementation of DSIR does; biased where shards are sorted.
@@ -132,9 +131,10 @@ def _documents(task: _Task) -> Iterator[Sample]:
 
 
 class _Thinned:
-    """Documents whose draw is below a threshold, which is halved until their text fits, or one is left.
+    """Of the documents added, those with the lowest draws whose text fits into a size; one at least.
 
-    Where none is below, the one with the lowest draw stands in. The outcome does not depend on the order of adding.
+    The outcome depends neither on the order of adding nor on whether parts were thinned before: what one part has no
+    room for, the whole has none for either.
     """
 
     def __init__(self, paths: Sequence[str], size: int, below: float) -> None:
@@ -146,8 +146,7 @@ class _Thinned:
 
     def add(self, found: Sample) -> None:
         """Take documents into account."""
-        stand_in = self._parts[0].draw.min(initial=0.0)
-        found = _take(found, np.flatnonzero(found.draw < max(self.below, stand_in)))
+        found = _take(found, np.flatnonzero(found.draw < self.below))
         self._parts.append(found)
         self._bytes += int(found.text.offsets[-1])
         if self._bytes > self._thinned_bytes + self._size // _COPIES:
@@ -160,13 +159,13 @@ class _Thinned:
 
     def _thin(self) -> None:
         sample = _joined(self._parts)
-        sizes = sample.text.sizes
-        while (inside := sample.draw < self.below).sum() > 1 and sizes[inside].sum() > self._size:
-            self.below /= 2
-        if not inside.any():
-            inside = sample.draw == sample.draw.min(initial=1.0)
-        self._parts = [sample if inside.all() else _take(sample, np.flatnonzero(inside))]
-        self._bytes = self._thinned_bytes = int(self._parts[0].text.offsets[-1])
+        order = np.argsort(sample.draw, kind="stable")
+        fits = max(int(np.searchsorted(np.cumsum(sample.text.sizes[order]), self._size, "right")), 1)
+        if fits < len(order):
+            self.below = float(sample.draw[order[fits]])
+            sample = _take(sample, order[:fits])
+        self._parts = [sample]
+        self._bytes = self._thinned_bytes = int(sample.text.offsets[-1])
 
 
 def _take(sample: Sample, rows: npt.NDArray[np.int64]) -> Sample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +45,14 @@ class _Task:
     shard: Shard
     begin: int
     end: int | None
-    part: int
     url: str
     fitted: str
-    reading: Reading
-    counter: TokenCounter
     header: Header
+
+    @property
+    def size(self) -> int:
+        """Stored bytes to read."""
+        return (self.shard.size if self.end is None else self.end) - self.begin
 
 
 def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
@@ -108,34 +111,42 @@ def _header(fitted: Fitted, fingerprint: str, run: ScoreRun, counter: TokenCount
 
 
 def _score_shards(shards: list[Shard], fitted: str, header: Header, run: ScoreRun, execution: Execution) -> None:
-    reading = Reading(**header.reading)
-    counter = TokenCounter(**header.tokens | {"weights": tuple(header.tokens["weights"])})
-    left = [shard for shard in shards if not _is_done(run.output, shard)]
-    tasks = {
-        shard.name: [
-            _Task(shard, begin, end, part, _score_file(run.output, shard, part), fitted, reading, counter,
-                  dataclasses.replace(header, shard=dataclasses.asdict(shard)))
-            for part, (begin, end) in enumerate(_ranges(shard))
-        ]
-        for shard in left
-    }  # fmt: skip
-    waiting = [task for parts in tasks.values() for task in parts if not exists(task.url)]
-    missing = {name: sum(task in waiting for task in parts) for name, parts in tasks.items()}
-    total = sum(shard.size for shard in shards)
-    done_before = total - sum((task.end or task.shard.size) - task.begin for task in waiting)
-    for name, parts in tasks.items():
-        if not missing[name]:
-            _merge(parts, run.output)
-    finished = local.run(
+    done = {shard.name for shard in shards if _is_done(run.output, shard)}
+    missing: dict[str, int] = {}
+    total, skipped = sum(shard.size for shard in shards), 0
+
+    def tasks() -> Iterator[_Task]:
+        nonlocal skipped
+        for shard in shards:
+            parts = [] if shard.name in done else _tasks_of(shard, fitted, header, run)
+            waiting = [task for task in parts if not exists(task.url)]
+            missing[shard.name] = len(waiting)
+            skipped += shard.size - sum(task.size for task in waiting)
+            if parts and not waiting:
+                _merge(shard, header, run.output)
+            yield from waiting
+
+    for shard in local.run(
         _score_task,
-        waiting,
+        tasks(),
         execution.processes,
-        lambda done: execution.progress("scoring", done_before + done, total),
-    )
-    for name in finished:
-        missing[name] -= 1
-        if not missing[name]:
-            _merge(tasks[name], run.output)
+        lambda read: execution.progress("scoring", skipped + read, total),
+    ):
+        missing[shard.name] -= 1
+        if not missing[shard.name]:
+            _merge(shard, header, run.output)
+
+
+def _tasks_of(shard: Shard, fitted: str, header: Header, run: ScoreRun) -> list[_Task]:
+    header = _header_for(shard, header)
+    return [
+        _Task(shard, begin, end, _score_file(run.output, shard, part), fitted, header)
+        for part, (begin, end) in enumerate(_ranges(shard))
+    ]
+
+
+def _header_for(shard: Shard, header: Header) -> Header:
+    return dataclasses.replace(header, shard=dataclasses.asdict(shard))
 
 
 def _is_done(folder: str, shard: Shard) -> bool:
@@ -159,17 +170,18 @@ def _score_file(folder: str, shard: Shard, part: int | None = None) -> str:
     return join(folder, f"{_PARTS}/{shard.name}.{part:05}{SUFFIX}")
 
 
-def _merge(parts: list[_Task], folder: str) -> None:
+def _merge(shard: Shard, header: Header, folder: str) -> None:
     """One score file from those of a shard's byte ranges."""
-    if len(parts) == 1:
+    parts = len(_ranges(shard))
+    if parts == 1:
         return
-    files = [ScoreFile(part.url) for part in parts]
-    with ScoreFileWriter(_score_file(folder, parts[0].shard), parts[0].header) as writer:
+    files = [ScoreFile(_score_file(folder, shard, part)) for part in range(parts)]
+    with ScoreFileWriter(_score_file(folder, shard), _header_for(shard, header)) as writer:
         for file in files:
             writer.absorb(file)
         writer.finish(_joined([file.header.shard["digest"] for file in files]))
-    for part in parts:
-        remove(part.url)
+    for file in files:
+        remove(file.url)
 
 
 def check_unchanged(shard: Shard, scored: ScoreFile) -> None:
@@ -207,29 +219,29 @@ def _load_fitted(place: str) -> Fitted:
     return storage.load(place)[0]
 
 
-def _score_task(task: _Task) -> str:
-    """Write one score file; returns the shard's name."""
+def _score_task(task: _Task) -> Shard:
+    """Write one score file; returns the shard."""
     fitted = _load_fitted(task.fitted)
-    needs = type(fitted.scorer).needs
-    paths = paths_to_read(task.reading, task.counter.field, *needs)
+    reading, counter = Reading(**task.header.reading), TokenCounter.of(task.header.tokens)
+    paths = paths_to_read(reading, counter.field, *type(fitted.scorer).needs)
     with (
         DocumentReader(task.shard, paths, begin=task.begin, end=task.end, on_read=local.advance) as reader,
         ScoreFileWriter(task.url, task.header) as writer,
     ):
-        for batch in read_pool(reader, task.shard, task.reading, task.begin, task.counter.field):
-            scores, status = batch.score(fitted)
-            writer.append(_rows(batch, scores, status, task), batch.bad)
+        for batch in read_pool(reader, task.shard, reading, task.begin, counter.field):
+            writer.append(_rows(batch, fitted, reading, counter), batch.bad)
         writer.finish(reader.digest())
-    return task.shard.name
+    return task.shard
 
 
-def _rows(batch: PoolBatch, scores: npt.NDArray[np.float32], status: npt.NDArray[np.uint8], task: _Task) -> Rows:
-    key, text_hash = batch.keys(task.reading)
+def _rows(batch: PoolBatch, fitted: Fitted, reading: Reading, counter: TokenCounter) -> Rows:
+    scores, status = batch.score(fitted)
+    key, text_hash = batch.keys(reading)
     fields = batch.documents.fields
-    tokens = task.counter.count(batch.text, fields[task.counter.field] if task.counter.field else None)
+    tokens = counter.count(batch.text, fields[counter.field] if counter.field else None)
     tokens[status == Status.BAD_LINE] = 0
-    domain, domains = _encoded(fields[task.reading.domain_field])
-    return Rows(scores, key, text_hash, tokens, batch.text.sizes.astype(np.uint32), status, domain, domains)
+    domain, domains = _encoded(fields[reading.domain_field])
+    return Rows(len(batch), scores, key, text_hash, tokens, batch.text.sizes.astype(np.uint32), status, domain, domains)
 
 
 def _encoded(domain: Column) -> tuple[npt.NDArray[np.int32], list[str]]:

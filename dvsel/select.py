@@ -152,7 +152,7 @@ def _duplicates(pool: Pool, seed: int, scratch: Path) -> AbstractContextManager[
     chunks = (
         Chunk(rows.text_hash, mix(rows.key, seed), rows.status == Status.SCORED)
         for number in range(len(pool.files))
-        for rows, _ in pool.rows(number)
+        for rows, _ in pool.rows(number, ("key", "text_hash", "status"))
     )
     return duplicates(chunks, pool.first[-1], scratch)
 
@@ -299,7 +299,7 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         },
         took_all=plan.budget is not None and plan.took_all and run.quota is None,
         duplicates=plan.tally.duplicates,
-        tokens=TokenCounter(**header.tokens).method,
+        tokens=TokenCounter.of(header.tokens).method,
         unscored=header.unscored,
         totals=dataclasses.replace(totals, named=[]),
         domains=domains,

@@ -69,7 +69,7 @@ def environment(**more: str) -> dict[str, str]:
 def start(*words: object, command: tuple[str, ...] = COMMAND, **options: Any) -> subprocess.Popen[bytes]:
     """Start a command in a process of its own, its streams piped unless `options` say otherwise."""
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, *map(str, words)], env=environment(), **pipes | options)
+    return subprocess.Popen([*command, *map(str, words)], **pipes | {"env": environment()} | options)
 
 
 def run(*words: object, command: tuple[str, ...] = COMMAND, stdin: bytes = b"", timeout: float = 120) -> Answer:

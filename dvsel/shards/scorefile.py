@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -36,8 +37,9 @@ from dvsel.shards.columns import Status
 from dvsel.shards.files import atomic_writer, is_remote, open_read
 
 SUFFIX = ".dvsel.parquet"
-ROWS_A_GROUP = 1 << 20
+ROWS_A_GROUP = 1 << 17  # the columns of a group fit a processor's cache
 NAMED_BAD_LINES = 100
+COLUMNS = ("key", "text_hash", "tokens", "bytes", "status", "domain")
 _KEY = b"dvsel"
 
 
@@ -117,35 +119,34 @@ class Header:
 class Rows:
     """Consecutive rows of a score file.
 
-    score: float32 (n, groups); key, text_hash: uint64 (n,); tokens, bytes: uint32 (n,); status: uint8 (n,);
-    domain: int32 (n,), indices into `domains`.
+    count: n. score: float32 (n, groups); key, text_hash: uint64 (n,); tokens, bytes: uint32 (n,); status: uint8 (n,);
+    domain: int32 (n,), indices into `domains`. What was not asked for is empty.
     """
 
+    count: int
     score: npt.NDArray[np.float32]
-    key: npt.NDArray[np.uint64]
-    text_hash: npt.NDArray[np.uint64]
-    tokens: npt.NDArray[np.uint32]
-    bytes: npt.NDArray[np.uint32]
-    status: npt.NDArray[np.uint8]
-    domain: npt.NDArray[np.int32]
-    domains: list[str]
+    key: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    text_hash: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    tokens: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    bytes: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    status: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    domain: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    domains: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.key)
+        return self.count
 
 
 def _schema(columns: Sequence[str]) -> pa.Schema:
-    return pa.schema(
-        [(name, pa.float32()) for name in columns]
-        + [
-            ("key", pa.uint64()),
-            ("text_hash", pa.uint64()),
-            ("tokens", pa.uint32()),
-            ("bytes", pa.uint32()),
-            ("status", pa.uint8()),
-            ("domain", pa.dictionary(pa.int32(), pa.string())),
-        ]
-    )
+    types = dict.fromkeys(columns, pa.float32()) | {
+        "key": pa.uint64(),
+        "text_hash": pa.uint64(),
+        "tokens": pa.uint32(),
+        "bytes": pa.uint32(),
+        "status": pa.uint8(),
+        "domain": pa.dictionary(pa.int32(), pa.string()),
+    }
+    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
 
 class ScoreFileWriter:
@@ -225,45 +226,57 @@ def _sorted_domains(table: pa.Table) -> pa.Table:
     return table.set_column(at, table.schema.field(at), pa.chunked_array([encoded])).combine_chunks()
 
 
+def _header(values: dict[str, Any]) -> Header:
+    totals = Totals(**values["totals"])
+    totals.named = [(line, cause) for line, cause in totals.named]
+    exact = {"groups": tuple(values["groups"]), "shares": tuple(values["shares"]), "totals": totals}
+    return Header(**values | exact)
+
+
 class ScoreFile:
     """A score file that is there."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        try:
-            source = open_read(url) if is_remote(url) else url
-            self._file = pq.ParquetFile(source, memory_map=not is_remote(url), pre_buffer=is_remote(url))
-            values = json.loads(self._file.metadata.metadata[_KEY])
-        except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{url}: no score file of dvsel; `dvsel score` makes one") from error
-        except OSError as error:
-            raise UserError(f"{url}: cannot be read ({error.strerror or error})") from error
-        values["totals"]["named"] = [tuple(line) for line in values["totals"]["named"]]
-        values |= {"groups": tuple(values["groups"]), "shares": tuple(values["shares"])}
-        self.header = Header(**values | {"totals": Totals(**values["totals"])})
+        with self._open() as file:
+            self._rows_there = int(file.metadata.num_rows)
+            try:
+                self.header = _header(json.loads(file.metadata.metadata[_KEY]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._foreign() from error
 
     def __len__(self) -> int:
-        return int(self._file.metadata.num_rows)
+        return self._rows_there
 
-    def rows(self) -> Iterator[Rows]:
-        """All rows in order, a row group at a time."""
-        for group in range(self._file.num_row_groups):
-            yield self._rows(self._file.read_row_group(group, use_threads=False))
+    def rows(self, columns: Sequence[str] = COLUMNS) -> Iterator[Rows]:
+        """All rows in order, a row group at a time, with the scores and the columns named.
+
+        The file is open only meanwhile: a pool has many.
+        """
+        wanted = [*self.header.score_columns, *columns]
+        with self._open() as file:
+            for group in range(file.num_row_groups):
+                yield self._rows(file.read_row_group(group, columns=wanted, use_threads=False))
+
+    def _open(self) -> pq.ParquetFile:
+        try:
+            source = open_read(self.url) if is_remote(self.url) else self.url
+            return pq.ParquetFile(source, memory_map=not is_remote(self.url), pre_buffer=is_remote(self.url))
+        except pa.ArrowInvalid as error:
+            raise self._foreign() from error
+        except OSError as error:
+            cause = os.strerror(error.errno) if error.errno else error
+            raise UserError(f"{self.url}: cannot be read ({cause}); check the file") from error
+
+    def _foreign(self) -> UserError:
+        return UserError(f"{self.url}: no score file of dvsel; make one with this version's `dvsel score`")
 
     def _rows(self, table: pa.Table) -> Rows:
-        def column(name: str) -> Any:
-            return table.column(name).combine_chunks().to_numpy(zero_copy_only=False)
-
-        scores = [column(name) for name in self.header.score_columns]
-        domain = table.column("domain").unify_dictionaries().combine_chunks()
-        domain = domain.chunk(0) if isinstance(domain, pa.ChunkedArray) else domain
-        return Rows(
-            np.stack(scores, axis=1) if len(scores) > 1 else scores[0][:, None],
-            column("key"),
-            column("text_hash"),
-            column("tokens"),
-            column("bytes"),
-            column("status"),
-            domain.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
-            domain.dictionary.to_pylist(),
-        )
+        plain = {
+            name: table.column(name).chunk(0).to_numpy() for name in table.column_names if name != "domain"
+        }
+        scores = [plain.pop(name) for name in self.header.score_columns]
+        if "domain" in table.column_names:
+            domain = table.column("domain").chunk(0)
+            plain |= {"domain": domain.indices.to_numpy(), "domains": domain.dictionary.to_pylist()}
+        return Rows(len(table), np.stack(scores, axis=1) if len(scores) > 1 else scores[0][:, None], **plain)

@@ -8,7 +8,7 @@ on the sample's other half; without a tokenizer they are `BUILT_IN`, fitted once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,11 @@ class TokenCounter:
     error_document: float = 0.0
     measured: str = ""
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> TokenCounter:
+        """From the plain values of a score file's header."""
+        return cls(**{**values, "weights": tuple(values["weights"])})
+
     @property
     def method(self) -> str:
         """One phrase for the summary."""
@@ -49,15 +54,14 @@ class TokenCounter:
         return f"field {self.field!r}, where a document lacks it {rest}" if self.field else rest
 
     def count(self, text: Column, field: Column | None) -> npt.NDArray[np.uint32]:
-        """Tokens a document, uint32 (n,)."""
+        """Tokens a document, uint32 (n,); meaningless where `field_causes` finds the field to be no count."""
         if field is None:
             return self._count(text)
-        tokens = np.fromiter(
-            (int(field[row]) if field.kind[row] == Kind.NUMBER else 0 for row in range(len(field))),
-            np.uint32,
-            len(field),
-        )
         missing = field.kind != Kind.NUMBER
+        missing[list(field_causes(field))] = True
+        tokens = np.fromiter(
+            (0 if missing[row] else int(field[row]) for row in range(len(field))), np.uint32, len(field)
+        )
         if missing.any():
             tokens[missing] = self._count(text)[missing]
         return tokens

@@ -234,7 +234,7 @@ def test_what_is_no_count_does_not_stop_the_counting_of_others(value: bytes, kin
         (TokenCounter(field="n", tokenizer="gpt2"), "field 'n', where a document lacks it counted by gpt2"),
         (
             TokenCounter("", "gpt2", (1.0,) * 6, 0.01, 0.05, "50 documents against gpt2"),
-            "estimated (on 50 documents against gpt2: total +1.0%, a document 5.0%)",
+            "estimated (error on 50 documents against gpt2: total +1.0%, a document 5.0%)",
         ),
     ],
 )

@@ -1,0 +1,85 @@
+"""The documentation says what is there: the reference is fresh, nothing is left out, and its examples run."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dvsel.cli import COMMANDS
+from dvsel.demo import build
+from dvsel.plugins import SCORERS, SELECTORS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    page = (ROOT / "docs" / "cli-reference.md").read_text(encoding="utf-8")
+
+    assert page == generate["reference"](), "stale; run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("group", [SCORERS, SELECTORS])
+def test_the_readme_has_a_row_for_each_scorer_and_selector(group: str) -> None:
+    readme = README.read_text(encoding="utf-8")
+
+    assert [name for name in generate["own"](group) if f"| `{name}` |" not in readme] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_an_example_and_a_section(name: str) -> None:
+    assert re.search(rf"dvsel {name}\b", README.read_text(encoding="utf-8"))
+    assert re.search(rf"^## dvsel {name}\b", generate["reference"](), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small `pool/` and `target.jsonl`, as the documentation's examples have."""
+    folder = tmp_path_factory.mktemp("examples")
+    build(folder)
+    (folder / "pool" / "sources.jsonl.zst").unlink()  # most of the demo's text
+    return folder
+
+
+def run(script: str, folder: Path) -> None:
+    """Run a shell script in `folder` with this environment's dvsel; fails with what it said."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stderr}"
+
+
+def test_the_examples_of_the_readme_run(folder: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 3
+
+    run("\n".join(blocks), folder)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_each_recipe_runs(recipe: Path, folder: Path) -> None:
+    run(f"dvsel run '{recipe}'", folder)
