@@ -85,12 +85,12 @@ def draw_sample(
     limit = max(size // max(len(shards), 1), 1) if head else size
     kept = _Thinned(paths, sys.maxsize if head else size, 1.0)
     tasks = (_Task(shard, reading, paths, sampling.seed, limit, kept.below) for shard in shards)
-    for found in local.run(_head_of_shard if head else _thin_shard, tasks, workers, on_progress):
-        kept.add(found)
+    for found, below in local.run(_head_of_shard if head else _thin_shard, tasks, workers, on_progress):
+        kept.add(found, below)
     sample = kept.result()
     if not len(sample.text):
         raise UserError("the pool holds no document with text to fit on; check the files and --text-field")
-    return _take(sample, np.argsort(sample.draw, kind="stable"))
+    return sample
 
 
 def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]:
@@ -102,7 +102,7 @@ def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]
     return chosen
 
 
-def _head_of_shard(task: _Task) -> Sample:
+def _head_of_shard(task: _Task) -> tuple[Sample, float]:
     found: list[Sample] = [_empty(task.paths)]
     room = task.size
     for documents in _documents(task):
@@ -111,14 +111,14 @@ def _head_of_shard(task: _Task) -> Sample:
         room -= int(found[-1].text.offsets[-1])
         if fits < len(documents.text):
             break
-    return _joined(found)
+    return _joined(found), 1.0
 
 
-def _thin_shard(task: _Task) -> Sample:
+def _thin_shard(task: _Task) -> tuple[Sample, float]:
     kept = _Thinned(task.paths, task.size, task.below)
     for documents in _documents(task):
-        kept.add(documents)
-    return kept.result()
+        kept.add(documents, 1.0)
+    return kept.result(), kept.below
 
 
 def _documents(task: _Task) -> Iterator[Sample]:
@@ -133,8 +133,8 @@ def _documents(task: _Task) -> Iterator[Sample]:
 class _Thinned:
     """Of the documents added, those with the lowest draws whose text fits into a size; one at least.
 
-    The outcome depends neither on the order of adding nor on whether parts were thinned before: what one part has no
-    room for, the whole has none for either.
+    below: the lowest draw for which there was no room. Who adds what was thinned before adds its `below` too: then
+    the outcome depends neither on the order of adding nor on the parts.
     """
 
     def __init__(self, paths: Sequence[str], size: int, below: float) -> None:
@@ -144,28 +144,29 @@ class _Thinned:
         self._bytes = 0
         self._thinned_bytes = 0
 
-    def add(self, found: Sample) -> None:
-        """Take documents into account."""
-        found = _take(found, np.flatnonzero(found.draw < self.below))
+    def add(self, found: Sample, below: float) -> None:
+        """Take documents into account; below: the lowest draw of those that they were chosen from and are not."""
+        self.below = min(self.below, below)
+        found = _take(found, np.flatnonzero(found.draw <= self.below))
         self._parts.append(found)
         self._bytes += int(found.text.offsets[-1])
         if self._bytes > self._thinned_bytes + self._size // _COPIES:
             self._thin()
 
     def result(self) -> Sample:
-        """What is left."""
+        """What is left, in the order of draws."""
         self._thin()
         return self._parts[0]
 
     def _thin(self) -> None:
         sample = _joined(self._parts)
         order = np.argsort(sample.draw, kind="stable")
-        fits = max(int(np.searchsorted(np.cumsum(sample.text.sizes[order]), self._size, "right")), 1)
-        if fits < len(order):
-            self.below = float(sample.draw[order[fits]])
-            sample = _take(sample, order[:fits])
-        self._parts = [sample]
-        self._bytes = self._thinned_bytes = int(sample.text.offsets[-1])
+        draw, ends = sample.draw[order], np.cumsum(sample.text.sizes[order])
+        if len(order) and ends[-1] > self._size:
+            self.below = min(self.below, float(draw[np.searchsorted(ends, self._size, "right")]))
+        fits = max(int(np.searchsorted(draw, self.below)), 1)
+        self._parts = [_take(sample, order[:fits])]
+        self._bytes = self._thinned_bytes = int(self._parts[0].text.offsets[-1])
 
 
 def _take(sample: Sample, rows: npt.NDArray[np.int64]) -> Sample:

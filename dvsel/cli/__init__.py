@@ -24,6 +24,8 @@ COMMANDS = {
     "demo": "Score and select a small pool made from this Python installation.",
 }
 
+_MODULES = {"list": "listing"}  # a module `list` would hide the type in this package
+
 _EXAMPLES = """Choose training data for language models.
 
 \b
@@ -53,7 +55,7 @@ def build(argv: Sequence[str]) -> typer.Typer:
     for name, summary in COMMANDS.items():
         if name == named:
             rest = list(argv[argv.index(name) + 1 :])
-            importlib.import_module(f"dvsel.cli.{name}").register(app, rest)
+            importlib.import_module(f"dvsel.cli.{_MODULES.get(name, name)}").register(app, rest)
         else:
             app.command(name, help=summary)(lambda: None)
     return app
