@@ -21,8 +21,8 @@ from data_selection import HashedNgramDSIR
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
 from dvsel import fitted as storage
-from dvsel.fit import Execution
-from dvsel.score import ScoreRun, score
+from dvsel.runs import Execution, ScoreRun
+from dvsel.score import score
 
 
 def main() -> None:

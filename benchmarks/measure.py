@@ -149,5 +149,5 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> No
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(f"\n{title}")
     for line in lines:
-        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        print("  " + "   ".join(cells))
+        others = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        print("   ".join(["  " + line[0].ljust(widths[0]), *others]))

@@ -45,7 +45,10 @@ def peaks(documents: Corpus, name: str, megabytes: float, workers: int) -> list[
     fitted = documents.folder / "dsir.fitted"
     if not fitted.exists():
         fitted = documents.fit(shard)
-    ways = {"with the fit": ("--target", documents.target), "--fitted": ("--fitted", fitted)}
+    ways: dict[str, tuple[str | Path, str | Path]] = {
+        "with the fit": ("--target", documents.target),
+        "--fitted": ("--fitted", fitted),
+    }
     rows = []
     for way, flags in ways.items():
         cost = score(documents, shard, workers, flags)
@@ -57,7 +60,7 @@ def peaks(documents: Corpus, name: str, megabytes: float, workers: int) -> list[
     return rows
 
 
-def score(documents: Corpus, shard: Path, workers: int, flags: tuple[str | Path, ...]) -> Cost:
+def score(documents: Corpus, shard: Path, workers: int, flags: tuple[str | Path, str | Path]) -> Cost:
     """One run into an empty folder."""
     output = documents.folder / "scores"
     shutil.rmtree(output, ignore_errors=True)

@@ -18,6 +18,7 @@ at a tenth of the rows too.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,8 +36,10 @@ from dvsel.plan import Plan, Pool
 from dvsel.selectors import Selector
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.topk import TopK
+from dvsel.shards.columns import Status
+from dvsel.shards.files import Shard
 from dvsel.shards.hashing import mix, uniform
-from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter, Status
+from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
 
 SELECTORS: dict[str, Callable[[], Selector]] = {"topk": TopK, "resample": Resample}
 SHARE = 0.1
@@ -55,7 +58,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "SCORES", "RESULT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        measure_one(*options.one, options.threads)
+        method, scores, result = options.one
+        measure_one(method, scores, result, options.threads)
         return
     with tempfile.TemporaryDirectory(prefix="dvsel-bench-", dir=options.folder) as folder:
         compare(Path(folder), options)
@@ -94,9 +98,8 @@ def write_score_files(folder: Path, rows: int, files: int, generator: np.random.
     """Score files as a pool of documents of about 600 tokens would leave them; some documents have no score."""
     folder.mkdir(parents=True)
     for number in range(files):
-        shard = {"url": f"/pool/{number:05}.jsonl", "name": f"{number:05}.jsonl", "format": "jsonl"}
-        shard |= {"compression": "", "size": 0, "modified": ""}
-        header = Header("0", shard, "dsir", "", ("",), (1.0,), "resample", "", {}, {})
+        shard = Shard(f"/pool/{number:05}.jsonl", f"{number:05}.jsonl", "jsonl", "", 0, "")
+        header = Header("0", dataclasses.asdict(shard), "dsir", "", ("",), (1.0,), "resample", "", {}, {})
         with ScoreFileWriter(str(folder / f"{number:05}{SUFFIX}"), header) as writer:
             writer.append(_rows(rows // files, generator), {})
             writer.finish("")
@@ -109,7 +112,7 @@ def _rows(count: int, generator: np.random.Generator) -> Rows:
     tokens = generator.lognormal(6, 1, count).astype(np.uint32)
     keys = generator.integers(0, 1 << 64, (2, count), np.uint64)
     domain = generator.integers(0, len(_DOMAINS), count, np.int32)
-    return Rows(score[:, None], keys[0], keys[1], tokens, tokens * np.uint32(4), status, domain, _DOMAINS)
+    return Rows(count, score[:, None], keys[0], keys[1], tokens, tokens * np.uint32(4), status, domain, _DOMAINS)
 
 
 def apart(method: str, scores: Path, folder: Path, threads: int) -> Cost:
@@ -122,7 +125,7 @@ def apart(method: str, scores: Path, folder: Path, threads: int) -> Cost:
 
 
 def measure_one(method: str, scores: str, result: str, threads: int) -> None:
-    """Run one method over the score files, and write its cost. Kernels are loaded, and the kept rows checked, before."""
+    """Run one method over the score files, and write its cost; first load the kernels, and check what is kept."""
     way, _, name = method.rpartition(" ")
     files = sorted(str(path) for path in Path(scores).glob(f"*{SUFFIX}"))
     work = {"plan": plan, "sort": sort, "loose sort": loose_sort}[way]
@@ -172,9 +175,7 @@ def _read(
     return selector.key(score, noise), key, tokens
 
 
-def _kept(
-    order: npt.NDArray[np.int64], key: npt.NDArray[np.float32], tokens: npt.NDArray[np.uint32]
-) -> int:
+def _kept(order: npt.NDArray[np.int64], key: npt.NDArray[np.float32], tokens: npt.NDArray[np.uint32]) -> int:
     """How many rows of the order fit the budget; those without a score, NaN, come last."""
     budget = int(SHARE * int(tokens[~np.isnan(key)].sum(dtype=np.int64)))
     return int(np.searchsorted(np.cumsum(tokens[order], dtype=np.int64), budget, side="right"))

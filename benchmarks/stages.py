@@ -30,9 +30,9 @@ from isal import igzip
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
 from dvsel import fitted as storage
-from dvsel.fit import Execution
-from dvsel.pool import Reading, paths_to_read
-from dvsel.score import ScoreRun, score
+from dvsel.pool import paths_to_read
+from dvsel.runs import Execution, Reading, ScoreRun
+from dvsel.score import score
 from dvsel.shards.columns import Batch
 from dvsel.shards.extract import Extracted, extract, find_lines
 from dvsel.shards.files import expand
@@ -74,6 +74,7 @@ class Stages:
         self.whole()
         self.scored = ScoreFile(f"{output}/{self.shard.name}{SUFFIX}")
         self.rows = list(self.scored.rows())
+        self.stored = path.read_bytes()
         with LineReader(self.shard) as reader:
             self.blocks = [dataclasses.replace(lines, data=lines.data.copy()) for lines in reader]
         self.found = [self.extract(lines) for lines in self.blocks]
@@ -105,7 +106,7 @@ class Stages:
         """Stored bytes that are in memory, into one buffer; nothing for a plain shard."""
         if not self.shard.compression:
             return
-        stored, buffer = io.BytesIO(Path(self.shard.url).read_bytes()), bytearray(BLOCK)
+        stored, buffer = io.BytesIO(self.stored), bytearray(BLOCK)
         stream: Any = (
             zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True)
             if self.shard.compression == "zstd"
@@ -123,8 +124,8 @@ class Stages:
         return self.fitted.score(Batch(found.columns["text"]))
 
     def digest(self) -> str:
-        """The hash of the stored bytes, which are read into one string for it."""
-        return xxhash.xxh3_128_hexdigest(Path(self.shard.url).read_bytes())
+        """The hash of the stored bytes."""
+        return xxhash.xxh3_128_hexdigest(self.stored)
 
     def lines(self, lines: Lines) -> object:
         """Where lines begin and end."""

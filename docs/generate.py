@@ -8,7 +8,6 @@ is not what this makes.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 
 import typer
 
-from dvsel.cli import COMMANDS
+from dvsel.cli import COMMANDS, build
 from dvsel.plugins import SCORERS, SELECTORS, found
 
 PAGE = Path(__file__).parent / "cli-reference.md"
@@ -70,12 +69,12 @@ def own(group: str) -> list[str]:
 def command(words: str) -> Callable[..., Any]:
     """The function behind a command line."""
     first, *rest = words.split()
-    app = typer.Typer()
-    importlib.import_module(f"dvsel.cli.{first}").register(app, rest or ["--help"])
+    app = build([first, *(rest or ["--help"])])
     commands = {one.name: one for one in app.registered_commands}
     if first not in commands:
-        group = next(one for one in app.registered_groups if one.name == first)
-        commands = {one.name: one for one in group.typer_instance.registered_commands}
+        group = next(one for one in app.registered_groups if one.name == first).typer_instance
+        assert group is not None
+        commands = {one.name: one for one in group.registered_commands}
         first = rest[0]
     body = commands[first].callback
     assert body is not None

@@ -45,7 +45,7 @@ def _write(path: Path, domain: str, documents: Iterable[tuple[str, str]]) -> Pat
         json.dumps({"id": f"{domain}/{name}", "domain": domain, "text": text}, ensure_ascii=False)
         for name, text in documents
     ]
-    content = "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass")
+    content = "".join(line + "\n" for line in lines).encode("utf-8", "replace")  # no half pairs
     path.write_bytes(zstandard.compress(content) if path.suffix == ".zst" else content)
     return path
 
@@ -53,7 +53,8 @@ def _write(path: Path, domain: str, documents: Iterable[tuple[str, str]]) -> Pat
 def _topics() -> Iterator[tuple[str, str]]:
     from pydoc_data.topics import topics
 
-    for name, text in sorted(topics.items()):
+    names = {text: name for name, text in sorted(topics.items(), reverse=True)}  # some topics share their text
+    for text, name in sorted(names.items(), key=lambda topic: topic[1]):
         for part, paragraph in enumerate(_pieces(text)):
             yield f"{name}-{part}", paragraph
 
@@ -113,4 +114,4 @@ def _licence_files() -> Iterator[tuple[str, Path]]:
     for distribution in distributions():
         for file in distribution.files or ():
             if file.name.upper().startswith(_LICENCE_NAMES) and (path := Path(str(file.locate()))).is_file():
-                yield f"{distribution.name}/{file.name}", path
+                yield f"{distribution.name}/{file}", path

@@ -12,7 +12,7 @@ from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.runs import Execution, FitRun, Reading
 from dvsel.sample import Sample, draw_sample
-from dvsel.scorers import Fitted
+from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, expand
@@ -20,13 +20,14 @@ from dvsel.shards.files import Shard, expand
 
 def fit(run: FitRun, execution: Execution) -> Fitted:
     """Fit `run.scorer` and write it to `run.output`."""
+    check_fit(run)
     fitted = fit_scorer(run, expand(run.pool) if run.pool else [], execution)
     storage.save(fitted, run.output)
     return fitted
 
 
-def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution) -> Fitted:
-    """Fit on a sample of `shards` and on the run's targets."""
+def check_fit(run: FitRun) -> Scorer:
+    """The run's scorer; UserError where it lacks a target or a pool, before anything is read or written."""
     scorer = run.scorer
     assert scorer is not None
     name = name_of(SCORERS, type(scorer))
@@ -34,8 +35,14 @@ def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution) -> Fitted
         raise UserError(f"{name} needs a target; name one with --target FILE")
     if run.target and not scorer.takes_target:
         raise UserError(f"{name} takes no target; drop --target")
-    if scorer.takes_pool and not shards:
+    if scorer.takes_pool and not run.pool:
         raise UserError(f"{name} is fitted on a sample of the pool; name the pool's shards")
+    return scorer
+
+
+def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution) -> Fitted:
+    """Fit on a sample of `shards` and on the run's targets."""
+    scorer = check_fit(run)
     pool: Iterable[Batch] = ()
     if scorer.takes_pool:
         pool = _pool_sample(run, shards, scorer.needs, execution).batches()
@@ -53,7 +60,7 @@ def _pool_sample(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execu
         run,
         size.amount,
         needs,
-        execution.processes,
+        execution.processes(total),
         lambda done: execution.progress("sampling the pool", done, total),
     )
 

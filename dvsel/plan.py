@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -185,6 +186,7 @@ class Pool:
             raise UserError("no score files; make them with `dvsel score`")
         for file in files[1:]:
             _check_together(files[0], file)
+        _check_distinct(files)
         files = sorted(files, key=lambda file: str(file.header.shard["name"]))
         return cls(files, [0, *np.cumsum([len(file) for file in files]).tolist()])
 
@@ -218,8 +220,20 @@ def _check_together(one: ScoreFile, other: ScoreFile) -> None:
         raise UserError(
             f"{one.url} and {other.url} count tokens in different ways; score all shards with the same options"
         )
-    if a.shard["url"] == b.shard["url"]:
-        raise UserError(f"{one.url} and {other.url} score the same shard; name one of them")
+
+
+def _check_distinct(files: Sequence[ScoreFile]) -> None:
+    urls: dict[str, ScoreFile] = {}
+    names: dict[str, ScoreFile] = {}
+    for file in files:
+        shard = file.header.shard
+        if (other := urls.setdefault(shard["url"], file)) is not file:
+            raise UserError(f"{other.url} and {file.url} score the same shard; name one of them")
+        if (other := names.setdefault(shard["name"], file)) is not file:
+            raise UserError(
+                f"{other.url} and {file.url} score shards of the same name, {shard['name']}, which would be written "
+                "to one file; score them in one run"
+            )
 
 
 @dataclass(frozen=True)
@@ -235,7 +249,7 @@ class Plan:
     asked: int | None
     tally: Tally
     kept: list[int]
-    strata: list[dict[str, object]]
+    strata: list[dict[str, Any]]
     masks: Path
 
     @classmethod
@@ -268,7 +282,7 @@ class Plan:
             for place, name in enumerate(names)
         ]
         best = None
-        if selector.noisy:
+        if selector.noisy and _follows_scores(selector):
             best = _with_cuts(dataclasses.replace(rule, selector=TopK(), cuts=()), pool, shares, threads)
         tally, kept = _count(pool, rule, best, masks, threads)
         return cls(pool, rule, budget, asked, tally, kept, strata, masks)
@@ -285,6 +299,11 @@ def check_budget(selector: Selector, budget: Budget | None, quota: Quota | None)
         raise UserError("this selector sets the budget by itself; drop --budget, or choose another --method")
     if selector.needs_budget and not (budget or quota):
         raise UserError("no budget; say how much to keep with --budget, such as 30B, 10% or '500k docs'")
+
+
+def _follows_scores(selector: Selector) -> bool:
+    """Whether keys depend on scores: those of 0 and 1 differ under the same noise."""
+    return len(set(selector.key(np.array([0, 1], np.float32), np.full(2, _NO_NOISE)).tolist())) > 1
 
 
 def _shared(amounts: npt.NDArray[np.int64], shares: Sequence[float]) -> npt.NDArray[np.int64]:
@@ -304,7 +323,7 @@ def _with_cuts(rule: Rule, pool: Pool, budgets: npt.NDArray[np.int64], threads: 
     return rule
 
 
-def _stratum(name: str, asked: int, found: Cut, place: int) -> dict[str, object]:
+def _stratum(name: str, asked: int, found: Cut, place: int) -> dict[str, Any]:
     return {
         "name": name,
         "asked": None if asked == UNLIMITED else asked,

@@ -29,8 +29,9 @@ def dump(command: str, run: Any) -> str:
         value = getattr(run, name)
         if name in _PARTS:
             if value is not None:
-                values[name] = {"name": name_of(_PARTS[name][0], type(value)), **to_mapping(value)}
-        elif value is not None and value != ():
+                named = {"name": name_of(_PARTS[name][0], type(value)), **to_mapping(value)}
+                values[name] = {key: part for key, part in named.items() if part not in (None, "", [])}
+        elif value not in (None, "", ()):
             values[name] = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 

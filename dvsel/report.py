@@ -78,6 +78,7 @@ class SelectReport:
 
     scorer: str
     selector: dict[str, Any]
+    noisy: bool
     seed: int
     budget: str
     unit: str
@@ -110,10 +111,11 @@ class SelectReport:
             if len(self.strata) > 1:
                 lines.append(_stratum_line(stratum, self.unit))
             elif stratum["threshold"] is not None:
-                what = "score" if self.overlap is None else "key with noise"
+                what = "key with noise" if self.noisy else "score"
                 lines.append(f"threshold {stratum['threshold']:.6g} ({what})")
         if self.effective_sample_size is not None:
-            lines.append(f"effective sample size {self.effective_sample_size:,.1f} documents of {pool['docs']:,}")
+            size = f"{self.effective_sample_size:,.1f}"
+            lines.append(f"effective sample size {size}: the weights count as if spread over so many documents")
         if self.overlap is not None:
             lines.append(f"overlap with topk {self.overlap:.1%}" + self._degenerate())
         if self.duplicates:
@@ -123,7 +125,7 @@ class SelectReport:
     def _degenerate(self) -> str:
         if self.overlap is None or self.overlap < 0.95 or self.took_all:
             return ""
-        return ": nearly topk, as the scores spread far more than the noise; normalise them or raise --temperature"
+        return ": nearly topk, as the scores spread far more than the noise; normalise them, then set --temperature"
 
 
 def _stratum_line(stratum: Mapping[str, Any], unit: str) -> str:

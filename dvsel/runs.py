@@ -18,6 +18,9 @@ Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done and the whole, in bytes."""
 
 
+_A_PROCESS = 16 << 20  # bytes that are worth the start of a process
+
+
 def silent(stage: str, done: int, total: int) -> None:
     """Shows no progress."""
 
@@ -31,10 +34,10 @@ class Execution:
     dry_run: bool = option(False, "say what would be done, and write nothing")
     progress: Progress = silent
 
-    @property
-    def processes(self) -> int:
-        """Worker processes, resolved."""
-        return self.workers or local.available_workers()
+    def processes(self, size: int | None = None) -> int:
+        """Worker processes, resolved; where the user left them open, fewer for little work. size: bytes to read."""
+        enough = local.available_workers() if size is None else min(local.available_workers(), size // _A_PROCESS + 1)
+        return self.workers or enough
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class ScoreRun(FitRun):
     fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting")
     tokens_field: str | None = option(None, "field that holds the document's token count")
     tokenizer: str | None = option(None, "count tokens with this tokenizer (folder or hub name); exact and slower")
-    token_sample: int = option(0, "with --tokenizer: count this many documents, estimate the others from them")
+    token_sample: int | None = option(None, "with --tokenizer: count this many documents, and estimate the others")
     output: str = option("", "folder to write score files to")
 
 

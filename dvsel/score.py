@@ -15,10 +15,10 @@ from dvsel import __version__
 from dvsel import fitted as storage
 from dvsel.engines import local
 from dvsel.errors import UserError
-from dvsel.fit import fit_scorer
+from dvsel.fit import check_fit, fit_scorer
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import to_mapping
+from dvsel.options import chosen, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.recipe import dump
@@ -36,6 +36,7 @@ from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 
 RANGE = 64 << 20  # bytes of a plain file that one task reads
 _PARTS = ".parts"
+_TOKEN_SAMPLE = 32 << 20  # bytes of text, of which the first documents are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class _Task:
 
 def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
     """Score the pool into `run.output`, where finished shards of the same run are kept."""
+    if not run.fitted:
+        check_fit(run)
     shards = expand(run.pool)
     if execution.dry_run:
         return forecast(shards, run, dump("score", run))
@@ -85,7 +88,8 @@ def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> st
 def _token_counter(run: ScoreRun, shards: list[Shard], execution: Execution) -> TokenCounter:
     counter = BUILT_IN
     if run.tokenizer and run.token_sample:
-        sample = draw_sample(shards, run, Sampling(sample=run.sample, seed=run.seed), 32 << 20, (), execution.processes)
+        sampling = Sampling(sample=run.sample, seed=run.seed)
+        sample = draw_sample(shards, run, sampling, _TOKEN_SAMPLE, workers=execution.processes())
         rows = range(min(run.token_sample, len(sample.text)))
         counter = fit_estimate([sample.text[row].decode(errors="replace") for row in rows], run.tokenizer)
     elif run.tokenizer:
@@ -99,7 +103,7 @@ def _header(fitted: Fitted, fingerprint: str, run: ScoreRun, counter: TokenCount
     return Header(
         version=__version__,
         shard={},
-        scorer=name_of(SCORERS, type(fitted.scorer)),
+        scorer=" ".join([name_of(SCORERS, type(fitted.scorer)), *chosen(fitted.scorer)]),
         fingerprint=fingerprint,
         groups=fitted.groups,
         shares=fitted.shares,
@@ -129,7 +133,7 @@ def _score_shards(shards: list[Shard], fitted: str, header: Header, run: ScoreRu
     for shard in local.run(
         _score_task,
         tasks(),
-        execution.processes,
+        execution.processes(total),
         lambda read: execution.progress("scoring", skipped + read, total),
     ):
         missing[shard.name] -= 1

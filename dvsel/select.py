@@ -23,6 +23,7 @@ import xxhash
 from dvsel.budget import Budget
 from dvsel.engines import local
 from dvsel.errors import UserError
+from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.options import to_mapping
@@ -72,6 +73,8 @@ class _Terms:
     def of(cls, run: SelectRun) -> _Terms:
         budget = Budget.parse(run.budget) if run.budget else None
         quota = Quota.load(Path(run.quota)) if run.quota else None
+        if run.scorer and not run.fitted:
+            check_fit(run)
         if run.selector:
             check_budget(run.selector, budget, quota)
         cap = Budget.parse(run.shard_size, "--shard-size")
@@ -106,7 +109,7 @@ def _select_from(sources: Sequence[str], run: SelectRun, terms: _Terms, executio
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
         drops = stack.enter_context(_duplicates(pool, run.seed, scratch)) if run.dedup else None
-        plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, execution.processes)
+        plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, execution.processes())
         if not execution.dry_run:
             _write(plan, run.output, terms.cap, execution)
         return report_on(plan, run)
@@ -141,10 +144,7 @@ def score_files(source: str) -> list[str]:
         source = join(source, SCORES)
     found = find(source, SUFFIX)
     if not found:
-        raise UserError(
-            f"{source}: holds no score files; make them with `dvsel score NAME {source} -o scores/`, "
-            "or name a scorer with --with"
-        )
+        raise UserError(f"{source}: holds no score files; make them with `dvsel score NAME {source} -o scores/`")
     return found
 
 
@@ -182,7 +182,7 @@ def _write(plan: Plan, folder: str, cap: int, execution: Execution) -> None:
     for _ in local.run(
         _write_shard,
         tasks,
-        execution.processes,
+        execution.processes(total),
         lambda done: execution.progress("writing the subset", done, total),
     ):
         pass
@@ -282,13 +282,14 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
     for file in plan.pool.files:
         totals.add(file.header.totals)
     domains = domains_of(plan)
-    noisy = plan.rule.selector.noisy
+    weighted = bool(plan.tally.log_weights)
     given = sum(plan.kept)
     return SelectReport(
         scorer=header.scorer,
+        noisy=plan.rule.selector.noisy,
         selector={"name": name_of(SELECTORS, type(plan.rule.selector)), **to_mapping(plan.rule.selector)},
         seed=run.seed,
-        budget=plan.budget.echo(plan.pool.total(plan.rule.unit)) if plan.budget else "no budget",
+        budget=_echo(plan),
         unit=plan.rule.unit,
         asked=plan.asked,
         pool={unit: plan.pool.total(unit) for unit in ("docs", "tokens", "bytes")},
@@ -305,10 +306,17 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         domains=domains,
         strata=plan.strata,
         histogram=histogram_of(plan),
-        effective_sample_size=plan.tally.effective_sample_size() if noisy else None,
-        overlap=plan.tally.overlap / max(given, 1) if noisy else None,
+        effective_sample_size=plan.tally.effective_sample_size() if weighted else None,
+        overlap=plan.tally.overlap / max(given, 1) if weighted else None,
         skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
     )
+
+
+def _echo(plan: Plan) -> str:
+    if plan.budget:
+        return plan.budget.echo(plan.pool.total(plan.rule.unit))
+    asked = [stratum["asked"] for stratum in plan.strata]
+    return f"quotas of {sum(asked):,} {plan.rule.unit}" if None not in asked else "no budget"
 
 
 def domains_of(plan: Plan) -> dict[str, Share]:

@@ -5,6 +5,8 @@ What can be decided a line at a time works on a stream; budgets, quotas and quan
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -38,6 +40,8 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
     if (other := name_of(SCORERS, type(fitted.scorer))) != name:
         raise UserError(f"{run.fitted} is a fitted {other}, not {name}; use `dvsel score {other}`")
     field, needs = options.score_field or PREFIX + name, type(fitted.scorer).needs
+    if "." in field:
+        raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")
     skipped: Counter[str] = Counter()
     with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
         for batch in read_pool(reader, None, run):
@@ -56,8 +60,17 @@ def _with_scores(batch: PoolBatch, field: str, values: list[bytes]) -> Iterator[
     for row in np.flatnonzero(batch.status != Status.BAD_LINE).tolist():
         line = lines[row].rstrip(b" \t\r")
         if there[row]:
-            line = orjson.dumps({name: value for name, value in orjson.loads(line).items() if name != field})
+            line = _without_member(line, field)
         yield line[:-1] + (member + values[row] + b"}\n")
+
+
+def _without_member(line: bytes, field: str) -> bytes:
+    """A JSON object without a member: byte for byte where it is a score of dvsel at the end, else written anew."""
+    score = rb",\s*" + re.escape(orjson.dumps(field)) + rb"\s*:\s*(?:[-+.\w]+|\{[^{}]*\})\s*\}$"
+    if found := re.search(score, line):
+        return line[: found.start()] + b"}"
+    # Not orjson, which turns integers of more than 64 bits into floats.
+    return json.dumps({name: value for name, value in json.loads(line).items() if name != field}).encode()
 
 
 def _as_json(scores: npt.NDArray[np.float32], groups: tuple[str, ...]) -> list[bytes]:

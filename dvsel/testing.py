@@ -81,7 +81,9 @@ def _check_options(instance: Scorer | Selector, group: str) -> None:
     cls = type(instance)
     params = getattr(cls, "__dataclass_params__", None)
     assert params is not None and params.frozen, f"{cls.__name__} is no frozen dataclass"
-    assert (cls.__doc__ or "").strip(), f"{cls.__name__} has no docstring, which is its help"
+    doc = (cls.__doc__ or "").strip()
+    generated = doc.startswith(f"{cls.__name__}(")  # what a dataclass gets that has none
+    assert doc and not generated, f"{cls.__name__} has no docstring, which is its help"
     for name, (field, _) in fields_of(cls).items():
         assert field.metadata.get("help"), f"option {name} has no help; declare it with option(default, help)"
     assert from_mapping(cls, to_mapping(instance), cls.__name__) == instance, "options do not survive a recipe"

@@ -90,6 +90,25 @@ def test_the_refusal_says_what_differs(there: str, says: str, tmp_path: Path) ->
     )
 
 
+START = "dvsel: 0.1.0\ncommand: score\non_bad_line: fail\n"
+
+
+def test_a_run_that_left_nothing_but_its_recipe_gives_way(tmp_path: Path) -> None:
+    enter(tmp_path, START)
+    enter(tmp_path, START + "seed: 5\n")
+    assert (tmp_path / RECIPE).read_text() == START + "seed: 5\n"
+
+
+def test_a_run_that_stopped_at_a_bad_line_may_go_on_and_skip_it(tmp_path: Path) -> None:
+    enter(tmp_path, START)
+    (tmp_path / "done.parquet").write_text("scores")
+    skipping = START.replace("fail", "skip")
+    enter(tmp_path, skipping)
+    assert (tmp_path / RECIPE).read_text() == skipping
+    assert (tmp_path / "done.parquet").exists()
+    assert "its on_bad_line is skip, this one's fail" in refusal(tmp_path, START)
+
+
 def test_overwriting_starts_afresh(tmp_path: Path) -> None:
     enter(tmp_path)
     (tmp_path / "sub").mkdir()
@@ -102,9 +121,7 @@ def test_overwriting_starts_afresh(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_files_of_others_is_never_touched(overwrite: bool, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    assert refusal(tmp_path, overwrite=overwrite) == (
-        "OUT holds other files (thesis.txt); choose a new folder with -o"
-    )
+    assert refusal(tmp_path, overwrite=overwrite) == ("OUT holds other files (thesis.txt); choose a new folder with -o")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

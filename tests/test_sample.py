@@ -20,7 +20,7 @@ from dvsel.shards.hashing import combine, hash_rows, uniform
 
 Document = tuple[str, str]  # id, text
 
-WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 
 
 def documents(count: int, seed: int = 0) -> list[Document]:
@@ -185,7 +185,9 @@ def test_batches_are_the_sample_in_its_order(tmp_path: Path, monkeypatch: pytest
 
 
 def test_further_fields_come_along(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "one", "meta": {"label": "1"}}\n{"text": "two", "meta": {"label": "2"}}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "one", "meta": {"label": "1"}}\n{"text": "two", "meta": {"label": "2"}}\n'
+    )
     shards = expand([str(tmp_path / "a.jsonl")])
     sample = draw_sample(shards, Reading(), Sampling(), 1000, ("meta.label",))
     (batch,) = sample.batches()

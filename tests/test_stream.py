@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
@@ -78,8 +79,10 @@ def test_the_field_can_be_named_and_replaces_one_that_is_there(folder: Path) -> 
     (scored,) = map(json.loads, score(folder, line, "--score-field", "quality").out.splitlines())
     assert isinstance(scored.pop("quality"), float)
     assert scored == document
-    again = score(folder, score(folder, line).out)
-    assert again.out == score(folder, line).out
+    assert score(folder, score(folder, line).out).out == score(folder, line).out
+    large = b'{"quality": 1, "n": 123456789012345678901234567890, "text": "\xc3\xa9"}\n'
+    (scored,) = map(json.loads, score(folder, large, "--score-field", "quality").out.splitlines())
+    assert scored == {"n": 123456789012345678901234567890, "text": "é", "quality": None}
 
 
 def test_a_field_that_cannot_be_read_back_is_refused(folder: Path) -> None:

@@ -44,13 +44,12 @@ def build(argv: Sequence[str]) -> typer.Typer:
     """The app that can parse `argv`."""
     app = typer.Typer(
         help=_EXAMPLES,
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_globals)
+    app.callback(invoke_without_command=True)(_globals)
     named = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         if name == named:
@@ -62,9 +61,11 @@ def build(argv: Sequence[str]) -> typer.Typer:
 
 
 def _globals(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="print the version", is_eager=True),
     debug: bool = typer.Option(False, "--debug", help="show a traceback with an error"),  # noqa: ARG001
 ) -> None:
     if version:
         print(f"dvsel {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        print(context.get_help())

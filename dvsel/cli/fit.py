@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,11 +41,13 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
             raise UserError(f"nowhere to write to; name a file with -o {name}.fitted")
         with executing(values["Execution"]) as execution:
             fit(run, execution)
+        if not values["Execution"]["quiet"]:
+            print(f"wrote {run.output}; score with `dvsel score {name} POOL --fitted {run.output}`", file=sys.stderr)
 
     groups = [
         Group("Method", cls, method or {}, prefix=name),
         Group("Run", FitRun, defaults or {}, show_pool=True),
-        Group("Execution", Terminal, skip=("overwrite", "json"), prefix="run"),
+        Group("Execution", Terminal, skip=("overwrite", "json", "dry_run"), prefix="run"),
     ]
     target = "--target target.jsonl " if cls.takes_target else ""
     return command(body, groups, _HELP.format(name=name, target=target), "more of the pool")

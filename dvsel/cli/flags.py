@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import typer
@@ -19,6 +19,7 @@ from dvsel.plugins import found
 Run = TypeVar("Run")
 
 _FIRST = ("pool", "target", "budget", "fitted", "output")  # what most users set
+ANY_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
 _SHORT = {"output": "-o", "workers": "-w", "method": "-m"}
 
 
@@ -49,7 +50,7 @@ def command(
         "arguments": inspect.Parameter(
             "arguments",
             inspect.Parameter.KEYWORD_ONLY,
-            default=typer.Argument(None, metavar="[POOL]...", help=argument, show_default=False),
+            default=typer.Argument(None, metavar="POOL", help=argument, show_default=False),
             annotation=list[str],
         )
     }
@@ -93,7 +94,7 @@ def _parameter(flag: str, field: dataclasses.Field[Any], hint: Any, default: Any
             None if default == "" else default,
             *names,
             help=field.metadata["help"],
-            show_default=default not in (None, "", False),
+            show_default=default is not None and default is not False and default != "",
             rich_help_panel=panel,
         ),
         annotation=annotation | None if default in ("", None) and annotation is str else annotation,
@@ -112,7 +113,7 @@ def sub_commands(
             try:
                 parent.command(known)(make(known))
             except UserError as error:
-                parent.command(known)(guarded(raising(error)))
+                parent.command(known, context_settings=ANY_FLAGS)(guarded(raising(error)))
         else:
             parent.command(known, help=f"`dvsel {name} {known} --help` shows its options.")(lambda: None)
 
@@ -129,6 +130,16 @@ def raising(error: UserError) -> Callable[..., None]:
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a value."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def refuse_with_fitted(group: Group, values: Mapping[str, Any], names: Collection[str] = ()) -> None:
+    """Refuse options of a fit (these names, or all of the group) that were given beside a fitted scorer."""
+    for name, (field, _) in fields_of(group.options).items():
+        default = group.defaults.get(name, field.default)
+        default = tuple(default) if isinstance(default, list) else default
+        if name in (names or values) and values.get(name) not in (None, (), default):
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is for a fit, and --fitted names one that is done; drop one of the two")
 
 
 def run_of(cls: type[Run], values: Mapping[str, Any], pool: Sequence[str]) -> Run:

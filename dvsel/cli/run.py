@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from dvsel.cli.errors import guarded
-from dvsel.cli.flags import raising
+from dvsel.cli.flags import ANY_FLAGS, raising
 from dvsel.errors import UserError
 
 _HELP = """Replay a run from its recipe; further flags beat what it says.
@@ -22,20 +22,17 @@ _HELP = """Replay a run from its recipe; further flags beat what it says.
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `run` to the app, as the command of the recipe that `rest` names."""
     file = next((word for word in rest if not word.startswith("-")), None)
-    replay = _placeholder if file is None else _command(file, [word for word in rest if word != file])
-    app.command("run", help=_HELP)(replay)
+    if file is None:
+        app.command("run", help=_HELP)(_placeholder)
+        return
+    try:
+        app.command("run", help=_HELP)(_made(file, [word for word in rest if word != file]))
+    except UserError as error:
+        app.command("run", help=_HELP, context_settings=ANY_FLAGS)(guarded(raising(error)))
 
 
 def _placeholder(file: str = typer.Argument(..., metavar="FILE", help="a recipe")) -> None:
     """Shown where no recipe is named."""
-
-
-def _command(file: str, rest: Sequence[str]) -> Any:
-    try:
-        made = _made(file, rest)
-    except UserError as error:
-        return guarded(raising(error))
-    return made
 
 
 def _made(file: str, rest: Sequence[str]) -> Any:

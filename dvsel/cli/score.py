@@ -8,7 +8,8 @@ from typing import Any
 
 import typer
 
-from dvsel.cli.flags import Group, command, given, run_of, sub_commands
+from dvsel.cli.flags import Group, command, given, refuse_with_fitted, run_of, sub_commands
+from dvsel.errors import UserError
 from dvsel.plugins import SCORERS, scorer_class
 
 _HELP = """{doc}
@@ -36,11 +37,18 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
     def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
         pool = pool or list(defaults.get("pool", ()))
         run = run_of(ScoreRun, values["Run"], pool)
+        if run.fitted:
+            refuse_with_fitted(groups[0], values["Method"])
+            refuse_with_fitted(groups[1], values["Run"], ("target",))
         if pool == ["-"] or (not pool and not sys.stdin.isatty()):
             from dvsel.stream import score_stream
 
             score_stream(name, run, StreamOptions(**given(values["Stream"])), sys.stdin.buffer, sys.stdout.buffer)
             return
+        if not pool:
+            raise UserError(f"nothing to score; name shards or folders, or pipe lines into `dvsel score {name} -`")
+        if run.output in ("", "-") and not values["Execution"]["dry_run"]:
+            raise UserError("score files need a folder; name one with -o scores/, or pipe lines through stdin")
         from dvsel.cli.show import executing, print_report
         from dvsel.score import score
 

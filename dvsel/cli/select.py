@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from typing import Any
 
 import typer
 
-from dvsel.cli.flags import Group, command, given, run_of
+from dvsel.cli.errors import guarded
+from dvsel.cli.flags import ANY_FLAGS, Group, command, given, raising, refuse_with_fitted, run_of
 from dvsel.errors import UserError
-from dvsel.options import option
+from dvsel.folder import RECIPE
+from dvsel.options import fields_of, option
 from dvsel.plugins import scorer_class, selector_class
 
 _HELP = """Keep the documents that a budget allows, and write them out as shards.
@@ -22,6 +25,7 @@ _HELP = """Keep the documents that a budget allows, and write them out as shards
   dvsel select pool/*.jsonl.zst --with dsir --target target.jsonl --budget 30B -o selected/
   ... | dvsel select --min-score 0.2 -
 """
+_SCORING = ("target", "fitted", "sample", "sample_size", "tokens_field", "tokenizer", "token_sample")
 _THRESHOLD_FLAGS = ("--min-score", "--quantile")
 
 
@@ -33,7 +37,10 @@ class _Choice:
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `select` to the app, with the options of the selector and the scorer that `rest` names."""
-    app.command("select")(make(rest))
+    try:
+        app.command("select")(make(rest))
+    except UserError as error:
+        app.command("select", context_settings=ANY_FLAGS)(guarded(raising(error)))
 
 
 def make(
@@ -50,12 +57,17 @@ def make(
     with_ = _value(rest, "--with") or scorer.pop("name", None)
     method = _method(rest) or selector.pop("name", None)
     scorer_cls = scorer_class(with_) if with_ else None
-    if scorer_cls and not method:
-        method = scorer_cls.selector
+    if not method:
+        method = scorer_cls.selector if scorer_cls else _rule_of_scores([*rest, *defaults.get("pool", ())])
     selector_cls = selector_class(method) if method else None
 
     def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
         pool = pool or list(defaults.get("pool", ()))
+        values["Run"] |= values["Scoring"]
+        if values["Run"]["fitted"]:
+            refuse_with_fitted(groups[2], values["Run"], ("target",))
+            if scorer_cls:
+                refuse_with_fitted(Group("Scorer", scorer_cls, scorer), values["Scorer"])
         parts = {
             "selector": selector_cls(**given(values["Selector"])) if selector_cls else None,
             "scorer": scorer_cls(**given(values["Scorer"])) if scorer_cls and not values["Run"]["fitted"] else None,
@@ -79,13 +91,26 @@ def make(
 
     groups = [
         Group("Choice", _Choice),
-        Group("Run", SelectRun, defaults),
+        Group("Run", SelectRun, defaults, skip=_SCORING),
+        Group("Scoring", SelectRun, defaults, skip=[name for name in fields_of(SelectRun) if name not in _SCORING]),
         *([Group("Selector", selector_cls, selector, prefix=method or "")] if selector_cls else []),
         *([Group("Scorer", scorer_cls, scorer, prefix=with_ or "")] if scorer_cls else []),
         Group("Stream", StreamOptions, prefix="stream"),
         Group("Execution", Terminal, prefix="run"),
     ]
     return command(body, groups, _HELP, "folders of scores, or the pool with --with; - for stdin")
+
+
+def _rule_of_scores(words: Sequence[str]) -> str | None:
+    """The selection rule that score files ask for, where the words name some; so its flags are known too."""
+    from dvsel.select import score_files
+    from dvsel.shards.files import exists, join
+    from dvsel.shards.scorefile import ScoreFile
+
+    for word in words:
+        if exists(join(word, RECIPE)) and (files := score_files(word)):
+            return ScoreFile(files[0]).header.selector
+    return None
 
 
 def _method(rest: Sequence[str]) -> str | None:
@@ -96,7 +121,7 @@ def _method(rest: Sequence[str]) -> str | None:
 
 
 def _value(rest: Sequence[str], flag: str) -> str | None:
-    for word, following in zip(rest, [*rest[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*rest, ""]):
         if word == flag:
             return following or None
         if word.startswith(flag + "=") and flag.startswith("--"):

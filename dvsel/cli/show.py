@@ -23,6 +23,7 @@ class Terminal(Execution):
 
     quiet: bool = option(False, "no progress and no summary")
     json: bool = option(False, "the summary as JSON on stdout")
+    debug: bool = option(False, "show a traceback with an error")
 
 
 class Report(Protocol):

@@ -91,7 +91,7 @@ class Header:
     """What a score file says of itself.
 
     shard: url, name, format, compression, size, modified and digest of the shard that was scored.
-    scorer, fingerprint: name of the scorer and fingerprint of its fitted file.
+    scorer, fingerprint: the scorer's name with the options that are not default, and its fitted file's fingerprint.
     groups, shares, selector, unscored: as the fitted scorer states them.
     reading: the options of reading that the score depends on.
     tokens: how tokens were counted, and with what error.

@@ -124,7 +124,7 @@ def test_an_error_in_making_tasks_ends_the_job(workers: int) -> None:
 
 
 def test_a_killed_worker_is_one_line_with_a_remedy() -> None:
-    with pytest.raises(UserError, match="a worker process died .*; run the same command again to resume"):
+    with pytest.raises(UserError, match=r"a worker process died .*; run the same command again to resume"):
         list(run(die, range(6), 2))
     assert not multiprocessing.active_children()
 

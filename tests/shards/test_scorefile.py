@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +73,10 @@ def piece(rows: Rows, first: int, last: int, rotate: int = 0) -> Rows:
 
 
 def bad_lines(rows: Rows) -> dict[int, str]:
-    return {int(row): f"cause {rows.key[row] % 3}: of {rows.key[row]}" for row in np.flatnonzero(rows.status == Status.BAD_LINE)}
+    return {
+        int(row): f"cause {rows.key[row] % 3}: of {rows.key[row]}"
+        for row in np.flatnonzero(rows.status == Status.BAD_LINE)
+    }
 
 
 def write(path: Path, pieces: list[Rows], groups: tuple[str, ...] = ("",)) -> ScoreFile:
@@ -176,10 +178,9 @@ def test_how_rows_arrive_does_not_show(
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("small_groups")
 @given(cuts=st.lists(st.integers(0, 100), max_size=4))
-def test_parts_absorbed_are_the_file_written_at_once(
-    cuts: list[int], small_groups: int, tmp_path: Path
-) -> None:
+def test_parts_absorbed_are_the_file_written_at_once(cuts: list[int], tmp_path: Path) -> None:
     rows = random_rows(100)
     ends = sorted([0, *cuts, 100])
     write(tmp_path / "whole", [rows])
@@ -255,7 +256,7 @@ def open_files_limited_to(count: int) -> Iterator[None]:
 def test_a_pool_may_have_more_files_than_a_process_may_open(tmp_path: Path) -> None:
     rows = random_rows(3)
     write(tmp_path / "a", [rows])
-    room = max(int(name) for name in os.listdir("/dev/fd")) + 10
+    room = max(int(open_file.name) for open_file in Path("/dev/fd").iterdir()) + 10
     with open_files_limited_to(room):
         files = [ScoreFile(str(tmp_path / "a")) for _ in range(room + 10)]
         assert all(same_columns(file, rows) for file in files)

@@ -1,0 +1,121 @@
+"""What a run says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvsel.report import ScoreReport, SelectReport, Share, losses, write_json
+from dvsel.shards.scorefile import Totals
+
+TOTALS = Totals(
+    rows=1200,
+    docs=1000,
+    tokens=1_234_567,
+    bytes=5_000_000,
+    status={"bad_line": 7, "empty_text": 3, "scored": 1000, "unscored": 190},
+    bad_lines={"field 'text' is null": 5, "no JSON": 2},
+)
+SKIPPED = [("/pool/a.jsonl", line, "field 'text' is null") for line in range(1, 8)]
+
+
+def score_report(**values: Any) -> ScoreReport:
+    plain = ScoreReport("dsir", 12, TOTALS, "fewer than 100 words", "counted by gpt2", ["/pool/b.jsonl"], SKIPPED)
+    return dataclasses.replace(plain, **values)
+
+
+def select_report(**values: Any) -> SelectReport:
+    plain = SelectReport(
+        scorer="dsir",
+        selector={"name": "topk"},
+        seed=0,
+        budget="10% tokens = 123,456",
+        unit="tokens",
+        asked=123_456,
+        pool={"docs": 1000, "tokens": 1_234_567, "bytes": 5_000_000},
+        given={"docs": 90, "tokens": 123_400, "bytes": 500_000},
+        took_all=False,
+        duplicates=0,
+        tokens="counted by gpt2",
+        unscored="fewer than 100 words",
+        totals=Totals(),
+        domains={"news": Share(600, 80, 1_000_000, 100_000)},
+        strata=[{"name": "", "asked": 123_456, "given": 123_400, "docs": 90, "took_all": False, "threshold": 0.25}],
+        histogram={"edges": [0.0, 1.0], "pool": [1000], "kept": [90]},
+    )
+    return dataclasses.replace(plain, **values)
+
+
+def test_scoring_says_what_was_scored_and_what_was_not() -> None:
+    assert score_report().lines() == [
+        "scored 1,000 of 1,200 documents in 12 shards with dsir",
+        "tokens 1,234,567, counted by gpt2",
+        "no score for 3 documents: empty text",
+        "no score for 190 documents: fewer than 100 words",
+        "skipped 7 lines: 5 field 'text' is null, 2 no JSON",
+        *(f"  /pool/a.jsonl, line {line}: field 'text' is null" for line in range(1, 6)),
+        "  ... (more in report.json)",
+        "/pool/b.jsonl is empty",
+    ]
+
+
+def test_nothing_lost_is_not_mentioned() -> None:
+    assert losses(Totals(rows=5, docs=5, status={"scored": 5}), "too short", [], []) == []
+    few = losses(TOTALS, "too short", SKIPPED[:5], [])
+    assert few[-1] == "  /pool/a.jsonl, line 5: field 'text' is null"
+
+
+def test_selecting_says_asked_and_given() -> None:
+    assert select_report().lines() == [
+        "selected 90 of 1,000 scored documents with topk on dsir",
+        "asked 10% tokens = 123,456; given 123,400 tokens, 500,000 bytes of text",
+        "tokens counted by gpt2",
+        "threshold 0.25 (score)",
+    ]
+
+
+def test_a_budget_beyond_the_pool_is_mentioned() -> None:
+    all_taken = {"name": "", "asked": 5, "given": 4, "docs": 2, "took_all": True, "threshold": None}
+    lines = select_report(took_all=True, strata=[all_taken]).lines()
+    assert lines[3:] == ["the budget exceeds the pool: all scored documents are taken"]
+
+
+def test_each_domain_s_budget_is_a_line() -> None:
+    strata = [
+        {"name": "news", "asked": 1000, "given": 990, "docs": 10, "took_all": False, "threshold": 0.5},
+        {"name": "code", "asked": None, "given": 7, "docs": 1, "took_all": True, "threshold": None},
+    ]
+    assert select_report(strata=strata).lines()[3:] == [
+        "  news: asked 1,000, given 990 tokens in 10 documents",
+        "  code: asked unlimited, given 7 tokens in 1 documents (all there is)",
+    ]
+
+
+def test_a_resample_says_how_far_it_is_from_topk() -> None:
+    lines = select_report(effective_sample_size=1234.5, overlap=0.42, duplicates=3).lines()
+    assert lines[3:] == [
+        "threshold 0.25 (key with noise)",
+        "effective sample size 1,234.5 documents of 1,000",
+        "overlap with topk 42.0%",
+        "left out 3 duplicates",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "took_all", "warned"), [(0.94, False, False), (0.96, False, True), (1.0, True, False)]
+)
+def test_a_resample_that_is_topk_is_warned_of(overlap: float, took_all: bool, warned: bool) -> None:
+    lines = select_report(effective_sample_size=1.0, overlap=overlap, took_all=took_all).lines()
+    assert any("nearly topk" in line for line in lines) is warned
+
+
+@pytest.mark.parametrize("report", [score_report(), select_report(domains={"näïve": Share(1, 1, 1, 1)})])
+def test_a_report_is_json(report: Any, tmp_path: Path) -> None:
+    write_json(report, str(tmp_path / "new" / "report.json"))
+    content = (tmp_path / "new" / "report.json").read_text(encoding="utf-8")
+    assert json.loads(content) == json.loads(json.dumps(dataclasses.asdict(report)))
+    assert content.endswith("}\n") and "\\u" not in content
