@@ -16,10 +16,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from corpus import Corpus, add_options, corpus
 from data_selection import HashedNgramDSIR
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
+from corpus import Corpus, add_options, corpus
 from dvsel import fitted as storage
 from dvsel.runs import Execution, ScoreRun
 from dvsel.score import score

@@ -26,14 +26,19 @@ _POLL = 0.01  # seconds between two looks at the memory
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one run, and the most memory that it and its descendants held at once, in bytes (0: not looked at)."""
+    """Seconds of one run, and the most memory that it and its descendants held at once, in bytes (0: not looked at).
+
+    peak: what is their own. resident: with the pages of libraries and other files that are mapped, each as often as
+    processes map it.
+    """
 
     wall: float
     cpu: float
     peak: int = 0
+    resident: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.wall + other.wall, self.cpu + other.cpu, max(self.peak, other.peak))
+        return Cost(self.wall + other.wall, self.cpu + other.cpu)
 
 
 Rounds = Mapping[str, Sequence[Cost]]
@@ -59,7 +64,7 @@ def command(*argv: str | Path, stdin: Path | None = None) -> Cost:
     watch.stop()
     if child.returncode:
         raise RuntimeError(f"{' '.join(child.args)}: exit code {child.returncode}")  # type: ignore[arg-type]
-    return Cost(wall, usage.ru_utime + usage.ru_stime, watch.peak)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, watch.peak, watch.resident)
 
 
 class _Watch(threading.Thread):
@@ -67,13 +72,15 @@ class _Watch(threading.Thread):
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.peak = 0
+        self.peak = self.resident = 0
         self._pid = pid
         self._done = threading.Event()
 
     def run(self) -> None:
         while Path("/proc").is_dir() and not self._done.wait(_POLL):
-            self.peak = max(self.peak, sum(map(_resident, _tree(self._pid))))
+            looks = [_memory(pid) for pid in _tree(self._pid)]
+            self.peak = max(self.peak, sum(own for own, _ in looks))
+            self.resident = max(self.resident, sum(resident for _, resident in looks))
 
     def stop(self) -> None:
         """No more looks: the process is gone."""
@@ -91,13 +98,14 @@ def _tree(pid: int) -> Iterable[int]:
         yield from _tree(int(child))
 
 
-def _resident(pid: int) -> int:
-    """Memory of the process's own, in bytes: without the pages of files that are mapped, which cost nothing."""
+def _memory(pid: int) -> tuple[int, int]:
+    """Bytes of a process's own, and all that are resident."""
     try:
-        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+        _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except OSError:
-        return 0
-    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return (resident - shared) * page, resident * page
 
 
 def alternate(jobs: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, list[Cost]]:

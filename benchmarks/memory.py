@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--pool FILE ...] [--megabytes 100 2000] [--workers 1]
 
 Each line is one `dvsel score dsir` over one shard: plain and zstd, with the fit included (--target) and with a
-fitted file (--fitted). The peak is that of the whole tree of processes, looked at a hundred times a second: the
-sum of their own resident memory, without the pages of files that they map.
+fitted file (--fitted). Memory is that of the whole tree of processes, looked at a hundred times a second. Own is what
+they hold themselves; resident counts the pages of libraries and other files that they map too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from corpus import Corpus, add_options, corpus
 from measure import DVSEL, Cost, command, machine, table
+
+from corpus import Corpus, add_options, corpus
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
         print(machine())
         table(
             f"peak memory of scoring one shard, {options.workers} worker(s)",
-            ["shard", "MB of JSON", "MB stored", "run", "wall s", "CPU s", "peak MB"],
+            ["shard", "MB of JSON", "MB stored", "run", "wall s", "CPU s", "own MB", "resident MB"],
             rows,
         )
 
@@ -54,7 +55,7 @@ def peaks(documents: Corpus, name: str, megabytes: float, workers: int) -> list[
         cost = score(documents, shard, workers, flags)
         rows.append(
             ["zstd" if shard.suffix == ".zst" else "plain", f"{megabytes:,.0f}", f"{stored:,.0f}", way,
-             f"{cost.wall:.1f}", f"{cost.cpu:.1f}", f"{cost.peak / 1e6:,.0f}"]
+             f"{cost.wall:.1f}", f"{cost.cpu:.1f}", f"{cost.peak / 1e6:,.0f}", f"{cost.resident / 1e6:,.0f}"]
         )  # fmt: skip
     shard.unlink()
     return rows

@@ -25,10 +25,10 @@ from typing import Any, TypeVar
 
 import xxhash
 import zstandard
-from corpus import Corpus, add_options, corpus
 from isal import igzip
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
+from corpus import Corpus, add_options, corpus
 from dvsel import fitted as storage
 from dvsel.pool import paths_to_read
 from dvsel.runs import Execution, Reading, ScoreRun

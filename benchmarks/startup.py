@@ -15,8 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from corpus import Corpus, add_options, corpus
 from measure import DVSEL, Cost, alternate, command, machine, ratio, spread, table
+
+from corpus import Corpus, add_options, corpus
 
 EMPTY = '''
 import typer

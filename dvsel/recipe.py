@@ -25,15 +25,21 @@ _PARTS = {"scorer": (SCORERS, scorer_class), "selector": (SELECTORS, selector_cl
 def dump(command: str, run: Any) -> str:
     """The recipe that replays `run`."""
     values: dict[str, Any] = {"dvsel": __version__, "command": command}
-    for name, (_, _) in fields_of(type(run)).items():
-        value = getattr(run, name)
+    for name, value in _said(run).items():
         if name in _PARTS:
-            if value is not None:
-                named = {"name": name_of(_PARTS[name][0], type(value)), **to_mapping(value)}
-                values[name] = {key: part for key, part in named.items() if part not in (None, "", [])}
-        elif value not in (None, "", ()):
-            values[name] = list(value) if isinstance(value, tuple) else value
+            value = {"name": name_of(_PARTS[name][0], type(value)), **_said(value)}
+        values[name] = value
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _said(options: Any) -> dict[str, Any]:
+    """The options as plain values, less those that are empty unless something is said."""
+    fields = fields_of(type(options))
+    return {
+        name: value
+        for name, value in to_mapping(options).items()
+        if value not in (None, "", []) or getattr(options, name) != fields[name][0].default
+    }
 
 
 def load(url: str) -> tuple[str, dict[str, Any]]:
@@ -43,7 +49,7 @@ def load(url: str) -> tuple[str, dict[str, Any]]:
     try:
         values = yaml.safe_load(content)
     except yaml.YAMLError as error:
-        raise UserError(f"{url}: no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{url}: no YAML: {' '.join(str(error).split())}; mend it there") from error
     if not isinstance(values, dict) or not isinstance(values.get("command"), str):
         raise UserError(f"{url}: no recipe of dvsel; its first key is `command: fit`, `score` or `select`")
     values.pop("dvsel", None)
@@ -57,8 +63,11 @@ def parts_of(values: Mapping[str, Any], place: str) -> dict[str, Any]:
         if name in values:
             part = dict(values[name]) if isinstance(values[name], dict) else {"name": values[name]}
             if not isinstance(part.get("name"), str):
-                raise UserError(f"{place}: {name} has no name")
-            made[name] = from_mapping(find(part.pop("name")), part, f"{place}: {name}")
+                raise UserError(f"{place}: {name} has no name; write `{name}: NAME`, or a mapping with `name: NAME`")
+            try:
+                made[name] = from_mapping(find(part.pop("name")), part, name)
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from error
     return made
 
 

@@ -55,6 +55,15 @@ class _Task:
         """Stored bytes to read."""
         return (self.shard.size if self.end is None else self.end) - self.begin
 
+    @property
+    def is_done(self) -> bool:
+        """Whether an earlier start left this score file, of the same shard and fit."""
+        if not exists(self.url):
+            return False
+        there = ScoreFile(self.url).header
+        same_shard = all(there.shard[name] == value for name, value in self.header.shard.items())
+        return same_shard and there.fingerprint == self.header.fingerprint
+
 
 def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
     """Score the pool into `run.output`, where finished shards of the same run are kept."""
@@ -115,7 +124,7 @@ def _header(fitted: Fitted, fingerprint: str, run: ScoreRun, counter: TokenCount
 
 
 def _score_shards(shards: list[Shard], fitted: str, header: Header, run: ScoreRun, execution: Execution) -> None:
-    done = {shard.name for shard in shards if _is_done(run.output, shard)}
+    done = {shard.name for shard in shards if _is_done(run.output, shard, header.fingerprint)}
     missing: dict[str, int] = {}
     total, skipped = sum(shard.size for shard in shards), 0
 
@@ -123,7 +132,7 @@ def _score_shards(shards: list[Shard], fitted: str, header: Header, run: ScoreRu
         nonlocal skipped
         for shard in shards:
             parts = [] if shard.name in done else _tasks_of(shard, fitted, header, run)
-            waiting = [task for task in parts if not exists(task.url)]
+            waiting = [task for task in parts if not task.is_done]
             missing[shard.name] = len(waiting)
             skipped += shard.size - sum(task.size for task in waiting)
             if parts and not waiting:
@@ -153,11 +162,14 @@ def _header_for(shard: Shard, header: Header) -> Header:
     return dataclasses.replace(header, shard=dataclasses.asdict(shard))
 
 
-def _is_done(folder: str, shard: Shard) -> bool:
+def _is_done(folder: str, shard: Shard, fingerprint: str) -> bool:
     place = _score_file(folder, shard)
     if not exists(place):
         return False
-    check_unchanged(shard, ScoreFile(place))
+    scored = ScoreFile(place)
+    check_unchanged(shard, scored)
+    if scored.header.fingerprint != fingerprint:
+        raise UserError(f"{place} is of another fit; score into a new folder, or pass --overwrite to score all again")
     return True
 
 
@@ -183,7 +195,7 @@ def _merge(shard: Shard, header: Header, folder: str) -> None:
     with ScoreFileWriter(_score_file(folder, shard), _header_for(shard, header)) as writer:
         for file in files:
             writer.absorb(file)
-        writer.finish(_joined([file.header.shard["digest"] for file in files]))
+        writer.finish(_digest_of_parts([file.header.shard["digest"] for file in files]))
     for file in files:
         remove(file.url)
 
@@ -211,10 +223,10 @@ def digest(shard: Shard) -> str:
             for _ in reader:
                 pass
             digests.append(reader.digest())
-    return _joined(digests)
+    return _digest_of_parts(digests)
 
 
-def _joined(digests: list[str]) -> str:
+def _digest_of_parts(digests: list[str]) -> str:
     return digests[0] if len(digests) == 1 else xxhash.xxh3_128_hexdigest("".join(digests).encode())
 
 

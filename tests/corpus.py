@@ -78,8 +78,11 @@ def write(path: Path, content: bytes | Sequence[Mapping[str, Any]]) -> Path:
         pq.write_table(pa.Table.from_pylist(list(content)), path)
         return path
     content = content if isinstance(content, bytes) else lines(content)
-    pack = {".gz": gzip.compress, ".zst": zstandard.compress}.get(path.suffix, bytes)
-    path.write_bytes(pack(content))
+    if path.suffix == ".gz":
+        content = gzip.compress(content)
+    elif path.suffix == ".zst":
+        content = zstandard.compress(content)
+    path.write_bytes(content)
     return path
 
 

@@ -411,7 +411,9 @@ def test_no_budget_at_all(scored: Path, tmp_path: Path) -> None:
 def test_what_a_failed_run_leaves_does_not_block_the_right_one(fitted: Path, tmp_path: Path) -> None:
     shard = corpus.write(tmp_path / "a.jsonl", GOOD)
     target = corpus.write(tmp_path / "target.jsonl", corpus.target())
-    failure("select", shard, "--with", "dsir", "--target", "taget.jsonl", "--budget", "50%", "-w", 1, "-o", tmp_path / "out")
+    failure(
+        "select", shard, "--with", "dsir", "--target", "taget.jsonl", "--budget", "50%", "-w", 1, "-o", tmp_path / "out"
+    )
     ok("select", shard, "--with", "dsir", "--target", target, "--budget", "50%", "-w", 1, "-o", tmp_path / "out")
     failure(*score(shard, tmp_path / "none.fitted", "-o", tmp_path / "scores"))
     ok(*score(shard, fitted, "-o", tmp_path / "scores"))
@@ -535,7 +537,7 @@ def run_with_small_files(limit: int, *words: object) -> subprocess.CompletedProc
 
     command = [sys.executable, "-m", "dvsel", *map(str, words)]
     environ = environment(PYTHONDONTWRITEBYTECODE="1", NUMBA_CACHE_DIR=os.environ.get("NUMBA_CACHE_DIR", ""))
-    return subprocess.run(command, env=environ, preexec_fn=refuse, capture_output=True, text=True)  # noqa: PLW1509
+    return subprocess.run(command, env=environ, preexec_fn=refuse, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

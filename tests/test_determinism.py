@@ -15,7 +15,9 @@ from commands import ok
 
 # Every tenth document a second time, half of the copies under their own id, half under another one.
 DOCUMENTS = corpus.pool()[::2]
-COPIES = [document | ({"id": f"copy/{number}"} if number % 2 else {}) for number, document in enumerate(DOCUMENTS[::10])]
+COPIES = [
+    document | ({"id": f"copy/{number}"} if number % 2 else {}) for number, document in enumerate(DOCUMENTS[::10])
+]
 POOL = [*DOCUMENTS, *COPIES]
 REVERSED = POOL[::-1]
 

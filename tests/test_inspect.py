@@ -68,8 +68,8 @@ def all_scores(scored: Path) -> list[tuple[float, str, int]]:
 
 
 def test_totals(inspection: Inspection, scored: Path) -> None:
-    assert (inspection.scorer, inspection.documents) == ("dsir", 111)
-    assert inspection.documents == len(all_scores(scored))
+    assert inspection.scorer.startswith("dsir")
+    assert inspection.documents == 111 == len(all_scores(scored))
     assert inspection.budget == "20% docs = 22"
     assert sum(inspection.histogram["pool"]) == 111 and sum(inspection.histogram["kept"]) == 22
 

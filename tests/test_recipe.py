@@ -65,6 +65,7 @@ def fields_drawn(cls: type) -> st.SearchStrategy[Any]:
         "str | None": st.none() | texts,
         "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
         "int": st.integers(),
+        "int | None": st.none() | st.integers(),
         "bool": st.booleans(),
         "Scorer | None": st.sampled_from([None, DSIR(), DSIR(ngrams=1, target_proportions="0.7,0.3")]),
         "Selector | None": st.sampled_from([None, TopK(), Resample(2.5), Threshold(min_score=0.25)]),
@@ -89,7 +90,7 @@ def test_any_run_survives_its_recipe(run: Any, tmp_path: Path) -> None:
 def test_a_recipe_names_version_command_and_parts_and_leaves_out_what_is_not_given() -> None:
     values = yaml.safe_load(dump("select", SelectRun(selector=Threshold(min_score=0.5), pool=("scores/",))))
     assert (values["dvsel"], values["command"]) == (__version__, "select")
-    assert values["selector"] == {"name": "threshold", "min_score": 0.5, "quantile": None}
+    assert values["selector"] == {"name": "threshold", "min_score": 0.5}
     assert values["pool"] == ["scores/"]
     assert not {"scorer", "target", "budget"} & set(values)
 
@@ -112,13 +113,13 @@ def test_a_part_may_be_a_name_alone(tmp_path: Path) -> None:
         ("command: select\n5: 10%\n", "r.yaml: unknown option 5; known: "),
         ("command: select\nseed: x\n", "r.yaml: option 'seed' is 'x'; it takes int"),
         ("command: select\npool: scores/\n", "r.yaml: option 'pool' is 'scores/'; it takes a list"),
-        ("command: select\nselector: {name: topp}\n", "no selector is named 'topp'; did you mean 'topk'?"),
+        ("command: select\nselector: {name: topp}\n", "r.yaml: no selector is named 'topp'; did you mean 'topk'?"),
         ("command: select\nselector: {name: topk, k: 5}\n", "r.yaml: selector: unknown option 'k'"),
         ("command: select\nselector: {k: 5}\n", "r.yaml: selector has no name"),
         ("command: select\nscorer:\n", "r.yaml: scorer has no name"),
         ("command: select\nscorer: 5\n", "r.yaml: scorer has no name"),
-        ("command: [a, b\n", "r.yaml: no YAML: "),
-        (b"command: \xff\n", "r.yaml: no YAML: "),
+        ("command: [a, b\n", "r.yaml: no YAML"),
+        (b"command: \xff\n", "r.yaml: no YAML"),
         ("", "r.yaml: no recipe of dvsel; its first key is `command: "),
         ("- command\n", "r.yaml: no recipe of dvsel; "),
         ("budget: 10%\n", "r.yaml: no recipe of dvsel; "),

@@ -32,6 +32,7 @@ def select_report(**values: Any) -> SelectReport:
     plain = SelectReport(
         scorer="dsir",
         selector={"name": "topk"},
+        noisy=False,
         seed=0,
         budget="10% tokens = 123,456",
         unit="tokens",
@@ -96,10 +97,10 @@ def test_each_domain_s_budget_is_a_line() -> None:
 
 
 def test_a_resample_says_how_far_it_is_from_topk() -> None:
-    lines = select_report(effective_sample_size=1234.5, overlap=0.42, duplicates=3).lines()
+    lines = select_report(noisy=True, effective_sample_size=234.5, overlap=0.42, duplicates=3).lines()
     assert lines[3:] == [
         "threshold 0.25 (key with noise)",
-        "effective sample size 1,234.5 documents of 1,000",
+        "effective sample size 234.5: the weights count as if spread over so many documents",
         "overlap with topk 42.0%",
         "left out 3 duplicates",
     ]

@@ -43,7 +43,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     folder = tmp_path_factory.mktemp("pool")
     documents = corpus.pool()
     corpus.write(folder / "pool" / "large.jsonl", documents)
-    for name, part in (("a.jsonl.zst", slice(0, 200)), ("sub/b.jsonl.gz", slice(200, 500)), ("c.parquet", slice(500, None))):
+    parts = {"a.jsonl.zst": slice(0, 200), "sub/b.jsonl.gz": slice(200, 500), "c.parquet": slice(500, None)}
+    for name, part in parts.items():
         copies = [document | {"id": f"{name}/{document['id']}"} for document in documents[part]]
         corpus.write(folder / "pool" / name, copies)
     corpus.write(folder / "target.jsonl", corpus.target())
@@ -61,9 +62,7 @@ class Started:
         self.mark = uuid4().hex
         environ = environment(**{MARK: self.mark})
         self.cwd.mkdir(exist_ok=True)
-        self.process = start(
-            *self.words, command=SMALL_RANGES, cwd=self.cwd, env=environ, start_new_session=True
-        )
+        self.process = start(*self.words, command=SMALL_RANGES, cwd=self.cwd, env=environ, start_new_session=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +72,8 @@ class Started:
 
     def alive(self) -> list[int]:
         """The processes of this command that run."""
-        return [number for number in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(number)]
+        names = (path.name for path in Path("/proc").iterdir())
+        return [int(name) for name in names if name.isdigit() and self._is_ours(int(name))]
 
     def _is_ours(self, number: int) -> bool:
         try:
@@ -114,7 +114,7 @@ def snapshot(folder: Path) -> list[tuple[str, int]]:
     for at, _, names in os.walk(folder):
         for name in names:
             try:
-                found.append((f"{at}/{name}", os.stat(f"{at}/{name}").st_size))
+                found.append((f"{at}/{name}", Path(at, name).stat().st_size))
             except FileNotFoundError:
                 continue
     return sorted(found)

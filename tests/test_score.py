@@ -104,7 +104,9 @@ def test_files_folders_and_globs(folder: Path, tmp_path: Path) -> None:
     corpus.write(tmp_path / "pool" / "deep" / "c.jsonl.zst", POOL[100:])
     corpus.write(tmp_path / "pool" / "notes.txt", b"no shard")
     names = {"a.jsonl", "deep/b.jsonl.gz", "deep/c.jsonl.zst"}
-    for number, pool in enumerate([tmp_path / "pool", tmp_path / "pool" / "**" / "*.jsonl*", f"file://{tmp_path}/pool"]):
+    for number, pool in enumerate(
+        [tmp_path / "pool", tmp_path / "pool" / "**" / "*.jsonl*", f"file://{tmp_path}/pool"]
+    ):
         out = tmp_path / str(number)
         score(folder, pool, out)
         found = {str(path.relative_to(out)) for path in out.rglob("*.parquet")}
@@ -139,7 +141,9 @@ def test_a_folder_that_datasets_saved(folder: Path, tmp_path: Path) -> None:
     }
 
 
-def test_a_hub_that_cannot_be_reached_or_used_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_cannot_be_reached_or_used_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     url = "hf://datasets/nobody/nothing"
@@ -151,9 +155,7 @@ def test_a_hub_that_cannot_be_reached_or_used_is_named(folder: Path, tmp_path: P
 
 
 def test_fields_of_other_names_and_inside_objects(folder: Path, tmp_path: Path) -> None:
-    nested = [
-        {"meta": {"text": one["text"], "name": one["id"], "source": {"kind": one["domain"]}}} for one in POOL
-    ]
+    nested = [{"meta": {"text": one["text"], "name": one["id"], "source": {"kind": one["domain"]}}} for one in POOL]
     more = ("--text-field", "meta.text", "--id-field", "meta.name", "--domain-field", "meta.source.kind")
     for name in ("pool.jsonl", "pool.parquet"):
         shard = corpus.write(tmp_path / name / name, nested)
@@ -240,7 +242,17 @@ def test_what_a_fit_lacks_is_said(folder: Path, tmp_path: Path) -> None:
 
 
 def test_options_that_a_fitted_scorer_makes_void_are_refused(folder: Path, tmp_path: Path) -> None:
-    command = ("score", "dsir", folder / "pool.jsonl", "--fitted", folder / "dsir.fitted", "-w", 1, "-o", tmp_path / "s")
+    command = (
+        "score",
+        "dsir",
+        folder / "pool.jsonl",
+        "--fitted",
+        folder / "dsir.fitted",
+        "-w",
+        1,
+        "-o",
+        tmp_path / "s",
+    )
     for more in (("--min-words", 5), ("--target", folder / "target.jsonl")):
         for with_ in (command, ("select", *command[2:], "--with", "dsir", "--budget", "10%")):
             message = failure(*with_, *more)

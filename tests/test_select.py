@@ -128,7 +128,9 @@ def test_thresholds(folder: Path, rows: Rows, tmp_path: Path) -> None:
     assert corpus.selected_ids(tmp_path / "quantile") == best(rows, len(scores) // 4, np.ones(len(POOL)))
     message = failure("select", folder / "scores", "--quantile", "0.5", "--min-score", "1", "-o", tmp_path / "both")
     assert "quantile" in message
-    assert "--budget" in failure("select", folder / "scores", "--quantile", "0.5", "--budget", "5%", "-o", tmp_path / "b")
+    assert "--budget" in failure(
+        "select", folder / "scores", "--quantile", "0.5", "--budget", "5%", "-o", tmp_path / "b"
+    )
 
 
 def test_quotas(folder: Path, rows: Rows, tmp_path: Path) -> None:
@@ -231,9 +233,8 @@ def test_several_zstd_frames_are_all_read(folder: Path, tmp_path: Path) -> None:
 
 
 def test_all_in_one_keeps_its_scores_for_the_next_time(folder: Path, tmp_path: Path) -> None:
-    command = ("select", folder / "pool", "--with", "dsir", "--target", folder / "target.jsonl", "--normalise", "length",
-               "--min-words", 20, "--budget", "20%", "-w", 1)  # fmt: skip
-    ok(*command, "-o", tmp_path / "one")
+    scoring = ("--with", "dsir", "--target", folder / "target.jsonl", "--normalise", "length", "--min-words", 20)
+    ok("select", folder / "pool", *scoring, "--budget", "20%", "-w", 1, "-o", tmp_path / "one")
     select(folder, tmp_path / "two", "--budget", "20%")
     assert corpus.selected_ids(tmp_path / "one") == corpus.selected_ids(tmp_path / "two")
     ok("select", tmp_path / "one", "--budget", "40%", "-w", 1, "-o", tmp_path / "three")
@@ -258,7 +259,17 @@ def test_shards_of_one_name_from_two_pools_are_not_written_over_each_other(folde
     for number in (1, 2):
         shard = corpus.write(tmp_path / f"pool{number}" / "a.jsonl", POOL[number::2])
         ok("score", "dsir", shard, "--fitted", fitted, "-w", 1, "-o", tmp_path / f"scores{number}")
-    command = ("select", tmp_path / "scores1", tmp_path / "scores2", "--budget", "100%", "-w", 1, "-o", tmp_path / "out")
+    command = (
+        "select",
+        tmp_path / "scores1",
+        tmp_path / "scores2",
+        "--budget",
+        "100%",
+        "-w",
+        1,
+        "-o",
+        tmp_path / "out",
+    )
     assert "a.jsonl" in failure(*command)
 
 

@@ -21,7 +21,7 @@ _HELP = """Replay a run from its recipe; further flags beat what it says.
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `run` to the app, as the command of the recipe that `rest` names."""
-    file = next((word for word in rest if not word.startswith("-")), None)
+    file = _recipe(rest)
     if file is None:
         app.command("run", help=_HELP)(_placeholder)
         return
@@ -29,6 +29,12 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
         app.command("run", help=_HELP)(_made(file, [word for word in rest if word != file]))
     except UserError as error:
         app.command("run", help=_HELP, context_settings=ANY_FLAGS)(guarded(raising(error)))
+
+
+def _recipe(rest: Sequence[str]) -> str | None:
+    """The recipe's file: the first word that ends like one, since flags with values may come before it."""
+    words = [word for word in rest if not word.startswith("-")]
+    return next((word for word in words if word.endswith((".yaml", ".yml"))), words[0] if words else None)
 
 
 def _placeholder(file: str = typer.Argument(..., metavar="FILE", help="a recipe")) -> None:
@@ -48,7 +54,7 @@ def _made(file: str, rest: Sequence[str]) -> Any:
     scorer, selector = _part(values, "scorer"), _part(values, "selector")
     if name == "select":
         return _without_file(select.make(rest, values, scorer, selector), file)
-    method = scorer.pop("name", None) or _fitted_name(values)
+    method = scorer.pop("name", None) or _fitted_name(values, file)
     maker = {"fit": fit.make, "score": score.make}[name]
     return _without_file(maker(method, values, scorer), file)
 
@@ -58,10 +64,12 @@ def _part(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(part) if isinstance(part, dict) else {"name": part}
 
 
-def _fitted_name(values: Mapping[str, Any]) -> str:
+def _fitted_name(values: Mapping[str, Any], file: str) -> str:
     from dvsel import fitted
     from dvsel.plugins import SCORERS, name_of
 
+    if not values.get("fitted"):
+        raise UserError(f"{file}: names no scorer; add `scorer: NAME`, or `fitted: FILE`")
     return name_of(SCORERS, type(fitted.load(values["fitted"])[0].scorer))
 
 

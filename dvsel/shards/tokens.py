@@ -1,9 +1,10 @@
 """How many tokens a document has: from a field, by a tokenizer, or estimated.
 
-The estimate is linear in what a document's bytes are: tokens = w . (words, letters, digits, punctuation marks, runs
-of white space other than one space, bytes beyond ASCII). With a tokenizer and a sample size the weights are fitted
-to exact counts of a sample of the pool (non-negative least squares of the relative error) and the error is measured
-on the sample's other half; without a tokenizer they are `BUILT_IN`, fitted once by benchmarks/token_estimate.py.
+The estimate is linear in what a document's bytes are: tokens = w . (words, letters, digits, punctuation marks, white
+space but for a plain space that begins a run of it, bytes beyond ASCII). With a tokenizer and a sample size the
+weights are fitted to exact counts of a sample of the pool (non-negative least squares of the relative error) and the
+error is measured on the sample's other half; without a tokenizer they are `BUILT_IN`, fitted once by
+benchmarks/token_estimate.py.
 """
 
 from __future__ import annotations

@@ -84,7 +84,9 @@ def test_version() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(here: Path) -> None:
-    assert "did you mean 'resample'?" in failure("select", "scores", "--method", "resampel", "--budget", "5%", "-o", "x")
+    assert "did you mean 'resample'?" in failure(
+        "select", "scores", "--method", "resampel", "--budget", "5%", "-o", "x"
+    )
     assert "did you mean 'dsir'?" in failure("select", "pool", "--with", "dsri", "--budget", "5%", "-o", "x")
     answer = dvsel("score", "dsri", "pool")
     assert answer.code == 2 and "dsir" in answer.err
@@ -146,7 +148,21 @@ def test_a_shipped_recipe_runs_as_it_is(recipe: Path, here: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_flags_beat_a_shipped_recipe(recipe: Path, here: Path) -> None:
     shutil.copy(here / "target.jsonl", here / "wiki.jsonl")
-    ok("run", recipe, "pool/a.jsonl", "--target", "wiki.jsonl", "--budget", "10 docs", "--seed", 5, "-w", 1, "-o", "mine")
+    ok(
+        "run",
+        recipe,
+        "pool/a.jsonl",
+        "--target",
+        "wiki.jsonl",
+        "--budget",
+        "10 docs",
+        "--seed",
+        5,
+        "-w",
+        1,
+        "-o",
+        "mine",
+    )
     assert [path.name for path in corpus.shards_of(here / "mine")] == ["a-00000.jsonl"]
     assert len(corpus.selected_ids(here / "mine")) == 10
     written = yaml.safe_load((here / "mine" / "recipe.yaml").read_text())

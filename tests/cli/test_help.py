@@ -24,6 +24,11 @@ PAGES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def title(words: list[str]) -> str:
     return " ".join(words) or "dvsel"
 
@@ -45,7 +50,9 @@ def command_of(words: list[str]) -> Any:
 @pytest.mark.parametrize("words", PAGES, ids=title)
 def test_every_page_has_an_example_to_copy(words: list[str]) -> None:
     page = help_of(words)
-    command = f"dvsel {words[0]} " if words and len(words) != 1 else f"dvsel {title(words).removeprefix('dvsel')}".strip()
+    command = (
+        f"dvsel {words[0]} " if words and len(words) != 1 else f"dvsel {title(words).removeprefix('dvsel')}".strip()
+    )
     assert page.count(command) >= (1 if words in (["score"], ["fit"]) else 2), page
 
 
