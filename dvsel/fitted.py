@@ -7,9 +7,12 @@ into every score file, so that scores of two fits are never mixed.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from dvsel import __version__
@@ -32,6 +35,7 @@ def to_bytes(fitted: Fitted) -> bytes:
         "scorer": name_of(SCORERS, type(fitted.scorer)),
         "options": to_mapping(fitted.scorer),
         "version": __version__,
+        "content": _digest(fitted.arrays),
     }
     return bytes(save(fitted.arrays, {_KEY: json.dumps(header, sort_keys=True)}))
 
@@ -62,14 +66,25 @@ def from_bytes(content: bytes, place: str) -> Fitted:
     try:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_KEY])
-        cls = scorer_class(header["scorer"])
-        return cls.fitted(from_mapping(cls, _restored(header["options"]), place), load_arrays(content))
+        name, options, arrays = header["scorer"], _restored(header["options"]), load_arrays(content)
+        if header["content"] != _digest(arrays):
+            raise UserError(f"{place}: damaged (its arrays are not what was saved); copy it again, or fit again")
+        cls = scorer_class(name, f"{place}: ")
+        return cls.fitted(from_mapping(cls, options, place), arrays)
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{place}: no fitted scorer of dvsel; make one with `dvsel fit NAME -o FILE`") from error
 
 
 def _restored(options: dict[str, object]) -> dict[str, object]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+
+def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    hashed = xxhash.xxh3_128()
+    for name in sorted(arrays):
+        hashed.update(name.encode())
+        hashed.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return hashed.hexdigest()
 
 
 def default_name(scorer: str) -> str:

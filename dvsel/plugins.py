@@ -32,11 +32,11 @@ def found(group: str) -> dict[str, EntryPoint]:
     return points
 
 
-def scorer_class(name: str) -> type[Scorer]:
-    """The scorer of that name."""
+def scorer_class(name: str, place: str = "") -> type[Scorer]:
+    """The scorer of that name; `place` begins an error's line."""
     from dvsel.scorers import Scorer
 
-    cls: type[Scorer] = _load(SCORERS, name, Scorer)
+    cls: type[Scorer] = _load(SCORERS, name, Scorer, place)
     return cls
 
 
@@ -58,11 +58,11 @@ def name_of(group: str, cls: type) -> str:
     )
 
 
-def _load(group: str, name: str, base: type) -> Any:
+def _load(group: str, name: str, base: type, place: str = "") -> Any:
     points = found(group)
     what = group.removeprefix("dvsel.")[:-1]
     if name not in points:
-        raise UserError(f"no {what} is named {name!r}; {nearest(name, points)} (`dvsel list` shows all)")
+        raise UserError(f"{place}no {what} is named {name!r}; {nearest(name, points)} (`dvsel list` shows all)")
     try:
         cls = points[name].load()
     except (ImportError, AttributeError) as error:

@@ -6,7 +6,7 @@ The keys are the options of the command, flat; `scorer` and `selector` hold a na
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import yaml
@@ -19,7 +19,10 @@ from dvsel.shards.files import open_read
 
 Run = TypeVar("Run")
 
-_PARTS = {"scorer": (SCORERS, scorer_class), "selector": (SELECTORS, selector_class)}
+_PARTS: dict[str, tuple[str, Callable[[str], type]]] = {
+    "scorer": (SCORERS, scorer_class),
+    "selector": (SELECTORS, selector_class),
+}
 
 
 def dump(command: str, run: Any) -> str:
@@ -58,7 +61,7 @@ def load(url: str) -> tuple[str, dict[str, Any]]:
 
 def parts_of(values: Mapping[str, Any], place: str) -> dict[str, Any]:
     """The scorer and the selector that a recipe names, made."""
-    made = {}
+    made: dict[str, Any] = {}
     for name, (_, find) in _PARTS.items():
         if name in values:
             part = dict(values[name]) if isinstance(values[name], dict) else {"name": values[name]}

@@ -106,7 +106,7 @@ class SelectReport:
             f"tokens {self.tokens}",
         ]
         if self.took_all:
-            lines.append("the budget exceeds the pool: all scored documents are taken")
+            lines.append("the budget exceeds what there is: all of it is taken")
         for stratum in self.strata:
             if len(self.strata) > 1:
                 lines.append(_stratum_line(stratum, self.unit))

@@ -94,12 +94,9 @@ def draw_sample(
 
 
 def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]:
-    chosen: list[Shard] = []
-    for shard in sorted(shards, key=lambda shard: xxhash.xxh64_intdigest(shard.name.encode(), seed)):
-        if sum(one.size for one in chosen) >= size:
-            break
-        chosen.append(shard)
-    return chosen
+    order = sorted(shards, key=lambda shard: xxhash.xxh64_intdigest(shard.name.encode(), seed))
+    ends = np.cumsum([shard.size for shard in order])
+    return order[: int(np.searchsorted(ends, size)) + 1]
 
 
 def _head_of_shard(task: _Task) -> tuple[Sample, float]:
@@ -107,6 +104,8 @@ def _head_of_shard(task: _Task) -> tuple[Sample, float]:
     room = task.size
     for documents in _documents(task):
         fits = int(np.searchsorted(documents.text.offsets, room, "right")) - 1
+        if room == task.size:
+            fits = max(fits, min(1, len(documents.text)))
         found.append(_take(documents, np.arange(fits)))
         room -= int(found[-1].text.offsets[-1])
         if fits < len(documents.text):

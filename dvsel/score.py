@@ -231,13 +231,16 @@ def _digest_of_parts(digests: list[str]) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_fitted(place: str) -> Fitted:
-    return storage.load(place)[0]
+def _load_fitted(place: str, fingerprint: str) -> Fitted:
+    fitted, found = storage.load(place)
+    if found != fingerprint:
+        raise UserError(f"{place} changed while it was in use; start again")
+    return fitted
 
 
 def _score_task(task: _Task) -> Shard:
     """Write one score file; returns the shard."""
-    fitted = _load_fitted(task.fitted)
+    fitted = _load_fitted(task.fitted, task.header.fingerprint)
     reading, counter = Reading(**task.header.reading), TokenCounter.of(task.header.tokens)
     paths = paths_to_read(reading, counter.field, *type(fitted.scorer).needs)
     with (

@@ -52,7 +52,7 @@ from dvsel.shards.files import (
 )
 from dvsel.shards.hashing import mix
 from dvsel.shards.lines import LineReader, Lines
-from dvsel.shards.scorefile import SUFFIX, ScoreFile, Totals
+from dvsel.shards.scorefile import SUFFIX, Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 from dvsel.shards.write import ShardWriter, first_piece
 
@@ -108,7 +108,7 @@ def _select_from(sources: Sequence[str], run: SelectRun, terms: _Terms, executio
     selector = run.selector or selector_class(pool.files[0].header.selector)()
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
-        drops = stack.enter_context(_duplicates(pool, run.seed, scratch)) if run.dedup else None
+        drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
         plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, execution.processes())
         if not execution.dry_run:
             _write(plan, run.output, terms.cap, execution)
@@ -148,12 +148,17 @@ def score_files(source: str) -> list[str]:
     return found
 
 
-def _duplicates(pool: Pool, seed: int, scratch: Path) -> AbstractContextManager[Drops]:
-    chunks = (
-        Chunk(rows.text_hash, mix(rows.key, seed), rows.status == Status.SCORED)
-        for number in range(len(pool.files))
-        for rows, _ in pool.rows(number, ("key", "text_hash", "status"))
-    )
+def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> AbstractContextManager[Drops]:
+    """Which rows repeat the text of another; only rows that some budget is for are looked at."""
+
+    def chunk(rows: Rows) -> Chunk:
+        competes = rows.status == Status.SCORED
+        if quota:
+            competes &= quota.stratum(rows.domains)[rows.domain] >= 0
+        return Chunk(rows.text_hash, mix(rows.key, seed), competes)
+
+    columns = ("key", "text_hash", "status", *(("domain",) if quota else ()))
+    chunks = (chunk(rows) for number in range(len(pool.files)) for rows, _ in pool.rows(number, columns))
     return duplicates(chunks, pool.first[-1], scratch)
 
 

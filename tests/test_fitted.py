@@ -116,3 +116,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_the_name_inside_a_run() -> None:
     assert fitted.default_name("dsir") == "dsir.fitted"
+
+
+def test_damaged_arrays_are_noticed(tmp_path: Path) -> None:
+    content = bytearray(fitted.to_bytes(DSIR(min_words=0).fit([Batch.of(["a b c"])], {"t": [Batch.of(["b c d"])]})))
+    content[-10] ^= 1
+    with pytest.raises(UserError, match=r"x\.fitted: damaged"):
+        fitted.from_bytes(bytes(content), "x.fitted")

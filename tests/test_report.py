@@ -82,7 +82,7 @@ def test_selecting_says_asked_and_given() -> None:
 def test_a_budget_beyond_the_pool_is_mentioned() -> None:
     all_taken = {"name": "", "asked": 5, "given": 4, "docs": 2, "took_all": True, "threshold": None}
     lines = select_report(took_all=True, strata=[all_taken]).lines()
-    assert lines[3:] == ["the budget exceeds the pool: all scored documents are taken"]
+    assert lines[3:] == ["the budget exceeds what there is: all of it is taken"]
 
 
 def test_each_domain_s_budget_is_a_line() -> None:

@@ -151,6 +151,11 @@ def test_progress_adds_up_to_the_bytes_of_the_pool(tmp_path: Path) -> None:
 # --- Other modes. ---
 
 
+def test_head_takes_a_first_document_that_is_too_long_as_well(tmp_path: Path) -> None:
+    pool = [[(f"{number}", "word " * 500)] for number in range(4)]
+    assert len(draw(write_shards(tmp_path, pool), 100, sample="head").text) == 4
+
+
 def test_head_takes_the_first_documents_of_each_shard(tmp_path: Path) -> None:
     pool = [documents(100, seed) for seed in range(3)]
     sample = draw(write_shards(tmp_path, pool), 3_000, sample="head")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -107,9 +108,11 @@ def _rule_of_scores(words: Sequence[str]) -> str | None:
     from dvsel.shards.files import exists, join
     from dvsel.shards.scorefile import ScoreFile
 
+    output = _value(words, "-o") or _value(words, "--output")
     for word in words:
-        if exists(join(word, RECIPE)) and (files := score_files(word)):
-            return ScoreFile(files[0]).header.selector
+        with contextlib.suppress(UserError):  # told when the run reads them
+            if word != output and exists(join(word, RECIPE)):
+                return ScoreFile(score_files(word)[0]).header.selector
     return None
 
 
