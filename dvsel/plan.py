@@ -33,6 +33,7 @@ from dvsel.shards.scorefile import COLUMNS, Rows, ScoreFile
 _COUNTED = ("key", "tokens", "bytes", "status", "domain")
 _FILES_FOR_RANGE = 16
 _ROWS_FOR_RANGE = 1 << 16
+_NEGLIGIBLE = 50.0  # exp of minus this, times all rows there can be, is less than a digit of the sum
 _NO_NOISE = 0.5  # any constant: it shifts all keys alike
 
 
@@ -41,6 +42,7 @@ class Rule:
     """How rows compete: the selector's keys, the budget's unit, and whose budget a row draws on.
 
     cuts: those found so far, one a group; a row that an earlier group keeps is out of the later ones' reach.
+    offset: number of the rule's first stratum, where the cuts of several rules are found together.
     """
 
     selector: Selector
@@ -49,6 +51,7 @@ class Rule:
     quota: Quota | None
     drops: Drops | None = None
     cuts: tuple[Cut, ...] = ()
+    offset: int = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -85,9 +88,10 @@ class Rule:
         return (rows.tokens if self.unit == "tokens" else rows.bytes).astype(np.int64)
 
     def _stratum(self, rows: Rows, first: int) -> npt.NDArray[np.int32]:
-        stratum = np.zeros(len(rows), np.int32)
+        stratum = np.full(len(rows), self.offset, np.int32)
         if self.quota:
-            stratum = self.quota.stratum(rows.domains)[rows.domain]
+            of_domain = self.quota.stratum(rows.domains)
+            stratum = np.where(of_domain < 0, -1, of_domain + self.offset).astype(np.int32)[rows.domain]
         if self.drops is not None:
             stratum[self.drops[first : first + len(rows)]] = -1
         return stratum
@@ -128,10 +132,10 @@ class Tally:
 
     def weigh(self, key: npt.NDArray[np.float32]) -> None:
         """Add the weights exp(key) of rows to the effective sample size."""
-        key = key[~np.isnan(key)].astype(np.float64)
-        if len(key) and np.isfinite(top := key.max()):
-            weight = np.exp(key - top)
-            self.log_weights.append((float(top), float(weight.sum()), float(np.square(weight).sum())))
+        top = float(np.fmax.reduce(key, initial=-np.inf))
+        if np.isfinite(top):
+            weight = np.exp(key[key > top - _NEGLIGIBLE].astype(np.float64) - top)
+            self.log_weights.append((top, float(weight.sum()), float(np.square(weight).sum())))
 
     def effective_sample_size(self) -> float:
         """(sum w)^2 / sum w^2, a number of documents."""
@@ -190,10 +194,11 @@ class Pool:
         files = sorted(files, key=lambda file: str(file.header.shard["name"]))
         return cls(files, [0, *np.cumsum([len(file) for file in files]).tolist()])
 
-    def chunks(self, rule: Rule, group: int) -> list[Iterator[Chunk]]:
-        """A pass over all rows, a part for each file."""
+    def chunks(self, rules: Sequence[Rule], group: int) -> list[Iterator[Chunk]]:
+        """A pass over all rows, a part for each file; each rule sees them as chunks of its own."""
+        columns = rules[0].columns
         return [
-            (rule.chunk(rows, at, group) for rows, at in self.rows(number, rule.columns))
+            (rule.chunk(rows, at, group) for rows, at in self.rows(number, columns) for rule in rules)
             for number in range(len(self.files))
         ]
 
@@ -275,22 +280,21 @@ class Plan:
         if quota:
             names, amounts = quota.budgets(asked, budget.unit if budget else None)
         shares = _shared(amounts, header.shares)
-        rule = _with_cuts(rule, pool, shares, threads)
+        best = dataclasses.replace(rule, selector=TopK(), offset=len(names))
+        rivals = [best] if selector.noisy and _follows_scores(selector) else []
+        rule, *rivals = _with_cuts([rule, *rivals], pool, shares, threads)
         strata = [
             _stratum(" ".join(filter(None, (group, name))), int(shares[number][place]), found, place)
             for number, (group, found) in enumerate(zip(header.groups, rule.cuts, strict=True))
             for place, name in enumerate(names)
         ]
-        best = None
-        if selector.noisy and _follows_scores(selector):
-            best = _with_cuts(dataclasses.replace(rule, selector=TopK(), cuts=()), pool, shares, threads)
-        tally, kept = _count(pool, rule, best, masks, threads)
+        tally, kept = _count(pool, rule, rivals[0] if rivals else None, masks, threads)
         return cls(pool, rule, budget, asked, tally, kept, strata, masks)
 
     @property
     def took_all(self) -> bool:
         """Whether every document that competes is kept."""
-        return all(bool(found.took_all.all()) for found in self.rule.cuts)
+        return all(stratum["took_all"] for stratum in self.strata)
 
 
 def check_budget(selector: Selector, budget: Budget | None, quota: Quota | None) -> None:
@@ -316,11 +320,14 @@ def _shared(amounts: npt.NDArray[np.int64], shares: Sequence[float]) -> npt.NDAr
     return divided
 
 
-def _with_cuts(rule: Rule, pool: Pool, budgets: npt.NDArray[np.int64], threads: int) -> Rule:
+def _with_cuts(rules: Sequence[Rule], pool: Pool, budgets: npt.NDArray[np.int64], threads: int) -> list[Rule]:
+    """The rules with their cuts, all found in the same passes; each has strata of its own and the same budgets."""
+    rules = list(rules)
     for group, amounts in enumerate(budgets):
-        found = cut(functools.partial(pool.chunks, rule, group), amounts, threads)
-        rule = dataclasses.replace(rule, cuts=(*rule.cuts, found))
-    return rule
+        passes = functools.partial(pool.chunks, tuple(rules), group)
+        found = cut(passes, np.tile(amounts, len(rules)), threads)
+        rules = [dataclasses.replace(rule, cuts=(*rule.cuts, found)) for rule in rules]
+    return rules
 
 
 def _stratum(name: str, asked: int, found: Cut, place: int) -> dict[str, Any]:

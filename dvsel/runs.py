@@ -61,7 +61,7 @@ class Sampling:
         "how the fit samples the pool: uniform (reads all of it), shards (a few at random), head (of each shard)",
         choices=("uniform", "shards", "head"),
     )
-    sample_size: str = option("100MB", "text that the fit sees of the pool, at most")
+    sample_size: str = option("64MB", "text that the fit sees of the pool, at most")
     seed: int = option(0, "seed of the sample, of noise and of ties")
 
 

@@ -159,6 +159,7 @@ class _Thinned:
 
     def _thin(self) -> None:
         sample = _joined(self._parts)
+        self._parts = []  # what was joined is needed no more, and may be large
         order = np.argsort(sample.draw, kind="stable")
         draw, ends = sample.draw[order], np.cumsum(sample.text.sizes[order])
         if len(order) and ends[-1] > self._size:

@@ -115,9 +115,7 @@ amounts = st.one_of(
     st.integers(1, 2**63 - 1),
     st.builds(lambda digits, zeros: digits * 10**zeros, st.integers(1, 9999), st.integers(0, 14)),
 )
-shares = st.builds(
-    lambda digits, zeros: Fraction(digits, 10**zeros), st.integers(1, 10**6), st.integers(6, 20)
-)
+shares = st.builds(lambda digits, zeros: Fraction(digits, 10**zeros), st.integers(1, 10**6), st.integers(6, 20))
 
 
 @given(st.sampled_from(UNITS), amounts)

@@ -84,4 +84,4 @@ def test_the_examples_of_the_readme_run(folder: Path) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_each_recipe_runs(recipe: Path, folder: Path) -> None:
-    run(f"dvsel run '{recipe}'", folder)
+    run(f"dvsel run '{recipe}' -o 'recipe-{recipe.stem}'", folder)

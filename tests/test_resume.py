@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 import corpus
-from commands import dvsel, environment, failure, ok, start
+from commands import environment, failure, ok, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -180,7 +180,7 @@ def check_kills(pool: Pool, cwd: Path, undisturbed: dict[str, bytes], moments: l
 
 def test_killed_again_and_again(pool: Pool, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     generator = random.Random(0)
-    moments = [(event, generator.uniform(0, 0.05)) for event in (1, 4, 7, 10)]
+    moments = [(event, generator.uniform(0, 0.05)) for event in (1, 5, 9)]
     check_kills(pool, tmp_path, undisturbed, moments)
 
 
@@ -217,15 +217,15 @@ def test_ctrl_c_ends_all_processes_and_the_same_command_goes_on(
     assert corpus.tree(tmp_path / "out") == undisturbed
 
 
-@pytest.mark.parametrize("delay", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize("delay", [0.1, 0.3, 0.6, 1.0])
 def test_ctrl_c_while_starting(delay: float, pool: Pool, tmp_path: Path) -> None:
     with start(*pool.command, cwd=tmp_path, start_new_session=True) as process:
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=30)
-    if delay > 0.1 or process.returncode != -signal.SIGINT:  # before the interpreter has loaded anything of dvsel
-        assert process.returncode == 130
-        assert b"Traceback" not in err
+    # Before `main` is reached, Python itself ends by the signal, which a shell calls 130 too.
+    assert process.returncode == 130 or (process.returncode == -signal.SIGINT and b", in main" not in err)
+    assert process.returncode == -signal.SIGINT or b"Traceback" not in err
 
 
 def test_one_worker_makes_the_same_files(
@@ -242,7 +242,7 @@ def test_scores_of_an_interrupted_run_are_not_taken_for_another_fit(pool: Pool, 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert "holds another run" in failure(*pool.command, "--min-words", 50)
-        assert dvsel(*pool.command, "--min-words", 50, "--overwrite", "--workers", 1).code == 0
+        ok(*pool.command, "--min-words", 50, "--overwrite", "--workers", 1)
 
 
 def test_two_runs_in_one_folder_do_not_mix(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

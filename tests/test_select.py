@@ -14,7 +14,7 @@ import zstandard
 
 import corpus
 from commands import failure, ok
-from dvsel.shards.scorefile import Status
+from dvsel.shards.columns import Status
 
 POOL = corpus.pool()[::2]
 
@@ -106,6 +106,11 @@ def test_the_default_rule_is_the_one_of_the_paper(folder: Path, tmp_path: Path) 
     assert "effective sample size" in err and "overlap with topk" in err
     select(folder, tmp_path / "two", "--budget", "20%", "--method", "resample", "--temperature", "1")
     assert corpus.selected_ids(tmp_path / "one") == corpus.selected_ids(tmp_path / "two")
+
+
+def test_flags_may_come_before_the_scores_also_the_second_time(folder: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        ok("select", "-o", tmp_path / "out", "--temperature", 2, "--budget", "20%", "-w", 1, folder / "scores")
 
 
 def test_temperature_leads_from_topk_to_random(folder: Path, tmp_path: Path) -> None:

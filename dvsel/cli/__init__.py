@@ -37,7 +37,10 @@ _EXAMPLES = """Choose training data for language models.
 
 def main() -> None:
     """Entry point of the console script."""
-    build(sys.argv[1:])()
+    try:
+        build(sys.argv[1:])()
+    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(130)
 
 
 def build(argv: Sequence[str]) -> typer.Typer:

@@ -38,9 +38,7 @@ class Selector:
     noisy: ClassVar[bool] = False
     """Whether `key` uses `uniform`: another seed then selects another subset."""
 
-    def key(
-        self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float32]:
+    def key(self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """The keys of n documents: the highest are kept first, NaN never.
 
         score: float32 (n,), NaN for a document without a usable score; its key must be NaN too.

@@ -82,9 +82,7 @@ class Quota:
     def _check(self) -> None:
         shares = sum((part for part in self.parts.values() if isinstance(part, Fraction)), Fraction(0))
         if shares > 1:
-            raise UserError(
-                f"{self.path}: the shares sum up to {float(shares * 100):g}%; lower them to 100% or less"
-            )
+            raise UserError(f"{self.path}: the shares sum up to {float(shares * 100):g}%; lower them to 100% or less")
         units = sorted({part.unit for part in self.parts.values() if isinstance(part, Budget)})
         if len(units) > 1:
             raise UserError(f"{self.path}: amounts are in {' and '.join(units)}; use one unit")
@@ -114,9 +112,7 @@ def _part(text: str, place: str) -> Fraction | Budget:
     if match is None:
         budget = Budget.parse(text, place)
         if budget.share is not None:
-            raise UserError(
-                f"{place}: {text!r} names a unit; a share is of the main budget, write it like 30%"
-            )
+            raise UserError(f"{place}: {text!r} names a unit; a share is of the main budget, write it like 30%")
         return budget
     share = Fraction(match[1]) / 100 if match[1] else Fraction(match[2])
     if share > 1:

@@ -114,9 +114,7 @@ def cut(passes: Callable[[], Parts], budgets: npt.NDArray[np.int64], threads: in
     while search.narrowing:
         search.narrow(reduce(np.add, _over_parts(passes(), threads, search.histogram, search.count)))
     if search.undecided:
-        search.finish(
-            [rows for found in _over_parts(passes(), threads, list, search.gather) for rows in found]
-        )
+        search.finish([rows for found in _over_parts(passes(), threads, list, search.gather) for rows in found])
     return search.result()
 
 

@@ -17,7 +17,5 @@ class Random(Selector):
 
     noisy: ClassVar[bool] = True
 
-    def key(
-        self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float32]:
+    def key(self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         return np.where(np.isnan(score), np.float32(np.nan), uniform.astype(np.float32))

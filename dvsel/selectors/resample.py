@@ -32,9 +32,9 @@ class Resample(Selector):
         if not 0 < self.temperature < math.inf:
             raise UserError(f"resample: temperature is {self.temperature}; give a number above 0")
 
-    def key(
-        self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float32]:
-        gumbel = -np.log(-np.log(uniform))
+    def key(self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        # In one buffer: fresh memory for each step would take longer than the logarithms.
+        noise = np.log(uniform)
+        np.log(np.negative(noise, out=noise), out=noise)
         with np.errstate(over="ignore"):  # a key beyond float32 is infinite: first, or last
-            return (score / np.float64(self.temperature) + gumbel).astype(np.float32)
+            return np.subtract(score / np.float64(self.temperature), noise, out=noise).astype(np.float32)

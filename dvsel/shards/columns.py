@@ -66,17 +66,16 @@ class Column:
 
     def take(self, rows: npt.NDArray[np.integer]) -> Column:
         """A column of these rows, in this order."""
-        view = self.data.data
         first, last = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
-        joined = b"".join([view[begin:end] for begin, end in zip(first, last, strict=True)])
-        return Column(_padded(joined), _ends(self.sizes[rows]), self.kind[rows])
+        pieces = [self.data[begin:end] for begin, end in zip(first, last, strict=True)]
+        return Column(_laid(pieces), _ends(self.sizes[rows]), self.kind[rows])
 
     @classmethod
     def join(cls, columns: Sequence[Column]) -> Column:
         """One column of all rows, in order."""
-        joined = b"".join([column.data.data[: column.offsets[-1]] for column in columns])
+        pieces = [column.data[: column.offsets[-1]] for column in columns]
         sizes = np.concatenate([column.sizes for column in columns])
-        return cls(_padded(joined), _ends(sizes), np.concatenate([column.kind for column in columns]))
+        return cls(_laid(pieces), _ends(sizes), np.concatenate([column.kind for column in columns]))
 
     @classmethod
     def of(cls, rows: Sequence[bytes | None], kinds: Sequence[int] | None = None) -> Column:
@@ -84,13 +83,14 @@ class Column:
         if kinds is None:
             kinds = [Kind.MISSING if row is None else Kind.STRING for row in rows]
         sizes = np.array([len(row or b"") for row in rows], np.int64)
-        return cls(_padded(b"".join(row or b"" for row in rows)), _ends(sizes), np.array(kinds, np.uint8))
+        pieces = [np.frombuffer(row or b"", np.uint8) for row in rows]
+        return cls(_laid(pieces), _ends(sizes), np.array(kinds, np.uint8))
 
 
-def _padded(content: bytes) -> Bytes:
-    data = np.zeros(len(content) + PAD, np.uint8)
-    data[: len(content)] = np.frombuffer(content, np.uint8)
-    return data
+def _laid(pieces: Sequence[Bytes]) -> Bytes:
+    """The pieces end to end, and the spare bytes, in one copy."""
+    spare = np.zeros(PAD, np.uint8)
+    return np.concatenate([*pieces, spare])
 
 
 def _ends(sizes: npt.NDArray[np.int64]) -> Offsets:

@@ -87,9 +87,7 @@ def find_lines(data: Bytes, begin: int, end: int) -> tuple[Offsets, Offsets, int
     return bounds[:-1], ends, int(bounds[-1])
 
 
-def extract(
-    data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str], room: Bytes | None = None
-) -> Extracted:
+def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str], room: Bytes | None = None) -> Extracted:
     """The fields that the dotted `paths` name, of the JSON objects in data[starts[i]:ends[i]].
 
     data: uint8, PAD bytes or more beyond the last end; writable, as numba compiles anew for read-only ones.
@@ -190,8 +188,7 @@ class _Table(NamedTuple):
     def extracted(self, names: Sequence[str], bad: dict[int, str], odd: int) -> Extracted:
         regions = self.values.reshape(len(self.cursor), -1)
         columns = {
-            name: Column(regions[place], self.offsets[place], self.kinds[place])
-            for place, name in enumerate(names)
+            name: Column(regions[place], self.offsets[place], self.kinds[place]) for place, name in enumerate(names)
         }
         spans = {name: (self.spans[place, 0], self.spans[place, 1]) for place, name in enumerate(names)}
         return Extracted(columns, spans, bad, odd)
@@ -546,9 +543,7 @@ def _find_child(search: _Search, parent: int, text: Bytes, begin: int, end: int)
 
 
 @_bare_kernel
-def _key(
-    data: Bytes, at: int, end: int, search: _Search, parent: int, out: Bytes, to: int
-) -> tuple[int, int]:
+def _key(data: Bytes, at: int, end: int, search: _Search, parent: int, out: Bytes, to: int) -> tuple[int, int]:
     """The index after the key at `at` and its colon, or -1, and the key's node."""
     if data[at] != _QUOTE:
         return _FAILED, _NOTHING

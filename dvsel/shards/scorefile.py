@@ -37,9 +37,10 @@ from dvsel.shards.columns import Status
 from dvsel.shards.files import atomic_writer, is_remote, open_read
 
 SUFFIX = ".dvsel.parquet"
-ROWS_A_GROUP = 1 << 17  # the columns of a group fit a processor's cache
+ROWS_A_GROUP = 1 << 17
 NAMED_BAD_LINES = 100
 COLUMNS = ("key", "text_hash", "tokens", "bytes", "status", "domain")
+ROWS_AT_ONCE = 1 << 15  # what is computed of so many rows fits a processor's cache
 _KEY = b"dvsel"
 
 
@@ -136,6 +137,21 @@ class Rows:
     def __len__(self) -> int:
         return self.count
 
+    def part(self, first: int, last: int) -> Rows:
+        """The rows from `first` up to `last`, or to the end."""
+        cut = slice(first, last)
+        return Rows(
+            min(last, self.count) - first,
+            self.score[cut],
+            self.key[cut],
+            self.text_hash[cut],
+            self.tokens[cut],
+            self.bytes[cut],
+            self.status[cut],
+            self.domain[cut],
+            self.domains,
+        )
+
 
 def _schema(columns: Sequence[str]) -> pa.Schema:
     types = dict.fromkeys(columns, pa.float32()) | {
@@ -203,9 +219,7 @@ class ScoreFileWriter:
 
     def finish(self, digest: str) -> None:
         """State the digest of the shard that was read; to be called last inside the `with` block."""
-        header = dataclasses.replace(
-            self._header, shard=self._header.shard | {"digest": digest}, totals=self._totals
-        )
+        header = dataclasses.replace(self._header, shard=self._header.shard | {"digest": digest}, totals=self._totals)
         if self._pending_rows:
             self._flush(self._pending_rows)
         self._writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(header), sort_keys=True)})
@@ -249,14 +263,16 @@ class ScoreFile:
         return self._rows_there
 
     def rows(self, columns: Sequence[str] = COLUMNS) -> Iterator[Rows]:
-        """All rows in order, a row group at a time, with the scores and the columns named.
+        """All rows in order, `ROWS_AT_ONCE` at a time, with the scores and the columns named.
 
         The file is open only meanwhile: a pool has many.
         """
         wanted = [*self.header.score_columns, *columns]
         with self._open() as file:
             for group in range(file.num_row_groups):
-                yield self._rows(file.read_row_group(group, columns=wanted, use_threads=False))
+                rows = self._rows(file.read_row_group(group, columns=wanted, use_threads=False))
+                for first in range(0, len(rows), ROWS_AT_ONCE):
+                    yield rows.part(first, first + ROWS_AT_ONCE)
 
     def _open(self) -> pq.ParquetFile:
         try:
@@ -272,9 +288,7 @@ class ScoreFile:
         return UserError(f"{self.url}: no score file of dvsel; make one with this version's `dvsel score`")
 
     def _rows(self, table: pa.Table) -> Rows:
-        plain = {
-            name: table.column(name).chunk(0).to_numpy() for name in table.column_names if name != "domain"
-        }
+        plain = {name: table.column(name).chunk(0).to_numpy() for name in table.column_names if name != "domain"}
         scores = [plain.pop(name) for name in self.header.score_columns]
         if "domain" in table.column_names:
             domain = table.column("domain").chunk(0)

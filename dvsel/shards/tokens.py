@@ -142,9 +142,7 @@ def non_negative_fit(counts: npt.NDArray[np.int64], exact: npt.NDArray[np.float6
 
 def exact_counts(name: str, texts: Sequence[str]) -> npt.NDArray[np.uint32]:
     """Tokens of each text under a transformers tokenizer, without special tokens, uint32 (n,)."""
-    encodings = _tokenizer(name)(list(texts), add_special_tokens=False, return_attention_mask=False)[
-        "input_ids"
-    ]
+    encodings = _tokenizer(name)(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
     return np.fromiter((len(encoding) for encoding in encodings), np.uint32, len(texts))
 
 

@@ -156,9 +156,7 @@ def test_utf8_at_every_place_of_a_vector(prefix: bytes) -> None:
     seconds = [b"", b"a", b"\x80", b"\x8f", b"\x90", b"\x9f", b"\xa0", b"\xbf", b"\xc2"]
     rests = [b"", b"\x80", b"\xbf\x80", b"\x80\x80\x80", b"\x80a"]
     runs = [first + second + rest for first in firsts for second in seconds for rest in rests]
-    check(
-        [b'{"text": "' + prefix + run + tail + b'"}' for run in runs for tail in (b"", b"b" * 70)], ["text"]
-    )
+    check([b'{"text": "' + prefix + run + tail + b'"}' for run in runs for tail in (b"", b"b" * 70)], ["text"])
 
 
 def test_a_line_cut_anywhere_is_not_completed_by_what_follows_it() -> None:
@@ -222,9 +220,7 @@ def test_the_cause_is_named(line: bytes, cause: str) -> None:
     assert check([line, b'{"text": "next"}']).bad == {0: cause}
 
 
-@pytest.mark.parametrize(
-    "line", [b"{'text': 1}", b'{"text": "a"', b'{"text": NaN}', b'{"text": 1} x', b"{" * 2000]
-)
+@pytest.mark.parametrize("line", [b"{'text': 1}", b'{"text": "a"', b'{"text": NaN}', b'{"text": 1} x', b"{" * 2000])
 def test_other_malformed_lines_get_the_words_of_orjson(line: bytes) -> None:
     cause = check([line]).bad[0]
     assert cause.startswith("malformed JSON: ") and " at column " in cause and "\n" not in cause
@@ -232,8 +228,7 @@ def test_other_malformed_lines_get_the_words_of_orjson(line: bytes) -> None:
 
 def test_rows_around_bad_ones_are_whole() -> None:
     lines = [
-        b'{"text": "%d", "id": %d}' % (row, row) if row % 3 else b'{"text": "%d", "id": [' % row
-        for row in range(30)
+        b'{"text": "%d", "id": %d}' % (row, row) if row % 3 else b'{"text": "%d", "id": [' % row for row in range(30)
     ]
     assert list(check(lines).bad) == list(range(0, 30, 3))
 
@@ -248,9 +243,7 @@ scalars = st.one_of(
     st.none(),
 )
 keys = st.one_of(st.sampled_from(["text", "id", "meta", "domain", "x", "y", "é", ""]), st.text(max_size=4))
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)
-)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4))
 documents = st.dictionaries(keys, values, max_size=6)
 chances = st.integers(0, 2**32).map(random.Random)
 
@@ -417,8 +410,7 @@ def test_dirty_files_line_by_line(shared_data: Path) -> None:
 def test_malformed_lines_are_those_of_the_key(shared_data: Path) -> None:
     lines = (shared_data / "dirty" / "malformed.jsonl").read_bytes().split(b"\n")
     keys = [
-        orjson.loads(line)
-        for line in (shared_data / "dirty" / "malformed.expected.jsonl").read_bytes().splitlines()
+        orjson.loads(line) for line in (shared_data / "dirty" / "malformed.expected.jsonl").read_bytes().splitlines()
     ]
     bad = check(lines).bad
     for key in keys:
