@@ -72,6 +72,7 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
     shards = expand(run.pool)
     if execution.dry_run:
         return forecast(shards, run, dump("score", run))
+    local.prepare(execution.processes(sum(shard.size for shard in shards)))
     with working_in(run.output, dump("score", run), execution.overwrite):
         place = _fitted_file(run, shards, execution)
         fitted, fingerprint = storage.load(place)

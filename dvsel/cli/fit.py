@@ -34,12 +34,13 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
 
     def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
         from dvsel.cli.show import executing
-        from dvsel.fit import fit
 
         run = run_of(FitRun, values["Run"] | {"scorer": cls(**given(values["Method"]))}, pool)
         if not run.output:
             raise UserError(f"nowhere to write to; name a file with -o {name}.fitted")
-        with executing(values["Execution"]) as execution:
+        with executing(values["Execution"], run.pool) as execution:
+            from dvsel.fit import fit
+
             fit(run, execution)
         if not values["Execution"]["quiet"]:
             print(f"wrote {run.output}; score with `dvsel score {name} POOL --fitted {run.output}`", file=sys.stderr)

@@ -50,10 +50,11 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         if run.output in ("", "-") and not values["Execution"]["dry_run"]:
             raise UserError("score files need a folder; name one with -o scores/, or pipe lines through stdin")
         from dvsel.cli.show import executing, print_report
-        from dvsel.score import score
 
         scorer = None if run.fitted else cls(**given(values["Method"]))
-        with executing(values["Execution"]) as execution:
+        with executing(values["Execution"], pool) as execution:
+            from dvsel.score import score
+
             report = score(run_of(ScoreRun, values["Run"] | {"scorer": scorer}, pool), execution)
         print_report(report, values["Execution"])
 

@@ -84,9 +84,10 @@ def make(
         if not (run.output or values["Execution"]["dry_run"]):
             raise UserError("nowhere to write to; name a folder with -o selected/, or - for stdout")
         from dvsel.cli.show import executing, print_report
-        from dvsel.select import select
 
-        with executing(values["Execution"]) as execution:
+        with executing(values["Execution"], pool if run.scorer or run.fitted else ()) as execution:
+            from dvsel.select import select
+
             report = select(run, execution)
         print_report(report, values["Execution"])
 

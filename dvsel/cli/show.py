@@ -7,12 +7,14 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dvsel.engines import local
 from dvsel.options import option
-from dvsel.runs import Execution, silent
+from dvsel.runs import Execution
+from dvsel.shards.files import expand
 
 _SECONDS_BETWEEN_LINES = 60
 
@@ -34,16 +36,21 @@ class Report(Protocol):
 
 
 @contextlib.contextmanager
-def executing(values: Mapping[str, Any]) -> Iterator[Execution]:
-    """The execution that the flags ask for, with progress where it can be seen."""
-    plain = {name: values[name] for name in ("workers", "overwrite", "dry_run") if name in values}
+def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[Execution]:
+    """The execution that the flags ask for, with progress where it can be seen.
+
+    pool: what is to be read; workers begin to start at once where it is large, beside this process's own imports.
+    """
+    execution = Execution(**{name: values[name] for name in ("workers", "overwrite", "dry_run") if name in values})
+    if pool and not execution.dry_run:
+        local.prepare(execution.processes(sum(shard.size for shard in expand(pool))))
     if values["quiet"]:
-        yield Execution(**plain, progress=silent)
+        yield execution
     elif sys.stderr.isatty():
         with _bars() as show:
-            yield Execution(**plain, progress=show)
+            yield dataclasses.replace(execution, progress=show)
     else:
-        yield Execution(**plain, progress=_Lines())
+        yield dataclasses.replace(execution, progress=_Lines())
 
 
 def print_report(report: Report, values: Mapping[str, Any]) -> None:

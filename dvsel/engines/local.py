@@ -1,5 +1,8 @@
 """One function over many tasks in this machine's processes.
 
+Workers are forked from a server process that has imported what they need (`preload`), where the system has fork: to
+import that takes longer than many a job. The server starts beside this process's own first steps.
+
 Results come in the order of completion. With one worker everything runs in this process. A task tells how far it
 is with `advance`, wherever it runs. Ctrl-C, an error in a task and the death of the parent all end the workers.
 """
@@ -22,6 +25,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _IN_FLIGHT_A_WORKER = 2
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+_context: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 _progress: Any = None
 
 
@@ -41,6 +46,21 @@ def available_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def prepare(workers: int) -> None:
+    """Begin to start what `run` with so many workers needs, and return at once."""
+    if workers > 1 and _FORKS:
+        from multiprocessing import forkserver, resource_tracker
+
+        _context.set_forkserver_preload(["dvsel.engines.preload"])
+        resource_tracker.ensure_running()  # which unblocks SIGINT when it starts
+        # The server inherits the mask: Ctrl-C goes to all processes of a terminal, and is this one's to handle.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def run(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
@@ -52,7 +72,8 @@ def run(
     tasks may be an iterator that makes its tasks late: few more than there are workers are taken ahead of time.
     """
     global _progress
-    _progress = multiprocessing.get_context("spawn").Value("q", 0)
+    prepare(workers)
+    _progress = _context.Value("q", 0)
     tasks = iter(tasks)
     first = list(itertools.islice(tasks, workers))
     try:
@@ -90,7 +111,7 @@ def _in_processes(
     workers: int,
     on_progress: Callable[[int], None],
 ) -> Iterator[Result]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (_progress,))
+    pool = ProcessPoolExecutor(workers, _context, _start_worker, (_progress,))
     running: set[Future[Result]] = set()
     try:
         while True:
@@ -107,13 +128,13 @@ def _in_processes(
             "a worker process died (out of memory?); run the same command again to resume, with fewer --workers"
         ) from error
     finally:
+        # Nothing is left to do, or nothing shall be; Python's own way down would take each worker half a second.
         processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=not running, cancel_futures=True)
-        if running:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
 
 
 def _start_worker(progress: Any) -> None:

@@ -202,10 +202,9 @@ class ScoreFileWriter:
             self._buffer(rows)
 
     def _buffer(self, rows: Rows) -> None:
-        arrays: list[pa.Array] = [pa.array(np.ascontiguousarray(column)) for column in rows.score.T]
-        arrays += [pa.array(rows.key), pa.array(rows.text_hash), pa.array(rows.tokens), pa.array(rows.bytes)]
-        arrays += [pa.array(rows.status)]
-        arrays += [pa.DictionaryArray.from_arrays(pa.array(rows.domain), pa.array(rows.domains, pa.string()))]
+        plain = [*rows.score.T, rows.key, rows.text_hash, rows.tokens, rows.bytes, rows.status]
+        arrays = [_numbers(column) for column in plain]
+        arrays += [pa.DictionaryArray.from_arrays(_numbers(rows.domain), _strings(rows.domains))]
         self._pending.append(pa.Table.from_arrays(arrays, schema=self._schema))
         self._pending_rows += len(rows)
         while self._pending_rows >= ROWS_A_GROUP:
@@ -229,6 +228,20 @@ class ScoreFileWriter:
             self._writer.close()
         finally:
             self._target.__exit__(*error)
+
+
+# Not pa.array: at its first call it imports pandas wherever that is installed, half a second in every worker.
+
+
+def _numbers(column: npt.NDArray[Any]) -> pa.Array:
+    buffer = pa.py_buffer(np.ascontiguousarray(column))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, buffer])
+
+
+def _strings(names: Sequence[str]) -> pa.Array:
+    encoded = [name.encode() for name in names]
+    ends = np.cumsum([0, *(len(name) for name in encoded)], dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(names), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))])
 
 
 def _sorted_domains(table: pa.Table) -> pa.Table:

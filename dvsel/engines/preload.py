@@ -1,0 +1,25 @@
+"""What workers need, imported and with its kernels loaded, for the process that they are forked from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import dvsel.score
+import dvsel.select  # noqa: F401
+from dvsel.shards.columns import PAD
+from dvsel.shards.extract import extract, find_lines
+from dvsel.shards.hashing import combine, hash_rows
+from dvsel.shards.tokens import features
+
+
+def _load_kernels() -> None:
+    line = b'{"text":"a"}\n'
+    data = np.zeros(len(line) + PAD, np.uint8)
+    data[: len(line)] = np.frombuffer(line, np.uint8)
+    starts, ends, _ = find_lines(data, 0, len(line))
+    text = extract(data, starts, ends, ["text"]).columns["text"]
+    features(text)
+    combine(hash_rows(text), hash_rows(text))
+
+
+_load_kernels()
