@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import TracebackType
+
 import numpy as np
 
 import dvsel.score
@@ -10,6 +13,12 @@ from dvsel.shards.columns import PAD
 from dvsel.shards.extract import extract, find_lines
 from dvsel.shards.hashing import combine, hash_rows
 from dvsel.shards.tokens import features
+
+
+def _quiet_without_job(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A worker that is forked just after its job was interrupted finds its locks gone, and nobody waits for it."""
+    if not issubclass(kind, FileNotFoundError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _load_kernels() -> None:
@@ -22,4 +31,5 @@ def _load_kernels() -> None:
     combine(hash_rows(text), hash_rows(text))
 
 
+sys.excepthook = _quiet_without_job
 _load_kernels()
