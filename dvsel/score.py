@@ -34,7 +34,7 @@ from dvsel.shards.lines import LineReader
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
 from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 
-RANGE = 64 << 20  # bytes of a plain file that one task reads
+RANGE = 256 << 20  # bytes of a plain file that one task reads
 _PARTS = ".parts"
 _TOKEN_SAMPLE = 32 << 20  # bytes of text, of which the first documents are counted
 
