@@ -53,6 +53,14 @@ def load(url: str) -> tuple[Fitted, str]:
     return from_bytes(content, url), fingerprint(content)
 
 
+def load_of(name: str, url: str) -> Fitted:
+    """A fitted scorer, which must be of that name."""
+    fitted, _ = load(url)
+    if (other := name_of(SCORERS, type(fitted.scorer))) != name:
+        raise UserError(f"{url} is a fitted {other}, not {name}; use `dvsel score {other}`")
+    return fitted
+
+
 def fingerprint(content: bytes) -> str:
     """What names a fit in score files."""
     return xxhash.xxh3_128_hexdigest(content)

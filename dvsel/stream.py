@@ -18,7 +18,6 @@ import orjson
 
 from dvsel import fitted as storage
 from dvsel.errors import BadLine, UserError
-from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.runs import ScoreRun, SelectRun, StreamOptions
 from dvsel.shards.columns import Column, Kind, Status
@@ -36,9 +35,7 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
         raise UserError(
             f"stdin can be read only once; fit first: dvsel fit {name} ... -o FILE, then pass --fitted FILE"
         )
-    fitted, _ = storage.load(run.fitted)
-    if (other := name_of(SCORERS, type(fitted.scorer))) != name:
-        raise UserError(f"{run.fitted} is a fitted {other}, not {name}; use `dvsel score {other}`")
+    fitted = storage.load_of(name, run.fitted)
     field, needs = options.score_field or PREFIX + name, type(fitted.scorer).needs
     if "." in field:
         raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")

@@ -123,3 +123,10 @@ def test_damaged_arrays_are_noticed(tmp_path: Path) -> None:
     content[-10] ^= 1
     with pytest.raises(UserError, match=r"x\.fitted: damaged"):
         fitted.from_bytes(bytes(content), "x.fitted")
+
+
+def test_a_fitted_scorer_must_be_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    fitted.save(DSIR(min_words=0).fit([Batch.of(["a b c"])], {"t": [Batch.of(["b c d"])]}), str(tmp_path / "x.fitted"))
+    assert isinstance(fitted.load_of("dsir", str(tmp_path / "x.fitted")).scorer, DSIR)
+    with pytest.raises(UserError, match=r"x\.fitted is a fitted dsir, not length"):
+        fitted.load_of("length", str(tmp_path / "x.fitted"))

@@ -53,8 +53,11 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
 
         scorer = None if run.fitted else cls(**given(values["Method"]))
         with executing(values["Execution"], pool) as execution:
+            from dvsel import fitted
             from dvsel.score import score
 
+            if run.fitted:
+                fitted.load_of(name, run.fitted)
             report = score(run_of(ScoreRun, values["Run"] | {"scorer": scorer}, pool), execution)
         print_report(report, values["Execution"])
 

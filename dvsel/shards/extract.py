@@ -87,18 +87,15 @@ def find_lines(data: Bytes, begin: int, end: int) -> tuple[Offsets, Offsets, int
     return bounds[:-1], ends, int(bounds[-1])
 
 
-def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str], room: Bytes | None = None) -> Extracted:
+def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str]) -> Extracted:
     """The fields that the dotted `paths` name, of the JSON objects in data[starts[i]:ends[i]].
 
     data: uint8, PAD bytes or more beyond the last end; writable, as numba compiles anew for read-only ones.
-    room: uint8, memory for the columns' data, for a caller who is done with the result of an earlier call and
-    spares itself fresh memory, which can take half as long as the parsing. It is allocated if it is None or
-    does not hold, for each path, all lines and PAD bytes.
     A path descends objects; a key that itself holds a dot is not reachable. Of a key given twice the last
     counts. Bad content never raises: its cause is in `Extracted.bad`.
     """
     names = list(dict.fromkeys(paths))
-    search, table = _Search.of(names), _Table.empty(len(names), starts, ends, room)
+    search, table = _Search.of(names), _Table.empty(len(names), starts, ends)
     bad: dict[int, str] = {}
     odd = 0
     row = _parse_rows(data, starts, ends, 0, search, table)
@@ -165,14 +162,12 @@ class _Table(NamedTuple):
     spans: Offsets
 
     @classmethod
-    def empty(cls, columns: int, starts: Offsets, ends: Offsets, room: Bytes | None = None) -> _Table:
+    def empty(cls, columns: int, starts: Offsets, ends: Offsets) -> _Table:
         # Keys and unwanted strings are unescaped at the first cursor too, so there is always one.
         regions, rows = max(columns, 1), len(starts)
         region = int((ends - starts).sum()) + PAD
-        if room is None or len(room) < regions * region:
-            room = np.empty(regions * region, np.uint8)
         return cls(
-            values=room[: regions * region],
+            values=np.empty(regions * region, np.uint8),
             cursor=np.arange(regions, dtype=np.int64) * region,
             offsets=np.zeros((columns, rows + 1), np.int64),
             kinds=np.full((columns, rows), Kind.MISSING, np.uint8),

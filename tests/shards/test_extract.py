@@ -183,16 +183,6 @@ def test_a_path_given_twice_is_one_column() -> None:
     check([b'{"text": "a"}'], ["text", "text"])
 
 
-def test_memory_can_be_used_again() -> None:
-    room = np.empty(1000, np.uint8)
-    data = padded(b'{"text": "a"}')
-    starts, ends = np.array([0], np.int64), np.array([13], np.int64)
-    column = extract(data, starts, ends, ["text"], room).columns["text"]
-    assert np.shares_memory(column.data, room) and column[0] == b"a"
-    column = extract(data, starts, ends, ["text"], room[:50]).columns["text"]
-    assert not np.shares_memory(column.data, room) and column[0] == b"a"
-
-
 # --- What it refuses, and why ---
 
 
