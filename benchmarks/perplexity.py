@@ -25,7 +25,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from corpus import add_options, corpus
-from dvsel.language.losses import LossMeter, cut
+from dvsel.language.feeding import cut
+from dvsel.language.losses import LossMeter
 from dvsel.language.models import load
 
 VOCABULARY = 16_384

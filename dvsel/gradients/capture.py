@@ -15,27 +15,60 @@ from typing import Any
 import torch
 
 from dvsel.errors import UserError
+from dvsel.gradients.inputs import Inputs, OneHot
 from dvsel.gradients.layers import Layer
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What the rows of a batch are: windows over documents.
+class Piece:
+    """Positions begin to end of a row, which a window over a document fills."""
 
-    documents: int64 (rows,), numbers of documents. real: bool (rows, length), False where there is padding; there
-    the gradients of outputs are 0. positions: how many are real. part: all rows are of one document that has further
-    rows in other batches, or several in this one. ends: no later batch has rows of it.
+    document: int
+    row: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a batch are.
+
+    pieces: of the rows, in order. owners: int64 (pieces,), each one's document. real: bool (rows, length), False where
+    there is padding; there the gradients of outputs are 0. piece: int64 (rows, length), each position's piece (of
+    padding: any), or None where each row is one. part: all rows are of one document that has further rows in other
+    batches, or several in this one. ends: no later batch has rows of it.
     """
 
-    documents: torch.Tensor
+    pieces: Sequence[Piece]
+    owners: torch.Tensor
     real: torch.Tensor
-    positions: int
+    piece: torch.Tensor | None = None
     part: bool = False
     ends: bool = False
+
+    @property
+    def positions(self) -> int:
+        """How many are real."""
+        return sum(one.end - one.begin for one in self.pieces)
+
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums over the positions of each piece, (pieces, width), of values (rows, length, width)."""
+        if self.piece is None:
+            return values.sum(1)
+        total = values.new_zeros(len(self.pieces), values.shape[2])
+        return total.index_add_(0, self.piece.flatten().to(values.device), values.flatten(0, 1))
+
+    def split(self, inputs: Inputs, slopes: torch.Tensor) -> Iterator[tuple[int, Inputs, torch.Tensor]]:
+        """Document, inputs and gradients of each piece, (positions, width)."""
+        for one in self.pieces:
+            where = one.row, slice(one.begin, one.end)
+            yield one.document, inputs[where], slopes[where]
 
 
 class Collector:
     """Takes what a pass shows it. Tensors are (rows, length, width), in the model's precision.
+
+    What a classifier's layers see after pooling is (rows, 1, width).
 
     whole_documents: whether rows of a document that has several must come by themselves, as `Rows.part` says.
     adds_rows: whether a row whose loss is no number would spoil all that is collected; such rows are left out.
@@ -44,12 +77,18 @@ class Collector:
     whole_documents: bool = False
     adds_rows: bool = False
     rows: Rows
+    backward: bool = False
 
     def begin(self, rows: Rows) -> None:
         """A new pass, over these rows."""
         self.rows = rows
+        self.backward = False
 
-    def keep(self, layer: int, inputs: torch.Tensor) -> Any:
+    def turn(self) -> None:
+        """The forward pass is over; what runs again now, with gradient checkpointing, was shown already."""
+        self.backward = True
+
+    def keep(self, layer: int, inputs: Inputs) -> Any:
         """What is needed of a layer's inputs until its outputs' gradients come; must not hold a graph."""
         raise NotImplementedError
 
@@ -80,14 +119,16 @@ def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None
     last: list[Rows] = []
 
     def see(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:  # noqa: ARG001
+        if not output.requires_grad:
+            output.requires_grad_(True)
+        if collector.backward:
+            return
         rows = collector.rows
         if last and last[0] is rows:
             raise UserError(f"layer {layer.name}: runs twice in a pass, which gradients cannot tell apart; "
                             "leave it out with --layers")  # fmt: skip
         last[:] = [rows]
-        kept = collector.keep(number, _in_rows(inputs[0].detach(), rows, layer))
-        if not output.requires_grad:
-            output.requires_grad_(True)
+        kept = collector.keep(number, _inputs(inputs[0].detach(), rows, layer))
         output.register_hook(  # type: ignore[no-untyped-call]
             lambda slopes: collector.take(number, kept, _in_rows(slopes.detach(), rows, layer))
         )
@@ -95,14 +136,23 @@ def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None
     return see
 
 
+def _inputs(tensor: torch.Tensor, rows: Rows, layer: Layer) -> Inputs:
+    if layer.embeds:
+        return OneHot(_in_rows(tensor[..., None], rows, layer)[..., 0], layer.inputs)
+    return _in_rows(tensor, rows, layer)
+
+
 def _in_rows(tensor: torch.Tensor, rows: Rows, layer: Layer) -> torch.Tensor:
-    """(rows, length, width), also where a model has laid all positions end to end."""
-    if tensor.shape[:-1] == rows.real.shape:
+    """(rows, length, width), also where a model has laid all positions end to end, or has pooled them."""
+    count, length = rows.real.shape
+    if tensor.shape[:-1] == (count, length):
         return tensor
-    if tensor.shape[:-1].numel() != rows.real.numel() or tensor.shape[0] not in (1, rows.real.numel()):
+    if tensor.shape[:-1] == (count,) and layer.pools:
+        return tensor[:, None]
+    if tensor.shape[:-1].numel() != count * length or tensor.shape[0] not in (1, count * length):
         raise UserError(f"layer {layer.name}: does not see every token in its row, as in a mixture of experts; "
                         "leave it out with --layers")  # fmt: skip
-    return tensor.reshape(*rows.real.shape, -1)
+    return tensor.reshape(count, length, -1)
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:

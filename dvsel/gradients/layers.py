@@ -1,7 +1,8 @@
-"""Which layers of a model gradients are taken of: linear ones, torch's and the transposed ones of GPT-2.
+"""Which layers of a model gradients are taken of: linear ones, torch's and GPT-2's transposed ones, and embeddings.
 
-Taken are weights alone, not biases. The head and the embeddings never count, nor does a layer whose weight another
-module uses too, unless it is named.
+Taken are weights alone, not biases. Of a causal model the head and the embeddings count only where a pattern matches
+them; a layer whose weight another module uses too, only where it is named in full, and as a weight of its own. Of a
+classifier what comes after the blocks counts too. Of a model with an adapter, the adapter's layers are what counts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from dvsel.errors import UserError
 from dvsel.language.models import Model
 
+_TRAINED_ALONG = ("modules_to_save",)  # where PEFT keeps whole layers that it trains
 _PARTS: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
     "all": lambda blocks: blocks,
     "upper-half": lambda blocks: blocks[len(blocks) // 2 :],
@@ -28,19 +30,26 @@ _PARTS: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer y = W x with W of (outputs, inputs), however the module stores it. name: its path in the model."""
+    """A layer y = W x with W of (outputs, inputs), however the module stores it.
+
+    name: its path in the model. embeds: it takes token numbers, x is 1 at the token and 0 elsewhere. pools: it may see
+    one vector for a sequence.
+    """
 
     name: str
     module: Any
     inputs: int
     outputs: int
+    embeds: bool = False
+    pools: bool = False
 
 
 def choose(model: Model, wanted: str) -> list[Layer]:
     """The layers that are `wanted`, in the model's order.
 
-    wanted: all, upper-half or last, of the model's blocks; else patterns of names, with commas between them, in which
-    * and ? stand for any characters (`*.mlp.*`). Raises UserError for patterns that match no layer.
+    wanted: all, upper-half or last, of the model's blocks, or of its adapter in them; else patterns of names, with
+    commas between them, in which * and ? stand for any characters (`*.mlp.*`). Raises UserError for patterns that match
+    no layer.
     """
     if wanted in _PARTS:
         found = _in_blocks(model, _PARTS[wanted](_blocks(model.network)))
@@ -50,7 +59,8 @@ def choose(model: Model, wanted: str) -> list[Layer]:
     chosen = [layer for layer in _supported(model) if layer.name in found]
     if not chosen:
         raise UserError(
-            f"model {model.card.name}: no linear layer in its blocks; name layers with --layers, or give another model"
+            f"model {model.card.name}: no linear layer that counts in its blocks; name layers with --layers, "
+            "or give another model"
         )
     return chosen
 
@@ -61,30 +71,57 @@ def named(model: Model, names: Iterable[str]) -> list[Layer]:
     return [layers[name] for name in names]
 
 
+def is_head(model: Model, layer: Layer) -> bool:
+    """Whether it makes a causal model's logits."""
+    return layer.module is model.network.get_output_embeddings()
+
+
 def _supported(model: Model) -> list[Layer]:
-    """All linear layers but the head."""
-    head = model.network.get_output_embeddings()
+    """All layers that can count."""
     return [
-        Layer(name, module, *_shape(module))
+        Layer(name, module, *_shape(module), isinstance(module, torch.nn.Embedding), model.card.classifier)
         for name, module in model.network.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+        if isinstance(module, torch.nn.Linear | Conv1D | torch.nn.Embedding)
     ]
 
 
 def _shape(module: Any) -> tuple[int, int]:
     first, last = module.weight.shape
-    return (first, last) if isinstance(module, Conv1D) else (last, first)
+    return (first, last) if isinstance(module, Conv1D | torch.nn.Embedding) else (last, first)
 
 
 def _in_blocks(model: Model, blocks: Sequence[Any]) -> set[str]:
-    """The names of the layers in these blocks."""
+    """The names of the layers that count in these blocks."""
     modules = {id(module) for block in blocks for module in block.modules()}
+    if model.card.classifier:
+        modules |= _after_blocks(model.network)
+    if model.card.adapter:
+        modules &= _adapters(model.network)
     shared = _shared_weights(model.network)
     return {
         layer.name
         for layer in _supported(model)
-        if id(layer.module) in modules and id(layer.module.weight) not in shared
+        if id(layer.module) in modules and id(layer.module.weight) not in shared and not layer.embeds
     }
+
+
+def _after_blocks(network: Any) -> set[int]:
+    """The modules that follow the last block, a classifier's pooler and head."""
+    modules, last = list(network.modules()), _blocks(network)[-1:]
+    ends = {id(module) for block in last for module in block.modules()}
+    end = max((number for number, module in enumerate(modules) if id(module) in ends), default=-1)
+    return {id(module) for module in modules[end + 1 :]}
+
+
+def _adapters(network: Any) -> set[int]:
+    """The modules that an adapter added, and those that it trained along."""
+    added = [
+        getattr(module, name)
+        for module in network.modules()
+        for name in (*getattr(module, "adapter_layer_names", ()), *_TRAINED_ALONG)
+        if isinstance(getattr(module, name, None), torch.nn.Module)
+    ]
+    return {id(module) for one in added for module in one.modules()}
 
 
 def _blocks(network: Any) -> list[Any]:
@@ -109,7 +146,7 @@ def _matching(model: Model, pattern: str) -> set[str]:
     }
     if not found:
         modules = [name for name, _ in model.network.named_modules() if name]
-        why = "is no linear layer, or is the head, which does not count" if pattern in modules else "matches no layer"
+        why = "is no linear layer and no embedding" if pattern in modules else "matches no layer"
         remedy = _remedy(pattern, [layer.name for layer in layers])
         raise UserError(f"layers {pattern!r}: {why} in model {model.card.name}; {remedy}")
     return found

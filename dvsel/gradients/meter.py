@@ -1,15 +1,14 @@
 """Documents through a model, forward and backward, for a collector of gradients.
 
-Documents, windows and batches are those of `dvsel.language.losses`: each token's loss counts once, in the first window
-that holds it; rows are padded at their right end, where nothing real sees the padding and no loss is. A document's loss
-is the sum or the mean of its tokens' losses; a window's share of its gradient is that of the losses that count in it.
-
-Logits are made for scored positions, a slice at a time, with their own gradient by the last hidden states; those of a
-whole batch never exist (but in models whose logits come whole, see `dvsel.language.models`). Softmax in float32.
+Documents and windows are those of `dvsel.language.feeding`: each token's loss counts once, in the first window that
+holds it. Rows are padded at their right end, where nothing real sees the padding and no loss is; or a row holds several
+windows, each with positions of its own and attention to itself alone. A document's number is the sum or the mean
+of those of its predictions; a window's share of its gradient is that of the predictions that count in it.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,116 +18,173 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvsel.gradients.capture import Collector, Rows, attached, wide
-from dvsel.gradients.layers import Layer
-from dvsel.language.losses import LossMeter, Tokens, Window, cut
+from dvsel.errors import UserError
+from dvsel.gradients.capture import Collector, Piece, Rows, attached
+from dvsel.gradients.layers import Layer, is_head
+from dvsel.gradients.objective import Read, objective
+from dvsel.gradients.outputs import Output, cross_entropy
+from dvsel.language import Documents
+from dvsel.language.feeding import Feeder, Window, cut
 from dvsel.language.models import Model
 from dvsel.progress import show
 
-_SLICE = {"cpu": 1 << 22, "cuda": 1 << 26}  # logits at a time
+_PROBE = 6  # tokens
 
 
 @dataclass(frozen=True)
 class Passed:
-    """What documents were. losses: float64 (n,), nats of all tokens. tokens: int64 (n,), how many were scored."""
+    """What documents were. losses: float64 (n,), of all predictions, in nats (or what the output function gives).
+    tokens: int64 (n,), how many predictions; of a classifier 1.
+    """
 
     losses: npt.NDArray[np.float64]
     tokens: npt.NDArray[np.int64]
 
     @property
     def scored(self) -> npt.NDArray[np.bool_]:
-        """Documents with a token to score, all of whose losses are numbers."""
+        """Documents with a prediction to score, all of whose losses are numbers."""
         return (self.tokens > 0) & np.isfinite(self.losses)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows that go through the model together; part, ends: as of `Rows`."""
+    """Rows that go through the model together, each of one window or more; part, ends: as of `Rows`."""
 
-    windows: Sequence[Window]
+    rows: Sequence[Sequence[Window]]
     part: bool = False
     ends: bool = False
 
     @property
-    def lengths(self) -> list[int]:
-        return [one.end - one.begin for one in self.windows]
+    def length(self) -> int:
+        """The longest row's."""
+        return max(sum(one.length for one in row) for row in self.rows)
+
+    @property
+    def placed(self) -> list[tuple[int, int, Window]]:
+        """Row, beginning in the row, and window."""
+        found = []
+        for number, row in enumerate(self.rows):
+            begin = 0
+            for one in row:
+                found.append((number, begin, one))
+                begin += one.length
+        return found
+
+    def without(self, spoilt: npt.NDArray[np.bool_]) -> _Batch:
+        """The batch without some of its windows, in the order of `placed`."""
+        out = iter(spoilt.tolist())
+        rows = [[one for one in row if not next(out)] for row in self.rows]
+        return dataclasses.replace(self, rows=[row for row in rows if row])
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Documents' tokens, what each token's loss weighs in its document's, and the collector for their gradients."""
+    """Documents, what each prediction weighs in its document's number, and the collector for their gradients."""
 
-    documents: Sequence[Tokens]
+    read: Read
     weights: npt.NDArray[np.float64]
-    collector: Collector
+    collector: Collector | None
     stage: str
 
     def show(self, share: float) -> None:
         """Tell how far it is; documents are taken to be some bytes a token."""
         if self.stage:
-            size = 4 * sum(map(len, self.documents))
+            size = 4 * sum(map(len, self.read.ids))
             show(self.stage, int(size * share), size)
 
 
-class GradientMeter(LossMeter):
+class GradientMeter(Feeder):
     """Runs documents through one model, and shows `layers` to collectors.
 
-    window, stride, batch_tokens: as of LossMeter, but by default batches are half as large, since a backward pass
-    follows. Where a batch exceeds a GPU's memory, it is halved, the collector forgets, and all begins anew.
+    window, stride, batch_tokens: as of Feeder, but by default batches are half as large, since a backward pass
+    follows. Where a batch exceeds a GPU's memory, it is halved, the collector forgets, and all begins anew. output:
+    what gradients are taken of. packing: several documents in a row. checkpointing: activations are computed again in
+    the backward pass, so that few are held. Raises UserError for a model in which packed documents see each other, or
+    that has no checkpointing.
     """
 
     def __init__(
-        self, model: Model, layers: Sequence[Layer], window: int = 0, stride: int = 0, batch_tokens: int = 0
+        self,
+        model: Model,
+        layers: Sequence[Layer],
+        window: int = 0,
+        stride: int = 0,
+        batch_tokens: int = 0,
+        *,
+        output: Output = cross_entropy,
+        packing: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(model, window, stride, batch_tokens)
-        self.layers = layers
         if not batch_tokens:
             self.batch_tokens = max(self.batch_tokens // 2, 1)
+        self.output, self.packing = output, packing
+        self._show(layers)
         model.network.requires_grad_(False)
+        if packing:
+            self._check_packing()
+        if checkpointing:
+            _checkpoint(model)
 
-    def run(self, texts: Sequence[str], collector: Collector, reduction: str, stage: str = "") -> Passed:
-        """Show the gradients of all documents' losses to the collector.
+    def of(self, layers: Sequence[Layer]) -> GradientMeter:
+        """The same meter for other layers."""
+        other = copy.copy(self)
+        other._show(layers)
+        return other
+
+    def _show(self, layers: Sequence[Layer]) -> None:
+        self.layers = layers
+        self.objective = objective(self, self.output, any(is_head(self.model, layer) for layer in layers))
+
+    def run(self, documents: Documents, collector: Collector | None, reduction: str, stage: str = "") -> Passed:
+        """Show the gradients of all documents' numbers to the collector; None: only the numbers, without gradients.
 
         reduction: of `dvsel.gradients.REDUCTIONS`. stage: what to call this in the progress that is shown, if any.
         """
-        documents, skips = self._documents(texts, None)
-        tokens = np.array([max(len(ids) - 1 - skip, 0) for ids, skip in zip(documents, skips, strict=True)], np.int64)
-        weights = 1 / np.maximum(tokens, 1) if reduction == "mean" else np.ones(len(tokens))
-        work = _Work(documents, weights, collector, stage)
-        waiting = self._windows(documents, skips)
+        read = self.objective.read(documents)
+        weights = 1 / np.maximum(read.scored, 1) if reduction == "mean" else np.ones(len(read.scored))
+        work = _Work(read, weights, collector, stage)
+        if collector is None:
+            with torch.inference_mode():
+                while (losses := self._run_all(work)) is None:
+                    pass
+            return Passed(losses, read.scored)
         with attached(self.layers, collector):
-            while (losses := self._run_all(waiting, work)) is None:
+            while (losses := self._run_all(work)) is None:
                 collector.reset()
-        return Passed(losses, tokens)
+        return Passed(losses, read.scored)
 
-    def _run_all(self, waiting: list[Window], work: _Work) -> npt.NDArray[np.float64] | None:
-        """The documents' losses; None where a batch was too large for the memory, after which batches are smaller."""
-        losses, done, total = np.zeros(len(work.documents)), 0, sum(one.end - one.begin for one in waiting)
-        for batch in self._batches(waiting, work.collector.whole_documents):
+    def _run_all(self, work: _Work) -> npt.NDArray[np.float64] | None:
+        """The documents' numbers; None where a batch was too large for the memory, after which batches are smaller."""
+        waiting = work.read.windows
+        losses, done, total = np.zeros(len(work.read.ids)), 0, sum(one.length for one in waiting)
+        for batch in self._batches(waiting, work.collector is not None and work.collector.whole_documents):
             found = self._pass_if_it_fits(batch, work)
             if found is None:
-                self._shrink(max(batch.lengths), len(batch.windows))
+                self.shrink(batch.length, len(batch.rows))
                 return None
-            np.add.at(losses, [one.document for one in batch.windows], found)
-            done += sum(batch.lengths)
+            placed = batch.placed
+            np.add.at(losses, [one.document for *_, one in placed], found)
+            done += sum(one.length for *_, one in placed)
             work.show(done / total)
         return losses
 
     def _batches(self, waiting: list[Window], whole: bool) -> Iterator[_Batch]:
         """Windows in batches; where documents are to come whole, those of several windows one after the other."""
         several = {row for row, count in Counter(one.document for one in waiting).items() if whole and count > 1}
-        for windows in self._cut([one for one in waiting if one.document not in several]):
-            yield _Batch(windows)
+        for rows in self._cut([one for one in waiting if one.document not in several], self.packing):
+            yield _Batch(rows)
         for row in sorted(several):
-            parts = list(self._cut([one for one in waiting if one.document == row]))
-            for number, windows in enumerate(parts, 1):
-                yield _Batch(windows, part=True, ends=number == len(parts))
+            parts = list(self._cut([one for one in waiting if one.document == row], False))
+            for number, rows in enumerate(parts, 1):
+                yield _Batch(rows, part=True, ends=number == len(parts))
 
-    def _cut(self, waiting: list[Window]) -> Iterator[list[Window]]:
-        lengths, first = np.array([one.end - one.begin for one in waiting], np.int64), 0
-        while first < len(waiting):
+    def _cut(self, waiting: list[Window], packing: bool) -> Iterator[list[list[Window]]]:
+        rows = packed(waiting) if packing else [[one] for one in waiting]
+        lengths, first = np.array([sum(one.length for one in row) for row in rows], np.int64), 0
+        while first < len(rows):
             last = cut(lengths, first, self.batch_tokens)
-            yield waiting[first:last]
+            yield rows[first:last]
             first = last
 
     def _pass_if_it_fits(self, batch: _Batch, work: _Work) -> npt.NDArray[np.float64] | None:
@@ -138,84 +194,95 @@ class GradientMeter(LossMeter):
         except torch.cuda.OutOfMemoryError:
             return None
 
-    @torch.enable_grad()
     def _pass(self, batch: _Batch, work: _Work) -> npt.NDArray[np.float64]:
-        """Forward and backward; the losses of the windows, float64 (rows,)."""
-        ids, rows = self._rows(batch, work)
-        work.collector.begin(rows)
-        states = self.model.states(ids)
-        losses, slopes = self._losses_and_slopes(states.detach(), batch, work)
-        found: npt.NDArray[np.float64] = losses.cpu().numpy()
+        """Forward and backward; the numbers of the windows, float64."""
+        collector, placed = work.collector, batch.placed
+        ids, places, rows = self._rows(batch, work.read)
+        if collector is not None:
+            collector.begin(rows)
+        with torch.set_grad_enabled(collector is not None):
+            given = self.objective.forward(ids, rows.real, places)
+        weights = work.weights[[one.document for *_, one in placed]]
+        with torch.enable_grad():
+            numbers, slopes = self.objective.numbers(given, work.read, placed, weights)
+        found: npt.NDArray[np.float64] = numbers.cpu().numpy()
+        if collector is None:
+            return found
         spoilt = ~np.isfinite(found)
-        if work.collector.adds_rows and spoilt.any():
-            del states, slopes
-            return self._pass_without(spoilt, found, batch, work)
-        states.backward(slopes)
+        if collector.adds_rows and spoilt.any():
+            del given, slopes
+            rest = batch.without(spoilt)
+            if rest.rows:
+                self._pass(rest, work)
+            return found
+        collector.turn()
+        given.backward(slopes)  # type: ignore[no-untyped-call]
         return found
 
-    def _pass_without(
-        self, spoilt: npt.NDArray[np.bool_], found: npt.NDArray[np.float64], batch: _Batch, work: _Work
-    ) -> npt.NDArray[np.float64]:
-        """The batch once more, without the rows whose losses are no numbers."""
-        rest = [one for one, out in zip(batch.windows, spoilt, strict=True) if not out]
-        if rest:
-            self._pass(dataclasses.replace(batch, windows=rest), work)
-        return found
-
-    def _rows(self, batch: _Batch, work: _Work) -> tuple[torch.Tensor, Rows]:
-        """Token ids (rows, length), padded with 0, and what the rows are."""
-        ids = np.zeros((len(batch.windows), max(batch.lengths)), np.int64)
-        real = np.zeros(ids.shape, np.bool_)
-        for row, one in enumerate(batch.windows):
-            ids[row, : one.end - one.begin] = work.documents[one.document][one.begin : one.end]
-            real[row, : one.end - one.begin] = True
-        numbers = np.array([one.document for one in batch.windows], np.int64)
-        return self._moved(ids), Rows(
-            self._moved(numbers), self._moved(real), sum(batch.lengths), batch.part, batch.ends
+    def _rows(self, batch: _Batch, read: Read) -> tuple[torch.Tensor, torch.Tensor | None, Rows]:
+        """Token ids (rows, length), positions in their documents where they are packed, and what the rows are."""
+        shape, placed = (len(batch.rows), batch.length), batch.placed
+        ids, real = np.full(shape, self.objective.padding(), np.int64), np.zeros(shape, np.bool_)
+        places, piece = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for number, (row, begin, one) in enumerate(placed):
+            end = begin + one.length
+            ids[row, begin:end] = read.ids[one.document][one.begin : one.end]
+            real[row, begin:end] = True
+            places[row, begin:end] = np.arange(one.length)
+            places[row, end:] = np.arange(shape[1] - end)  # padding is a document of its own
+            piece[row, begin:end] = number
+        pieces = [Piece(one.document, row, begin, begin + one.length) for row, begin, one in placed]
+        owners = self.moved(np.array([one.document for one in pieces], np.int64))
+        several = len(pieces) > shape[0]
+        rows = Rows(
+            pieces, owners, self.moved(real), self.moved(piece) if several else None, part=batch.part, ends=batch.ends
         )
+        return self.moved(ids), self.moved(places) if several else None, rows
 
-    def _losses_and_slopes(self, states: torch.Tensor, batch: _Batch, work: _Work) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each row's loss, float64 (rows,), and the gradient of the weighted losses by the last hidden states."""
-        places, next_ids, rows, weights = (self._moved(array) for array in _scored(batch, work, states.shape[1]))
-        flat = states.flatten(0, 1)
-        slopes = torch.zeros_like(flat)
-        losses = torch.zeros(len(states), dtype=torch.float64, device=states.device)
-        size = max(_SLICE[self.model.device] // self.model.tokens, 128)
-        for begin in range(0, len(places), size):
-            part = slice(begin, begin + size)
-            found, slopes[places[part]] = self._slice(flat[places[part]], next_ids[part], weights[part])
-            losses.index_add_(0, rows[part], found.double())
-        return losses, slopes.view_as(states)
-
-    def _slice(
-        self, states: torch.Tensor, next_ids: torch.Tensor, weights: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The losses at some positions, and the gradient of their weighted sum by the states."""
-        states.requires_grad_(True)
-        network = self.model.network
-        logits = wide(network.get_output_embeddings()(states) if self.model.has_head else states)
-        logs, wanted = logits.detach().log_softmax(1), next_ids[:, None]
-        losses = -logs.gather(1, wanted)[:, 0]
-        wrong = logs.exp_()  # what cross entropy's gradient by the logits is: probabilities, less 1 where right
-        wrong.scatter_add_(1, wanted, wrong.new_full(wanted.shape, -1))
-        (slopes,) = torch.autograd.grad(logits, states, wrong)
-        return losses, slopes * weights.to(slopes.dtype)[:, None]
-
-    def _moved(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.model.device)
+    @torch.inference_mode()
+    def _check_packing(self) -> None:
+        """Raise UserError where a document in a row with others does not give what it gives alone."""
+        if self.model.card.classifier:
+            raise UserError(f"model {self.model.card.name}: a classifier sees a row as one document; drop --packing")
+        ids = torch.arange(1, 2 * _PROBE + 1, device=self.model.device)[None] % self.model.tokens
+        places = torch.arange(2 * _PROBE, device=self.model.device)[None] % _PROBE
+        try:
+            together = self.model.states(ids, position_ids=places)[:, _PROBE:].float()
+        except TypeError:
+            together = None
+        alone = self.model.states(ids[:, _PROBE:]).float()
+        if together is None or (together - alone).norm() > 0.02 * alone.norm():
+            raise UserError(
+                f"model {self.model.card.name}: documents in one row see each other, so packing would mix their "
+                "gradients; drop --packing"
+            )
 
 
-def _scored(batch: _Batch, work: _Work, length: int) -> tuple[Tokens, Tokens, Tokens, npt.NDArray[np.float64]]:
-    """Of the scored positions: place in rows * length, the token that follows, row, and weight."""
-    counts = [one.end - one.first for one in batch.windows]
-    places = [
-        row * length + np.arange(one.first - one.begin, one.end - one.begin) for row, one in enumerate(batch.windows)
-    ]
-    next_ids = [work.documents[one.document][one.first + 1 : one.end + 1] for one in batch.windows]
-    weights = work.weights[[one.document for one in batch.windows]]
-    return (
-        np.concatenate(places),
-        np.concatenate(next_ids),
-        np.repeat(np.arange(len(counts)), counts),
-        np.repeat(weights, counts),
-    )
+def packed(waiting: Sequence[Window]) -> list[list[Window]]:
+    """Windows, the longest first, in rows no longer than the first: each where it leaves the least room."""
+    if not waiting:
+        return []
+    capacity = waiting[0].length
+    rows: list[list[Window]] = []
+    with_room: dict[int, list[int]] = {}
+    for one in waiting:
+        room = min((left for left in with_room if left >= one.length and with_room[left]), default=None)
+        if room is None:
+            rows.append([])
+            number, room = len(rows) - 1, capacity
+        else:
+            number = with_room[room].pop()
+        rows[number].append(one)
+        with_room.setdefault(room - one.length, []).append(number)
+    return sorted(rows, key=lambda row: -sum(one.length for one in row))
+
+
+def _checkpoint(model: Model) -> None:
+    """Have the blocks compute their activations again in the backward pass, dropout staying off."""
+    network = model.network
+    if not getattr(network, "supports_gradient_checkpointing", False):
+        raise UserError(f"model {model.card.name}: has no gradient checkpointing; drop --checkpointing")
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in network.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True

@@ -6,6 +6,10 @@ EK-FAC: in the same eigenbasis, E[(U_S^T G U_A)^2] stands for the products of ei
 of their mean. Here, and where that is from, a document's G is of the sum of its token losses; E is over documents,
 divided by tokens a document, which makes it the same size as K-FAC's.
 
+Q = H^-1 grad is cut where H is the identity: S^1/2 Q A^1/2, for K-FAC S^-1/2 grad A^-1/2, is cut by its singular
+values, which is the best approximation as H measures it; then both sides are mapped back, which keeps the rank. For
+EK-FAC, S and A are those of K-FAC, since its own H has no such map.
+
 All is float64, since the smallest eigenvalues count most.
 """
 
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from dvsel.errors import Notice
+from dvsel.gradients.direction import Cut, Direction
 from dvsel.gradients.layers import Layer
 from dvsel.gradients.sums import Factors
 
@@ -28,27 +33,29 @@ _ROUNDING = 1e-6  # of float32 sums, beside the largest eigenvalue
 class Spectrum:
     """A symmetric matrix by its eigenvectors, in columns of `basis`, and damped eigenvalues, float64.
 
-    fragile: whether the damping is below what rounding leaves of eigenvalues that are 0.
+    basis: None where the matrix is diagonal. fragile: whether the damping is below what rounding leaves of eigenvalues
+    that are 0.
     """
 
     values: torch.Tensor
-    basis: torch.Tensor
+    basis: torch.Tensor | None
     fragile: bool = False
+
+    def into(self, columns: torch.Tensor) -> torch.Tensor:
+        """Columns, float64 (width, n), in the basis."""
+        return columns if self.basis is None else self.basis.T @ columns
+
+    def out_of(self, columns: torch.Tensor) -> torch.Tensor:
+        """What `into` gave, back."""
+        return columns if self.basis is None else self.basis @ columns
 
 
 class Metric:
-    """No curvature: H is the identity."""
+    """One layer's. This one is no curvature: H is the identity."""
 
-    def whitened(self, gradient: torch.Tensor) -> torch.Tensor:
-        """H^1/2 H^-1 G for a gradient (outputs, inputs), float64, in a basis of this metric's choice.
-
-        H^1/2 is the Kronecker product S^1/2 x A^1/2 even where H is not S x A.
-        """
-        return gradient.double()
-
-    def restored(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """S^-1/2 left and A^-1/2 right, out of that basis; left: (outputs, rank), right: (inputs, rank)."""
-        return left, right
+    def direction(self, gradient: torch.Tensor, query: int, cut: Cut) -> Direction:  # noqa: ARG002
+        """H^-1 times the gradient (outputs, inputs) of a query, whose number it is, cut as this metric sees it best."""
+        return cut.of(gradient)
 
 
 @dataclass(frozen=True)
@@ -59,14 +66,20 @@ class Kronecker(Metric):
     outputs: Spectrum
     damped: torch.Tensor
 
+    def direction(self, gradient: torch.Tensor, query: int, cut: Cut) -> Direction:  # noqa: ARG002
+        found = cut.of(self.whitened(gradient))
+        return Direction(*self.restored(found.left, found.right), found.energy)
+
     def whitened(self, gradient: torch.Tensor) -> torch.Tensor:
-        rotated = self.outputs.basis.T @ gradient.double() @ self.inputs.basis
+        """S^1/2 H^-1 G A^1/2 for a gradient (outputs, inputs), float64, in the basis of the two spectra."""
+        rotated = self.inputs.into(self.outputs.into(gradient.double()).T).T
         return self.outputs.values.sqrt()[:, None] * (rotated / self.damped) * self.inputs.values.sqrt()
 
     def restored(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """S^-1/2 left and A^-1/2 right, out of that basis; left: (outputs, rank), right: (inputs, rank)."""
         return (
-            self.outputs.basis @ (left / self.outputs.values.sqrt()[:, None]),
-            self.inputs.basis @ (right / self.inputs.values.sqrt()[:, None]),
+            self.outputs.out_of(left / self.outputs.values.sqrt()[:, None]),
+            self.inputs.out_of(right / self.inputs.values.sqrt()[:, None]),
         )
 
 
@@ -86,11 +99,11 @@ def ekfac(metric: Kronecker, squares: torch.Tensor, tokens: int, damping: float)
 
 
 def spectrum(moments: torch.Tensor, damping: float) -> Spectrum:
-    """Of a symmetric matrix without negative eigenvalues; those that rounding made are taken for 0."""
-    values, basis = torch.linalg.eigh(moments.double())
+    """Of a symmetric matrix without negative eigenvalues, or its diagonal; those that rounding made are taken for 0."""
+    values, basis = (moments.double(), None) if moments.ndim == 1 else torch.linalg.eigh(moments.double())
     values = values.clamp(min=0)
     added = damping * (float(values.mean()) or 1.0)
-    return Spectrum(values + added, basis, added < _ROUNDING * float(values[-1]))
+    return Spectrum(values + added, basis, added < _ROUNDING * float(values.max()))
 
 
 def warn(layers: Sequence[Layer], metrics: Sequence[Kronecker], tokens: int) -> None:

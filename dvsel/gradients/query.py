@@ -12,11 +12,14 @@ import torch
 
 from dvsel.errors import Notice, UserError
 from dvsel.gradients import metric as metrics
-from dvsel.gradients.direction import Direction, direction
+from dvsel.gradients.direction import Cut, Direction
 from dvsel.gradients.layers import Layer
 from dvsel.gradients.meter import GradientMeter, Passed
-from dvsel.gradients.metric import Metric
-from dvsel.gradients.sums import FactorSums, GradientSum, SquareSums
+from dvsel.gradients.metric import Kronecker, Metric, Spectrum
+from dvsel.gradients.sums import WIDEST, FactorSums, GradientSum, SquareSums
+from dvsel.language import Documents
+
+_FACTORS = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,14 @@ class Query:
     loss: float
 
 
-def mean_gradient(meter: GradientMeter, texts: Sequence[str], reduction: str, place: str) -> Query:
+def mean_gradient(meter: GradientMeter, documents: Documents, reduction: str, place: str) -> Query:
     """The mean of the documents' gradients, by the sum or the mean of their token losses.
 
     place: names the documents in complaints. Raises UserError where no document has a usable loss, or where the
     gradient is 0 or no number.
     """
     total = GradientSum(meter.layers)
-    passed = meter.run(texts, total, reduction, "target's gradient")
+    passed = meter.run(documents, total, reduction, "target's gradient")
     count = checked(passed, place)
     gradients = [one / count for one in total.total]
     norm = float(sum(one.double().square().sum() for one in gradients))
@@ -62,23 +65,42 @@ def checked(passed: Passed, place: str) -> int:
     return int(passed.scored.sum())
 
 
-def curvature(meter: GradientMeter, texts: Sequence[str], preconditioner: str, damping: float) -> Sequence[Metric]:
-    """The metric of each layer, by `preconditioner`, of `dvsel.gradients.PRECONDITIONERS`."""
-    if preconditioner == "none":
-        return [Metric()] * len(meter.layers)
-    sums = FactorSums(meter.layers)
-    checked(meter.run(texts, sums, "sum", "curvature"), "the pool's sample")
-    found = [metrics.kfac(factors, damping) for factors in sums.factors]
-    metrics.warn(meter.layers, found, max(factors.tokens for factors in sums.factors))
-    if preconditioner == "kfac":
-        return found
-    dtype = sums.factors[0].inputs.dtype
-    squares = SquareSums(meter.layers, [(one.outputs.basis.to(dtype), one.inputs.basis.to(dtype)) for one in found])
-    meter.run(texts, squares, "sum", "eigenvalues")
-    return [
-        metrics.ekfac(one, total, tokens, damping)
-        for one, total, tokens in zip(found, squares.total, squares.tokens, strict=True)
-    ]
+@dataclass(frozen=True)
+class Curvature:
+    """How H is estimated. preconditioner: of `dvsel.gradients.PRECONDITIONERS`. damping: a multiple of the mean."""
+
+    preconditioner: str
+    damping: float = 0.1
+
+    def metrics(
+        self,
+        meter: GradientMeter,
+        sample: Documents,
+        gradients: Sequence[Sequence[torch.Tensor]],  # noqa: ARG002
+    ) -> Sequence[Metric]:
+        """The metric of each of the meter's layers. gradients: by layer, then by query, (outputs, inputs)."""
+        if self.preconditioner == "none":
+            return [Metric()] * len(meter.layers)
+        sums = FactorSums(meter.layers)
+        checked(meter.run(sample, sums, "sum", "curvature"), "the pool's sample")
+        found = [metrics.kfac(factors, self.damping) for factors in sums.factors]
+        metrics.warn(meter.layers, found, max(factors.tokens for factors in sums.factors))
+        return found if self.preconditioner == "kfac" else self._corrected(meter, sample, found)
+
+    def _corrected(self, meter: GradientMeter, sample: Documents, found: Sequence[Kronecker]) -> Sequence[Metric]:
+        """K-FAC's with EK-FAC's eigenvalues."""
+        squares = SquareSums(meter.layers, [(_held(one.outputs, meter), _held(one.inputs, meter)) for one in found])
+        meter.run(sample, squares, "sum", "eigenvalues")
+        return [
+            metrics.ekfac(one, total, tokens, self.damping)
+            for one, total, tokens in zip(found, squares.total, squares.tokens, strict=True)
+        ]
+
+
+def _held(spectrum: Spectrum, meter: GradientMeter) -> torch.Tensor | None:
+    """Its basis, in the precision of sums."""
+    dtype = torch.float64 if meter.layers[0].module.weight.dtype == torch.float64 else torch.float32
+    return None if spectrum.basis is None else spectrum.basis.to(dtype)
 
 
 @dataclass(frozen=True)
@@ -89,26 +111,34 @@ class Found:
     queries: Sequence[Query]
     directions: Sequence[Sequence[Direction]]
 
-    def scaled(self) -> list[list[Direction]]:
-        """Directions with which the mean score of a query's own documents is 1, where they are whole."""
-        scales = [1 / self._own_score(number) for number in range(len(self.queries))]
-        return [[one.scaled(scale) for one, scale in zip(layer, scales, strict=True)] for layer in self.directions]
-
-    def _own_score(self, number: int) -> float:
-        gradients = self.queries[number].gradients
-        score = sum(layer[number].times(one) for layer, one in zip(self.directions, gradients, strict=True))
-        if not score > 0:
-            raise UserError("influence: what the cut leaves of the direction does not lower the target's loss; "
-                            "raise --rank or --energy, or pass --preconditioner kfac")  # fmt: skip
-        return score
+    def own_scores(self) -> list[float]:
+        """The mean score of each query's own documents."""
+        return [
+            sum(layer[number].times(one) for layer, one in zip(self.directions, query.gradients, strict=True))
+            for number, query in enumerate(self.queries)
+        ]
 
 
-def find(
-    meter: GradientMeter, queries: Sequence[Query], curvatures: Sequence[Metric], rank: int, energy: float
-) -> Found:
-    """The directions of all layers, as `direction.direction` cuts them."""
-    directions = [
-        [direction(query.gradients[layer], metric, rank, energy) for query in queries]
-        for layer, metric in enumerate(curvatures)
-    ]
+def find(meter: GradientMeter, queries: Sequence[Query], curvature: Curvature, sample: Documents, cut: Cut) -> Found:
+    """The directions of all layers, with the curvature of some layers at a time, so that not all of it is held."""
+    directions: list[list[Direction]] = []
+    for part in portions(meter.layers):
+        begin = len(directions)
+        gradients = [[query.gradients[begin + number] for query in queries] for number in range(len(part))]
+        for metric, mine in zip(curvature.metrics(meter.of(part), sample, gradients), gradients, strict=True):
+            directions.append([metric.direction(one, number, cut) for number, one in enumerate(mine)])
     return Found(meter.layers, queries, directions)
+
+
+def portions(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """Layers, in order, in portions whose second moments take at most `_FACTORS` bytes in float32."""
+    found: list[list[Layer]] = [[]]
+    held = 0
+    for layer in layers:
+        size = 4 * sum(width**2 for width in (layer.inputs, layer.outputs) if width <= WIDEST)
+        if found[-1] and held + size > _FACTORS:
+            found.append([])
+            held = 0
+        found[-1].append(layer)
+        held += size
+    return found

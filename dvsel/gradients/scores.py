@@ -13,19 +13,20 @@ from typing import Any, Protocol
 
 import torch
 
-from dvsel.gradients.capture import wide
+from dvsel.gradients.capture import Rows, wide
 from dvsel.gradients.direction import Direction
+from dvsel.gradients.inputs import Inputs, OneHot, overlaps, project
 from dvsel.gradients.sums import ByDocument
 
 
 class Comparison(Protocol):
     """One layer's comparison with the direction of each group."""
 
-    def keep(self, inputs: torch.Tensor) -> torch.Tensor:
+    def keep(self, inputs: Inputs) -> Inputs:
         """What is needed of inputs (rows, length, inputs)."""
 
-    def products(self, kept: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-        """<G, Q> of each row with each group's Q: (rows, groups)."""
+    def products(self, kept: Any, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """<G, Q> of each piece of the rows with each group's Q: (pieces, groups)."""
 
 
 class Thin:
@@ -36,11 +37,11 @@ class Thin:
         self.right = torch.cat([one.right for one in directions], 1)
         self.ranks = [one.rank for one in directions]
 
-    def keep(self, inputs: torch.Tensor) -> torch.Tensor:
-        return inputs @ self.right
+    def keep(self, inputs: Inputs) -> torch.Tensor:
+        return project(inputs, self.right)
 
-    def products(self, kept: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-        sums = (wide(slopes @ self.left) * wide(kept)).sum(1)
+    def products(self, kept: torch.Tensor, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
+        sums = rows.sums(wide(slopes @ self.left.to(slopes.dtype)) * wide(kept))
         return torch.stack([part.sum(1) for part in torch.split(sums, self.ranks, 1)], 1)
 
 
@@ -50,11 +51,17 @@ class Whole:
     def __init__(self, directions: Sequence[Direction]) -> None:
         self.matrices = [one.left @ one.right.T for one in directions]
 
-    def keep(self, inputs: torch.Tensor) -> torch.Tensor:
+    def keep(self, inputs: Inputs) -> Inputs:
         return inputs
 
-    def products(self, kept: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-        return torch.stack([(wide(slopes @ matrix) * wide(kept)).sum((1, 2)) for matrix in self.matrices], 1)
+    def products(self, kept: Inputs, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
+        return torch.cat([rows.sums(self._by_position(kept, slopes, matrix)) for matrix in self.matrices], 1)
+
+    def _by_position(self, kept: Inputs, slopes: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """g_t^T Q x_t, (rows, length, 1)."""
+        if isinstance(kept, OneHot):
+            return (wide(slopes) * wide(project(kept, matrix.T))).sum(2, keepdim=True)
+        return (wide(slopes @ matrix.to(slopes.dtype)) * wide(kept)).sum(2, keepdim=True)
 
 
 def comparison(directions: Sequence[Direction]) -> Comparison:
@@ -86,23 +93,15 @@ class Scores(ByDocument):
         if self.squares is not None:
             self.squares.zero_()
 
-    def keep(self, layer: int, inputs: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def keep(self, layer: int, inputs: Inputs) -> tuple[Inputs, Inputs | None]:
         return self.comparisons[layer].keep(inputs), None if self.squares is None else inputs
 
-    def take(self, layer: int, kept: tuple[torch.Tensor, Any], slopes: torch.Tensor) -> None:
+    def take(self, layer: int, kept: tuple[Inputs, Inputs | None], slopes: torch.Tensor) -> None:
         part, inputs = kept
-        found = self.comparisons[layer].products(part, slopes)
-        self.products.index_add_(0, self.rows.documents, found.double())
-        if self.squares is not None:
-            self._add_squares(self.squares, layer, inputs, slopes)
-
-    def _add_squares(self, squares: torch.Tensor, layer: int, inputs: torch.Tensor, slopes: torch.Tensor) -> None:
-        length, width, height = slopes.shape[1], inputs.shape[2], slopes.shape[2]
-        if not self.rows.part and length * (width + height) < width * height:
-            squares.index_add_(0, self.rows.documents, _squared_norms(wide(inputs), wide(slopes)))
-            return
-        for document, gradient in self.gradients(layer, inputs, slopes):
-            squares[document] += gradient.square().sum()
+        found = self.comparisons[layer].products(part, slopes, self.rows)
+        self.products.index_add_(0, self.rows.owners, found.to(self.products))
+        if self.squares is not None and inputs is not None:
+            add_squares(self.squares, self, layer, inputs, slopes)
 
     def cosines(self, norms: torch.Tensor) -> torch.Tensor:
         """Products over the documents' norms and those of the groups' directions, `norms` (groups,)."""
@@ -110,9 +109,16 @@ class Scores(ByDocument):
         return self.products / (self.squares.sqrt()[:, None] * norms.to(self.products))
 
 
-def _squared_norms(inputs: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-    """|sum_t g_t x_t^T|^2 of each row, float64 (rows,)."""
-    return ((inputs @ inputs.mT) * (slopes @ slopes.mT)).sum((1, 2)).double()
+def add_squares(squares: torch.Tensor, collector: ByDocument, layer: int, inputs: Inputs, slopes: torch.Tensor) -> None:
+    """Add |G|^2 of a layer to each document's place in `squares`, float64 (documents,)."""
+    rows, (length, height), width = collector.rows, slopes.shape[1:], inputs.shape[2]
+    if not rows.part and rows.piece is None and length * (width + height) < width * height:
+        slopes = wide(slopes)
+        found = (overlaps(inputs, slopes.dtype) * (slopes @ slopes.mT)).sum((1, 2))
+        squares.index_add_(0, rows.owners, found.to(squares))
+        return
+    for document, gradient in collector.gradients(layer, inputs, slopes):
+        squares[document] += gradient.square().sum().to(squares)
 
 
 def norms(directions: Sequence[Sequence[Direction]]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from dvsel.gradients.capture import Collector, Rows, wide
+from dvsel.gradients.inputs import Inputs, OneHot, flat, outer, project
 from dvsel.gradients.layers import Layer
 
 
@@ -30,18 +31,22 @@ class GradientSum(Collector):
         for total in self.total:
             total.zero_()
 
-    def keep(self, layer: int, inputs: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def keep(self, layer: int, inputs: Inputs) -> Inputs:  # noqa: ARG002
         return inputs
 
-    def take(self, layer: int, kept: torch.Tensor, slopes: torch.Tensor) -> None:
-        self.total[layer] += wide(slopes).flatten(0, 1).T @ wide(kept).flatten(0, 1)
+    def take(self, layer: int, kept: Inputs, slopes: torch.Tensor) -> None:
+        self.total[layer] += outer(wide(slopes).flatten(0, 1), flat(kept))
+
+
+WIDEST = 16384  # of a side whose second moments are held whole: 1 GB in float32
 
 
 @dataclass
 class Factors:
     """Second moments of a layer's inputs and of its outputs' gradients, summed over `tokens` positions.
 
-    inputs: (inputs, inputs). outputs: (outputs, outputs). Both symmetric.
+    inputs: (inputs, inputs). outputs: (outputs, outputs). Both symmetric. Of an embedding's inputs, and of a side that
+    is wider than `WIDEST`, the diagonal alone.
     """
 
     inputs: torch.Tensor
@@ -68,7 +73,7 @@ class FactorSums(Collector):
     def reset(self) -> None:
         self._first_user: dict[int, int] = {}
         self._inputs: dict[int, torch.Tensor] = {}
-        self._outputs = [_zeros(layer, layer.outputs, layer.outputs) for layer in self.layers]
+        self._outputs = [_moments(layer, layer.outputs, layer.outputs > WIDEST) for layer in self.layers]
         self._tokens = [0] * len(self.layers)
 
     @property
@@ -80,9 +85,9 @@ class FactorSums(Collector):
 
     def begin(self, rows: Rows) -> None:
         super().begin(rows)
-        self._last: tuple[int, torch.Tensor] | None = None
+        self._last: tuple[int, Inputs] | None = None
 
-    def keep(self, layer: int, inputs: torch.Tensor) -> torch.Tensor | None:
+    def keep(self, layer: int, inputs: Inputs) -> Inputs | None:
         """The inputs; None where the layer before took the same."""
         if self._last is None or not _same(self._last[1], inputs):
             self._last = layer, inputs
@@ -90,17 +95,18 @@ class FactorSums(Collector):
         assert user == self._last[0], "a model that runs its layers in another order from pass to pass"
         return inputs if user == layer else None
 
-    def take(self, layer: int, kept: torch.Tensor | None, slopes: torch.Tensor) -> None:
-        self._tokens[layer] += self.rows.positions
-        self._outputs[layer] += _squared(wide(slopes).flatten(0, 1))
+    def take(self, layer: int, kept: Inputs | None, slopes: torch.Tensor) -> None:
+        self._tokens[layer] += _positions(self.rows, slopes)
+        _add_moments(self._outputs[layer], slopes.flatten(0, 1))
         if kept is not None:
-            self._inputs_of(layer).add_(_squared(wide(kept[self.rows.real])))
+            _add_moments(self._inputs_of(layer), flat(kept, self.rows.real))
 
-    def _inputs_of(self, layer: int) -> torch.Tensor:
+    def _inputs_of(self, number: int) -> torch.Tensor:
         """The sum of inputs that the layer shares; zeros where none came yet."""
-        user = self._first_user.get(layer, layer)
+        user = self._first_user.get(number, number)
         if user not in self._inputs:
-            self._inputs[user] = _zeros(self.layers[user], self.layers[user].inputs, self.layers[user].inputs)
+            layer = self.layers[user]
+            self._inputs[user] = _moments(layer, layer.inputs, layer.embeds or layer.inputs > WIDEST)
         return self._inputs[user]
 
 
@@ -118,35 +124,38 @@ class ByDocument(Collector):
 
     def begin(self, rows: Rows) -> None:
         super().begin(rows)
-        if int(rows.documents[0]) != self._document:
+        if rows.pieces[0].document != self._document:
             self._parts.clear()  # of a document that was left unfinished, for losses that are no numbers
-            self._document = int(rows.documents[0])
+            self._document = rows.pieces[0].document
 
-    def gradients(self, layer: int, inputs: torch.Tensor, slopes: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    def gradients(self, layer: int, inputs: Inputs, slopes: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Document and gradient (outputs, inputs), of the documents that are complete with these rows."""
-        inputs, slopes = wide(inputs), wide(slopes)
+        slopes = wide(slopes)
         if not self.rows.part:
-            for row, document in enumerate(self.rows.documents.tolist()):
-                yield document, slopes[row].T @ inputs[row]
+            for document, mine, theirs in self.rows.split(inputs, slopes):
+                yield document, outer(theirs, mine)
             return
-        part = slopes.flatten(0, 1).T @ inputs.flatten(0, 1)
+        part = outer(slopes.flatten(0, 1), flat(inputs))
         self._parts[layer] = self._parts[layer] + part if layer in self._parts else part
         if self.rows.ends:
             yield self._document, self._parts.pop(layer)
+
+
+Basis = torch.Tensor | None
 
 
 class SquareSums(ByDocument):
     """The eigenvalues of EK-FAC (George et al. 2018, "Fast Approximate Natural Gradient Descent in a Kronecker-factored
     Eigenbasis"): squared gradients of documents in the eigenbasis of K-FAC, summed over documents.
 
-    bases: of each layer's outputs and inputs, eigenvectors in columns. total: (outputs, inputs) a layer. tokens:
-    positions that the model was fed. `total / tokens` estimates what K-FAC has as products of eigenvalues, and equals
-    their expectation where positions are independent.
+    bases: of each layer's outputs and inputs, eigenvectors in columns; None: the basis that it has. total: (outputs,
+    inputs) a layer. tokens: positions that the model was fed. `total / tokens` estimates what K-FAC has as products of
+    eigenvalues, and equals their expectation where positions are independent.
     """
 
     adds_rows = True
 
-    def __init__(self, layers: Sequence[Layer], bases: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(self, layers: Sequence[Layer], bases: Sequence[tuple[Basis, Basis]]) -> None:
         super().__init__()
         self.layers, self.bases = layers, bases
         self.reset()
@@ -156,12 +165,14 @@ class SquareSums(ByDocument):
         self.total = [_zeros(layer, layer.outputs, layer.inputs) for layer in self.layers]
         self.tokens = [0] * len(self.layers)
 
-    def keep(self, layer: int, inputs: torch.Tensor) -> torch.Tensor:
-        return wide(inputs) @ self.bases[layer][1]
+    def keep(self, layer: int, inputs: Inputs) -> Inputs:
+        basis = self.bases[layer][1]
+        return inputs if basis is None else project(inputs if isinstance(inputs, OneHot) else wide(inputs), basis)
 
-    def take(self, layer: int, kept: torch.Tensor, slopes: torch.Tensor) -> None:
-        self.tokens[layer] += self.rows.positions
-        for _, gradient in self.gradients(layer, kept, wide(slopes) @ self.bases[layer][0]):
+    def take(self, layer: int, kept: Inputs, slopes: torch.Tensor) -> None:
+        self.tokens[layer] += _positions(self.rows, slopes)
+        basis = self.bases[layer][0]
+        for _, gradient in self.gradients(layer, kept, slopes if basis is None else wide(slopes) @ basis):
             self.total[layer].addcmul_(gradient, gradient)
 
 
@@ -171,10 +182,27 @@ def _zeros(layer: Layer, rows: int, columns: int, dtype: torch.dtype | None = No
     return torch.zeros(rows, columns, dtype=dtype or sums, device=weight.device)
 
 
-def _squared(rows: torch.Tensor) -> torch.Tensor:
-    return rows.T @ rows
+def _moments(layer: Layer, width: int, diagonal: bool) -> torch.Tensor:
+    return _zeros(layer, width, 1)[:, 0] if diagonal else _zeros(layer, width, width)
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+def _add_moments(total: torch.Tensor, rows: Inputs) -> None:
+    """Add the sum of x x^T over rows (positions, width), or of its diagonal."""
+    if isinstance(rows, OneHot):
+        total += torch.bincount(rows.numbers, minlength=rows.width)
+    elif total.ndim == 1:
+        total += wide(rows).square().sum(0)
+    else:
+        total.addmm_(wide(rows).T, wide(rows))
+
+
+def _positions(rows: Rows, slopes: torch.Tensor) -> int:
+    """Positions that a layer was fed: one a row where it sees what was pooled."""
+    return rows.positions if slopes.shape[1] == rows.real.shape[1] else len(slopes)
+
+
+def _same(one: Inputs, other: Inputs) -> bool:
     """Whether they are the same memory; both are held, so none of it is used anew."""
+    if isinstance(one, OneHot) or isinstance(other, OneHot):
+        return False
     return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()

@@ -1,17 +1,22 @@
-"""What scorers that ask a language model share: the model itself (`models`) and the losses of documents (`losses`).
+"""What scorers that ask a language model share: the model (`models`), how it is fed (`feeding`), losses (`losses`).
 
-Both need the packages of `pip install 'dvsel[models]'`, and are imported only by code that is about to use a model.
+All need the packages of `pip install 'dvsel[models]'`, and are imported only by code that is about to use a model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dvsel.errors import UserError
 from dvsel.options import option
 
+if TYPE_CHECKING:
+    from dvsel.shards.columns import Batch, Column
+
 MEASURES = ("mean", "total", "bits-per-char", "min-k")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "autocast")
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,9 @@ class ModelOptions:
     window: int = option(0, "tokens that a model sees at once; 0: what it takes, at most 8192")
     stride: int = option(0, "tokens between the beginnings of two windows over a long document; 0: half a window")
     batch_tokens: int = option(0, "tokens in a batch; 0: 8192 on a CPU, 32768 on a GPU")
-    precision: str = option("auto", "of the weights; auto: bf16 on a GPU, fp32 on a CPU", choices=PRECISIONS)
+    precision: str = option(
+        "auto", "auto: bf16 on a GPU, fp32 on a CPU; autocast: weights in fp32, products in bf16", choices=PRECISIONS
+    )
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -29,3 +36,58 @@ class ModelOptions:
         for name in ("window", "stride", "batch_tokens"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more, or 0 for the default")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What a model is asked about.
+
+    texts: (n,). prompts: what comes before each text, as context only, or None. labels: of each text, for a
+    classifier; "" where there is none.
+    """
+
+    texts: Sequence[str]
+    prompts: Sequence[str] | None = None
+    labels: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class PromptOptions(ModelOptions):
+    """How a language model reads documents that may begin with an instruction."""
+
+    prompt_field: str = option("", "field with an instruction, which is context and has no loss of its own")
+    prompt_separator: str = option(r"\n", r"what stands between instruction and text; \n is a line feed")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields beside the text."""
+        return (self.prompt_field,) if self.prompt_field else ()
+
+    def documents(self, batches: Iterable[Batch]) -> Documents:
+        """The batches' documents, in order; the text is empty where the instruction is no string."""
+        texts: list[str] = []
+        prompts: list[str] = []
+        for batch in batches:
+            mine = strings(batch.text)
+            if self.prompt_field:
+                column = batch.columns[self.prompt_field]
+                separator = self.prompt_separator.replace(r"\n", "\n")
+                prompts += [prompt + separator for prompt in strings(column)]
+                mine = [text if is_string else "" for text, is_string in zip(mine, _are_strings(column), strict=True)]
+            texts += mine
+        return Documents(texts, prompts if self.prompt_field else None)
+
+
+def strings(column: Column) -> list[str]:
+    """A column's rows."""
+    return [column[row].decode(errors="replace") for row in range(len(column))]
+
+
+def _are_strings(column: Column) -> list[bool]:
+    from dvsel.shards.columns import Kind
+
+    are: list[bool] = (column.kind == Kind.STRING).tolist()
+    return are

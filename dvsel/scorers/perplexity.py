@@ -21,17 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
-from dvsel.language import MEASURES, ModelOptions
+from dvsel.language import MEASURES, PromptOptions
 from dvsel.options import option
 from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
     from dvsel.language.losses import LossMeter
-    from dvsel.shards.columns import Batch, Column
+    from dvsel.shards.columns import Batch
 
 
 @dataclass(frozen=True)
-class Perplexity(ModelOptions, Scorer):
+class Perplexity(PromptOptions, Scorer):
     """Prefer documents that a causal language model finds likely.
 
     The score is minus the loss, in the measure that is chosen.
@@ -48,8 +48,6 @@ class Perplexity(ModelOptions, Scorer):
         choices=MEASURES,
     )
     min_k: float = option(20.0, "min-k: the percentage of tokens that are taken")
-    prompt_field: str = option("", "field with an instruction: the text's loss given that, GRAPE's")
-    prompt_separator: str = option(r"\n", r"what stands between instruction and text; \n is a line feed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,11 +55,6 @@ class Perplexity(ModelOptions, Scorer):
             raise UserError(f"measure {self.measure!r}: unknown; give one of {', '.join(MEASURES)}")
         if not 0 < self.min_k <= 100:
             raise UserError(f"min_k {self.min_k}: out of range; give a percentage above 0, such as 20")
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The instruction, where there is one."""
-        return (self.prompt_field,) if self.prompt_field else ()
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedPerplexity:  # noqa: ARG002
         """Check that the model can be used, without its weights."""
@@ -112,29 +105,13 @@ class FittedPerplexity(Fitted):
         meter = self._meter
         from dvsel.language.losses import measure
 
-        texts, prompts = _strings(batch.text), None
-        if self.scorer.prompt_field:
-            column = batch.columns[self.scorer.prompt_field]
-            separator = self.scorer.prompt_separator.replace(r"\n", "\n")
-            prompts = [prompt + separator for prompt in _strings(column)]
-            texts = [text if is_string else "" for text, is_string in zip(texts, _are_strings(column), strict=True)]
-        losses = meter.token_losses(texts, prompts)
+        documents = self.scorer.documents([batch])
+        losses = meter.token_losses(documents.texts, documents.prompts)
         found = [
             measure(one, self.scorer.measure, len(text), self.scorer.min_k)
-            for one, text in zip(losses, texts, strict=True)
+            for one, text in zip(losses, documents.texts, strict=True)
         ]
         return -np.array(found, np.float32)
-
-
-def _strings(column: Column) -> list[str]:
-    return [column[row].decode(errors="replace") for row in range(len(column))]
-
-
-def _are_strings(column: Column) -> list[bool]:
-    from dvsel.shards.columns import Kind
-
-    are: list[bool] = (column.kind == Kind.STRING).tolist()
-    return are
 
 
 Perplexity.fitted = FittedPerplexity

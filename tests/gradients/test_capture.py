@@ -10,9 +10,10 @@ import torch
 from gradient_truth import TEXTS, in_double
 
 from dvsel.errors import UserError
-from dvsel.gradients.capture import Collector, Rows, attached
+from dvsel.gradients.capture import Collector, Piece, Rows, attached
 from dvsel.gradients.layers import Layer, choose
 from dvsel.gradients.meter import GradientMeter
+from dvsel.language import Documents
 from dvsel.language.models import Model
 
 
@@ -39,7 +40,7 @@ def test_each_layer_is_seen_once_a_pass_and_no_weight_gets_a_gradient(model_of: 
     model = model_of("llama")
     layers = choose(model, "all")
     watch = Watch()
-    GradientMeter(model, layers).run([TEXTS[0], TEXTS[0] + " a", TEXTS[0]], watch, "sum")
+    GradientMeter(model, layers).run(Documents([TEXTS[0], TEXTS[0] + " a", TEXTS[0]]), watch, "sum")
     length = watch.kept[0][1][1]
     assert watch.kept == [(number, (3, length, layer.inputs)) for number, layer in enumerate(layers)]
     assert sorted(watch.taken) == [(number, (3, length, layer.outputs)) for number, layer in enumerate(layers)]
@@ -53,8 +54,8 @@ def test_below_the_lowest_captured_layer_there_is_no_graph(model_of: Callable[..
     block, seen = model.network.model.layers[1], []
     block.register_forward_pre_hook(lambda _, given: seen.append(given[0].requires_grad))
     meter = GradientMeter(model, choose(model, "last"))
-    meter.run(TEXTS[:1], Watch(), "sum")
-    GradientMeter(model, choose(model, "all")).run(TEXTS[:1], Watch(), "sum")
+    meter.run(Documents(TEXTS[:1]), Watch(), "sum")
+    GradientMeter(model, choose(model, "all")).run(Documents(TEXTS[:1]), Watch(), "sum")
     assert seen == [False, True]
 
 
@@ -74,7 +75,9 @@ def passed(use: Callable[..., Any]) -> Watch:
     net = Net(use).requires_grad_(False)
     watch = Watch()
     with attached([Layer("a.linear", net.linear, 4, 2)], watch):
-        watch.begin(Rows(torch.arange(3), torch.ones(3, 5, dtype=torch.bool), 15))
+        watch.begin(
+            Rows([Piece(row, row, 0, 5) for row in range(3)], torch.arange(3), torch.ones(3, 5, dtype=torch.bool))
+        )
         net(torch.ones(3, 5, 4)).sum().backward()
     return watch
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvsel.gradients.direction import Direction, direction
+from dvsel.gradients.direction import Cut, Direction
 from dvsel.gradients.metric import Kronecker, Metric, ekfac, kfac
 from dvsel.gradients.sums import Factors
 
@@ -37,14 +37,14 @@ def test_at_full_rank_nothing_is_lost(seed: int, shape: tuple[int, int]) -> None
     across, along = roots(base)
     expected = torch.linalg.solve(across @ across, gradient) @ torch.linalg.inv(along @ along)
     for rank, energy in ((0, 0.0), (min(shape), 0.0), (99, 0.0), (1, 1.0)):
-        found = direction(gradient, base, rank, energy)
+        found = base.direction(gradient, 0, Cut(rank, energy))
         torch.testing.assert_close(whole(found), expected, rtol=1e-8, atol=1e-10)
         assert found.energy == pytest.approx(1)
     rotated = (base.outputs.basis.T @ gradient @ base.inputs.basis) / corrected.damped
     torch.testing.assert_close(
-        whole(direction(gradient, corrected, 0)), base.outputs.basis @ rotated @ base.inputs.basis.T
+        whole(corrected.direction(gradient, 0, Cut(0))), base.outputs.basis @ rotated @ base.inputs.basis.T
     )
-    torch.testing.assert_close(whole(direction(gradient, Metric(), 0)), gradient)
+    torch.testing.assert_close(whole(Metric().direction(gradient, 0, Cut(0))), gradient)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
@@ -52,26 +52,26 @@ def test_a_cut_is_the_best_of_its_rank_in_the_whitened_space(rank: int) -> None:
     gradient, base, corrected = some(3)
     for metric in (base, corrected):
         across, along = roots(metric)
-        exact = across @ whole(direction(gradient, metric, 0)) @ along
-        cut = across @ whole(direction(gradient, metric, rank)) @ along
+        exact = across @ whole(metric.direction(gradient, 0, Cut(0))) @ along
+        cut = across @ whole(metric.direction(gradient, 0, Cut(rank))) @ along
         left, values, right = torch.linalg.svd(exact)
         best = left[:, :rank] * values[:rank] @ right[:rank]
         torch.testing.assert_close(cut, best, rtol=1e-8, atol=1e-10)
         kept = float(values[:rank].square().sum() / values.square().sum())
-        assert direction(gradient, metric, rank).energy == pytest.approx(kept)
+        assert metric.direction(gradient, 0, Cut(rank)).energy == pytest.approx(kept)
 
 
 @given(st.integers(0, 100), st.floats(0.01, 0.999))
 def test_energy_takes_the_least_rank_that_keeps_it(seed: int, energy: float) -> None:
     gradient, base, _ = some(seed)
-    found = direction(gradient, base, 1, energy)
+    found = base.direction(gradient, 0, Cut(1, energy))
     assert found.energy >= energy - 1e-12
-    assert found.rank == 1 or direction(gradient, base, found.rank - 1).energy < energy
+    assert found.rank == 1 or base.direction(gradient, 0, Cut(found.rank - 1)).energy < energy
 
 
 def test_products_and_scale() -> None:
     gradient, base, _ = some(0)
-    found = direction(gradient, base, 2)
+    found = base.direction(gradient, 0, Cut(2))
     assert found.times(gradient) == pytest.approx(float((gradient * whole(found)).sum()))
     assert found.scaled(3.0).times(gradient) == pytest.approx(3 * found.times(gradient))
     assert found.times(gradient.float()) == pytest.approx(found.times(gradient), rel=1e-5)
@@ -80,5 +80,5 @@ def test_products_and_scale() -> None:
 def test_a_layer_without_a_gradient_has_a_direction() -> None:
     _, base, _ = some(0)
     for energy in (0.0, 0.9):
-        found = direction(torch.zeros(5, 8), base, 3, energy)
+        found = base.direction(torch.zeros(5, 8), 0, Cut(3, energy))
         assert found.energy == 1 and not whole(found).any()

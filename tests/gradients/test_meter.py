@@ -12,13 +12,14 @@ import torch
 from gradient_truth import LONG, TEXTS, in_double
 
 from dvsel.errors import Notice, UserError
-from dvsel.gradients import meter as module
+from dvsel.gradients import objective as module
 from dvsel.gradients.capture import Collector, Rows
 from dvsel.gradients.direction import Direction
 from dvsel.gradients.layers import choose
 from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.scores import Scores, comparison
 from dvsel.gradients.sums import GradientSum
+from dvsel.language import Documents
 from dvsel.language.losses import LossMeter
 from dvsel.language.models import Model
 from dvsel.progress import showing
@@ -52,14 +53,14 @@ def scores_of(meter: GradientMeter, texts: list[str]) -> torch.Tensor:
         for shape in ((layer.outputs, layer.inputs) for layer in meter.layers)
     ]
     scores = Scores(comparisons, len(texts), 1, "cpu")
-    meter.run(texts, scores, "mean")
+    meter.run(Documents(texts), scores, "mean")
     return scores.products[:, 0]
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_losses_are_those_of_the_loss_meter(name: str, model_of: Callable[..., Model]) -> None:
     model = model_of(name, torch.float32)
-    passed = GradientMeter(model, choose(model, "last"), 32, 20, 100).run(["", *TEXTS], Batches(), "mean")
+    passed = GradientMeter(model, choose(model, "last"), 32, 20, 100).run(Documents(["", *TEXTS]), Batches(), "mean")
     expected = LossMeter(model, 32, 20).token_losses(["", *TEXTS])
     np.testing.assert_allclose(passed.losses, [one.sum(dtype=np.float64) for one in expected], rtol=1e-5)
     assert passed.tokens.tolist() == [len(one) for one in expected]
@@ -72,13 +73,13 @@ def test_documents_of_several_windows_come_by_themselves_where_wanted(model_of: 
     texts = [LONG, "x", TEXTS[0], LONG + LONG]
     together, apart = Batches(), Batches(whole=True)
     for collector in (together, apart):
-        meter.run(texts, collector, "mean")
+        meter.run(Documents(texts), collector, "mean")
     assert not any(rows.part or rows.ends for rows in together.seen)
-    parts = [(set(rows.documents.tolist()), rows.ends) for rows in apart.seen if rows.part]
+    parts = [(set(rows.owners.tolist()), rows.ends) for rows in apart.seen if rows.part]
     for document in (0, 3):
         ends = [end for found, end in parts if found == {document}]
         assert ends == [False] * (len(ends) - 1) + [True]
-    assert {number for rows in apart.seen if not rows.part for number in rows.documents.tolist()} == {1, 2}
+    assert {number for rows in apart.seen if not rows.part for number in rows.owners.tolist()} == {1, 2}
     assert sum(rows.positions for rows in together.seen) == sum(rows.positions for rows in apart.seen)
 
 
@@ -99,7 +100,7 @@ def test_a_batch_that_exceeds_the_memory_is_halved_and_nothing_counts_twice(
     model = model_of("llama")
     layers = choose(model, "all")
     expected = GradientSum(layers)
-    GradientMeter(model, layers, 32).run(TEXTS, expected, "mean")
+    GradientMeter(model, layers, 32).run(Documents(TEXTS), expected, "mean")
     take = GradientSum.take
 
     def small_memory(self: GradientSum, layer: int, kept: Any, slopes: torch.Tensor) -> None:
@@ -110,7 +111,7 @@ def test_a_batch_that_exceeds_the_memory_is_halved_and_nothing_counts_twice(
     monkeypatch.setattr(GradientSum, "take", small_memory)
     found = GradientSum(layers)
     with pytest.warns(Notice, match="exceeds the GPU's memory; going on with --batch-tokens"):
-        GradientMeter(model, layers, 32, batch_tokens=500).run(TEXTS, found, "mean")
+        GradientMeter(model, layers, 32, batch_tokens=500).run(Documents(TEXTS), found, "mean")
     for one, other in zip(found.total, expected.total, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12)
 
@@ -124,7 +125,7 @@ def test_a_window_that_exceeds_the_memory_is_refused(
     monkeypatch.setattr(Model, "states", no_memory)
     model = model_of("llama")
     with pytest.raises(UserError, match=r"holds no window of \d+ tokens; lower --window"):
-        GradientMeter(model, choose(model, "all"), batch_tokens=1).run(["x y z"], Batches(), "mean")
+        GradientMeter(model, choose(model, "all"), batch_tokens=1).run(Documents(["x y z"]), Batches(), "mean")
 
 
 @pytest.fixture
@@ -144,8 +145,8 @@ def test_losses_that_are_no_numbers_spoil_no_other_document(broken: Model) -> No
     torch.testing.assert_close(found[[0, 3]], scores_of(meter, [texts[0], texts[3]]), rtol=1e-9, atol=1e-12)
     assert found[[1, 2]].isnan().all()
     spoilt, clean = GradientSum(layers), GradientSum(layers)
-    passed = meter.run(texts[:2] + texts[3:], spoilt, "mean")
-    meter.run([texts[0], texts[3]], clean, "mean")
+    passed = meter.run(Documents(texts[:2] + texts[3:]), spoilt, "mean")
+    meter.run(Documents([texts[0], texts[3]]), clean, "mean")
     assert passed.scored.tolist() == [True, False, True]
     for one, other in zip(spoilt.total, clean.total, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
@@ -156,8 +157,8 @@ def test_progress_is_shown_up_to_the_end(model_of: Callable[..., Model]) -> None
     shown: list[tuple[str, int, int]] = []
     with showing(lambda *what: shown.append(what)):
         meter = GradientMeter(model, choose(model, "last"), 32, batch_tokens=60)
-        meter.run(TEXTS, Batches(), "mean", "curvature")
-        meter.run(TEXTS, Batches(), "mean")
+        meter.run(Documents(TEXTS), Batches(), "mean", "curvature")
+        meter.run(Documents(TEXTS), Batches(), "mean")
     assert {stage for stage, *_ in shown} == {"curvature"}
     done = [one for _, one, _ in shown]
     assert done == sorted(done) and done[-1] == shown[-1][2] and len(done) > 3

@@ -10,11 +10,13 @@ import torch
 from gradient_truth import TEXTS, gradients
 
 from dvsel.errors import Notice
+from dvsel.gradients.direction import Cut
 from dvsel.gradients.layers import Layer, choose
 from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.metric import Kronecker, Metric, ekfac, kfac, spectrum, warn
-from dvsel.gradients.query import curvature
+from dvsel.gradients.query import Curvature
 from dvsel.gradients.sums import Factors
+from dvsel.language import Documents
 from dvsel.language.models import Model
 
 
@@ -30,9 +32,8 @@ def some_factors(outputs: int = 4, inputs: int = 6, tokens: int = 50) -> Factors
 
 def solved(metric: Metric, gradient: torch.Tensor) -> torch.Tensor:
     """H^-1 G, of all ranks."""
-    left, values, right = torch.linalg.svd(metric.whitened(gradient), full_matrices=False)
-    restored = metric.restored(left * values, right.T)
-    return restored[0] @ restored[1].T
+    found = metric.direction(gradient, 0, Cut(0))
+    return found.left @ found.right.T
 
 
 def damped(moments: torch.Tensor, tokens: int, damping: float) -> torch.Tensor:
@@ -97,7 +98,7 @@ def test_the_curvature_of_a_model_is_that_of_its_positions(name: str, model_of: 
     model = model_of(name)
     layers = choose(model, "all")
     texts = [text[:60] for text in TEXTS]
-    found = curvature(GradientMeter(model, layers), texts, "kfac", 0.1)
+    found = Curvature("kfac").metrics(GradientMeter(model, layers), Documents(texts), [])
     for one, factors in zip(found, moments_by_hand(model, layers, texts), strict=True):
         expected = kfac(factors, 0.1)
         assert isinstance(one, Kronecker)
@@ -115,7 +116,7 @@ def test_corrected_eigenvalues_are_mean_squares_of_documents(model_of: Callable[
     model = model_of("llama")
     layers = choose(model, "*.o_proj,*.1.mlp.down_proj")
     meter = GradientMeter(model, layers, 32, batch_tokens=70)
-    base, found = (curvature(meter, TEXTS, kind, 0.1) for kind in ("kfac", "ekfac"))
+    base, found = (Curvature(kind).metrics(meter, Documents(TEXTS), []) for kind in ("kfac", "ekfac"))
     documents = [gradients(model, layers, text, 32, 16, "sum") for text in TEXTS]
     positions = sum(positions_fed(model, text, 32, 16) for text in TEXTS)
     for number, (one, other) in enumerate(zip(base, found, strict=True)):

@@ -11,15 +11,16 @@ import torch
 from gradient_truth import TEXTS, gradients, in_double, loss
 
 from dvsel.errors import Notice, UserError
-from dvsel.gradients.direction import Direction
+from dvsel.gradients import query as module
+from dvsel.gradients.direction import Cut
 from dvsel.gradients.layers import choose
 from dvsel.gradients.meter import GradientMeter, Passed
-from dvsel.gradients.metric import Metric
-from dvsel.gradients.query import Query, checked, curvature, find, mean_gradient
+from dvsel.gradients.query import Curvature, checked, find, mean_gradient
 from dvsel.gradients.scores import Scores, comparison
+from dvsel.language import Documents
 from dvsel.language.models import Model
 
-POOL = [text[:80] for text in TEXTS] * 2
+POOL = Documents([text[:80] for text in TEXTS] * 2)
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def meter(model_of: Callable[..., Model]) -> GradientMeter:
 
 
 def test_the_query_is_the_mean_of_the_documents_gradients(meter: GradientMeter) -> None:
-    found = mean_gradient(meter, ["", *TEXTS], "mean", "target")
+    found = mean_gradient(meter, Documents(["", *TEXTS]), "mean", "target")
     assert found.documents == len(TEXTS)
     documents = [gradients(meter.model, meter.layers, text, 32, 16) for text in TEXTS]
     for number, gradient in enumerate(found.gradients):
@@ -42,22 +43,22 @@ def test_the_query_is_the_mean_of_the_documents_gradients(meter: GradientMeter) 
 
 @pytest.mark.parametrize("preconditioner", ["kfac", "ekfac", "none"])
 @pytest.mark.parametrize(("rank", "energy"), [(0, 0.0), (4, 0.0), (0, 0.9)])
-def test_the_targets_own_documents_score_1_on_average(
+def test_the_mean_score_of_the_targets_own_documents_is_known_beforehand(
     preconditioner: str, rank: int, energy: float, meter: GradientMeter
 ) -> None:
     targets = (TEXTS[:2], TEXTS[2:])
-    queries = [mean_gradient(meter, texts, "mean", "target") for texts in targets]
-    found = find(meter, queries, curvature(meter, POOL, preconditioner, 0.1), rank, energy)
-    comparisons = [comparison(layer) for layer in found.scaled()]
+    queries = [mean_gradient(meter, Documents(texts), "mean", "target") for texts in targets]
+    found = find(meter, queries, Curvature(preconditioner), POOL, Cut(rank, energy))
+    comparisons = [comparison(layer) for layer in found.directions]
     for group, texts in enumerate(targets):
         scores = Scores(comparisons, len(texts), 2, "cpu")
-        meter.run(texts, scores, "mean")
-        assert float(scores.products[:, group].mean()) == pytest.approx(1)
+        meter.run(Documents(texts), scores, "mean")
+        assert float(scores.products[:, group].mean()) == pytest.approx(found.own_scores()[group])
 
 
 def test_energy_gives_each_layer_and_group_its_rank(meter: GradientMeter) -> None:
-    queries = [mean_gradient(meter, texts, "mean", "target") for texts in (TEXTS[:1], TEXTS)]
-    found = find(meter, queries, curvature(meter, POOL, "kfac", 0.1), 3, 0.8)
+    queries = [mean_gradient(meter, Documents(texts), "mean", "target") for texts in (TEXTS[:1], TEXTS)]
+    found = find(meter, queries, Curvature("kfac"), POOL, Cut(3, 0.8))
     ranks = np.array([[one.rank for one in layer] for layer in found.directions])
     assert ranks.shape == (14, 2) and len(set(ranks.flatten().tolist())) > 2
     assert all(one.energy >= 0.8 for layer in found.directions for one in layer)
@@ -65,15 +66,15 @@ def test_energy_gives_each_layer_and_group_its_rank(meter: GradientMeter) -> Non
 
 def test_targets_without_text_or_gradient_are_refused(meter: GradientMeter) -> None:
     with pytest.raises(UserError, match="target t: no document with a loss; give documents with text"):
-        mean_gradient(meter, ["", ""], "mean", "target t")
+        mean_gradient(meter, Documents(["", ""]), "mean", "target t")
     model = in_double(meter.model)
     for block in model.network.model.layers:
         block.self_attn.o_proj.weight.data.zero_()
     dead = GradientMeter(model, choose(model, "*.v_proj"))
     with pytest.raises(UserError, match="target t: its gradient is 0 in every layer that counts; give other --layers"):
-        mean_gradient(dead, TEXTS, "mean", "target t")
+        mean_gradient(dead, Documents(TEXTS), "mean", "target t")
     with pytest.raises(UserError, match="the pool's sample: no document with a loss"):
-        curvature(meter, [], "kfac", 0.1)
+        Curvature("kfac").metrics(meter, Documents([]), [])
 
 
 def test_documents_whose_losses_are_no_numbers_are_named() -> None:
@@ -82,11 +83,15 @@ def test_documents_whose_losses_are_no_numbers_are_named() -> None:
         assert checked(Passed(losses, np.array([3, 3, 0, 3, 3])), "target t") == 2
 
 
-def test_a_cut_that_turns_the_direction_round_is_refused(meter: GradientMeter) -> None:
-    layers = meter.layers[:1]
-    gradient = torch.ones(layers[0].outputs, layers[0].inputs)
-    found = find(GradientMeter(meter.model, layers), [Query([gradient], 1, 0.0)], [Metric()], 1, 0.0)
-    (one,) = found.directions[0]
-    turned = type(found)(layers, found.queries, [[Direction(-one.left, one.right)]])
-    with pytest.raises(UserError, match="does not lower the target's loss; raise --rank or --energy"):
-        turned.scaled()
+def test_the_curvature_of_some_layers_at_a_time_is_the_same(
+    meter: GradientMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = [mean_gradient(meter, Documents(TEXTS), "mean", "target")]
+    whole = find(meter, queries, Curvature("ekfac"), POOL, Cut(3))
+    monkeypatch.setattr(module, "_FACTORS", 4 * 32**2 * 3)
+    parts = module.portions(meter.layers)
+    assert len(parts) > 3 and [layer for part in parts for layer in part] == list(meter.layers)
+    for one, other in zip(
+        find(meter, queries, Curvature("ekfac"), POOL, Cut(3)).directions, whole.directions, strict=True
+    ):
+        torch.testing.assert_close(one[0].left @ one[0].right.T, other[0].left @ other[0].right.T)

@@ -9,10 +9,11 @@ import torch
 from gradient_truth import MODELS, TEXTS, gradients, in_double, loss
 
 from dvsel.gradients import query
-from dvsel.gradients.direction import Direction
+from dvsel.gradients.direction import Cut, Direction
 from dvsel.gradients.layers import Layer, choose
 from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.scores import Scores, Thin, Whole, comparison, norms
+from dvsel.language import Documents
 from dvsel.language.models import Model
 
 Directions = list[list[Direction]]
@@ -53,7 +54,7 @@ def truth(
 def run(meter: GradientMeter, directions: Directions, reduction: str = "mean", with_norms: bool = True) -> Scores:
     groups = len(directions[0])
     scores = Scores([comparison(layer) for layer in directions], len(TEXTS), groups, "cpu", with_norms)
-    meter.run(TEXTS, scores, reduction)
+    meter.run(Documents(TEXTS), scores, reduction)
     return scores
 
 
@@ -130,8 +131,8 @@ def test_a_step_on_a_document_lowers_the_targets_loss_by_its_score(model_of: Cal
     model = in_double(model_of("llama"))
     layers = choose(model, "all")
     meter = GradientMeter(model, layers, 32)
-    target = query.mean_gradient(meter, TEXTS[:1], "mean", "target")
-    found = query.find(meter, [target], query.curvature(meter, [], "none", 0.1), 0, 0)
+    target = query.mean_gradient(meter, Documents(TEXTS[:1]), "mean", "target")
+    found = query.find(meter, [target], query.Curvature("none"), Documents([]), Cut(0))
     scores = run(meter, [list(one) for one in found.directions]).products[:, 0]
     step = 1e-5
     for text, score in zip(TEXTS[1:3], scores[1:3].tolist(), strict=True):

@@ -11,6 +11,7 @@ from gradient_truth import MODELS, TEXTS, gradients
 from dvsel.gradients.layers import choose
 from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.sums import FactorSums, GradientSum, SquareSums
+from dvsel.language import Documents
 from dvsel.language.models import Model
 
 
@@ -20,7 +21,7 @@ def test_the_sum_of_gradients(name: str, reduction: str, model_of: Callable[...,
     model = model_of(name)
     layers = choose(model, "all")
     found = GradientSum(layers)
-    GradientMeter(model, layers, 32, 16, batch_tokens=150).run(TEXTS, found, reduction)
+    GradientMeter(model, layers, 32, 16, batch_tokens=150).run(Documents(TEXTS), found, reduction)
     documents = [gradients(model, layers, text, 32, 16, reduction) for text in TEXTS]
     for number, total in enumerate(found.total):
         expected = torch.stack([mine[number] for mine in documents]).sum(0)
@@ -33,7 +34,7 @@ def test_sums_in_double_of_a_model_in_single(model_of: Callable[..., Model]) -> 
     meter = GradientMeter(model, layers)
     single, double = GradientSum(layers), GradientSum(layers, torch.float64)
     for found in (single, double):
-        meter.run(TEXTS, found, "mean")
+        meter.run(Documents(TEXTS), found, "mean")
     assert {one.dtype for one in double.total} == {torch.float64}
     for one, other in zip(single.total, double.total, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
@@ -43,13 +44,13 @@ def test_layers_that_take_the_same_tensor_share_its_moments(model_of: Callable[.
     model = model_of("llama")
     layers = choose(model, "all")
     found = FactorSums(layers)
-    GradientMeter(model, layers, 32, batch_tokens=100).run(TEXTS, found, "sum")
+    GradientMeter(model, layers, 32, batch_tokens=100).run(Documents(TEXTS), found, "sum")
     by_name = {layer.name.split(".", 2)[2]: one for layer, one in zip(layers, found.factors, strict=True)}
     q, k, o = (by_name[f"0.self_attn.{name}_proj"].inputs for name in "qko")
     gate, up = (by_name[f"1.mlp.{name}_proj"].inputs for name in ("gate", "up"))
     assert q is k and gate is up and q is not o and q is not gate
     alone = FactorSums(choose(model, "*.0.*.k_proj"))
-    GradientMeter(model, alone.layers, 32).run(TEXTS, alone, "sum")
+    GradientMeter(model, alone.layers, 32).run(Documents(TEXTS), alone, "sum")
     torch.testing.assert_close(alone.factors[0].inputs, k)
     torch.testing.assert_close(alone.factors[0].outputs, by_name["0.self_attn.k_proj"].outputs)
 
@@ -61,11 +62,11 @@ def test_what_was_taken_is_forgotten(model_of: Callable[..., Model]) -> None:
     meter = GradientMeter(model, layers, 32)
     squares, factors, fresh = SquareSums(layers, bases), FactorSums(layers), FactorSums(layers)  # type: ignore[arg-type]
     for one in (squares, factors):
-        meter.run(TEXTS, one, "sum")
+        meter.run(Documents(TEXTS), one, "sum")
         one.reset()
     assert not any(one.any() for one in squares.total) and set(squares.tokens) == {0}
     for one in (factors, fresh):
-        meter.run(TEXTS[:2], one, "sum")
+        meter.run(Documents(TEXTS[:2]), one, "sum")
     for again, first in zip(factors.factors, fresh.factors, strict=True):
         assert again.tokens == first.tokens
         torch.testing.assert_close(again.inputs, first.inputs)

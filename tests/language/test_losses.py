@@ -20,8 +20,10 @@ from language_models import FAMILIES, TEXTS
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from dvsel.language import losses as module  # noqa: E402  (needs both)
-from dvsel.language.losses import WASTE, LossMeter, cut, measure, windows  # noqa: E402
+from dvsel.language import feeding  # noqa: E402  (needs both)
+from dvsel.language import losses as module  # noqa: E402
+from dvsel.language.feeding import WASTE, cut, windows  # noqa: E402
+from dvsel.language.losses import LossMeter, measure  # noqa: E402
 from dvsel.language.models import Model, load  # noqa: E402
 
 SHORT = [text[:120] for text in TEXTS[:6]]
@@ -207,7 +209,7 @@ def test_a_model_whose_logits_come_whole_gets_smaller_batches(
     model_of: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of("gemma2")
-    monkeypatch.setattr(module, "_WHOLE", 100 * model.tokens)
+    monkeypatch.setattr(feeding, "_WHOLE", 100 * model.tokens)
     assert LossMeter(model).batch_tokens == 100
     assert LossMeter(model, batch_tokens=500).batch_tokens == 500
 

@@ -1,0 +1,169 @@
+"""What scorers by gradients can be told: the model and how documents go through it, and how they are compared."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dvsel.errors import UserError
+from dvsel.gradients import EFFORTS, REDUCTIONS, SIMILARITIES
+from dvsel.language import Documents, PromptOptions, strings
+from dvsel.options import option
+
+if TYPE_CHECKING:
+    from dvsel.gradients.meter import GradientMeter
+    from dvsel.gradients.outputs import Output
+    from dvsel.language.models import Model
+    from dvsel.shards.columns import Batch
+
+UNSCORED = "no tokens to score, no label that the model knows, or a loss that is no number"
+
+
+@dataclass(frozen=True)
+class GradientOptions(PromptOptions):
+    """Which model's gradients, and how documents go through it. Raises UserError for what is out of range."""
+
+    model: str = option(
+        "", "causal language model, sequence classifier, or PEFT adapter: a folder, or a name on the Hugging Face hub"
+    )
+    label_field: str = option("", "field with a document's label, for sequence classifiers")
+    reduction: str = option("mean", "of a document's token losses, in pool and target", choices=REDUCTIONS)
+    batch_tokens: int = option(0, "tokens in a batch; 0: 4096 on a CPU, 16384 on a GPU")
+    packing: bool = option(False, "lay several documents into one row, where the model keeps them apart")
+    checkpointing: bool = option(False, "hold few activations, and compute them again: for long windows")
+    spread: bool = option(False, "lay a model that one GPU cannot hold over all of them, by accelerate")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reduction not in REDUCTIONS:
+            raise UserError(f"reduction {self.reduction!r}: unknown; give one of {', '.join(REDUCTIONS)}")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models to load, in order: checkpoints of one, where there are several."""
+        return (self.model,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields beside the text."""
+        return (*super().needs, *((self.label_field,) if self.label_field else ()))
+
+    def documents(self, batches: Iterable[Batch]) -> Documents:
+        """The batches' documents, in order, with labels where there is a field for them."""
+        batches = list(batches)
+        found = super().documents(batches)
+        if not self.label_field:
+            return found
+        labels = [label for batch in batches for label in strings(batch.columns[self.label_field])]
+        return Documents(found.texts, found.prompts, labels)
+
+    def check(self) -> None:
+        """Raise UserError where a model is not named, or cannot be found and used, before its weights are read."""
+        if not all(self.models):
+            raise UserError("no model; name a folder or hub name with --model")
+        from dvsel.language.models import describe
+
+        for name in self.models:
+            describe(name, classifiers=True)
+
+    def load(self, name: str) -> Model:
+        """One of `models`. UserError where labels and model do not go together."""
+        from dvsel.language.models import load
+
+        model = load(name, self.precision, classifiers=True, spread=self.spread)
+        if model.card.classifier and not self.label_field:
+            raise UserError(f"model {name}: is a sequence classifier; name the field of labels with --label-field")
+        if self.label_field and not model.card.classifier:
+            raise UserError(f"model {name}: is no sequence classifier; drop --label-field")
+        if self.prompt_field and model.card.classifier:
+            raise UserError(f"model {name}: a sequence classifier takes no instruction apart; drop --prompt-field")
+        return model
+
+    def meter(self, model: Model, names: Iterable[str] = (), output: Output | None = None) -> GradientMeter:
+        """What documents go through, for the layers of these names. output: cross entropy, if None."""
+        from dvsel.gradients.layers import named
+        from dvsel.gradients.meter import GradientMeter
+        from dvsel.gradients.outputs import cross_entropy
+
+        return GradientMeter(
+            model,
+            named(model, names),
+            self.window,
+            self.stride,
+            self.batch_tokens,
+            output=output or cross_entropy,
+            packing=self.packing,
+            checkpointing=self.checkpointing,
+        )
+
+    def sample(self, pool: Iterable[Batch], size: int) -> Documents:
+        """The first `size` documents."""
+        return first(self.documents(batches_for(pool, size)), size)
+
+
+@dataclass(frozen=True)
+class DirectedOptions(GradientOptions):
+    """How documents' gradients are compared with the target's. Raises UserError for what is out of range."""
+
+    effort: str = option(
+        "high",
+        "layers and rank, unless given: low: last, 16; medium: upper-half, 16; high: all, 32; full: all, not cut",
+        choices=tuple(EFFORTS),
+    )
+    layers: str = option("", "all, upper-half or last of the model's blocks, or names, as *.mlp.*,*.o_proj")
+    rank: int | None = option(None, "rank that the target's gradient is cut to in each layer; 0: not cut")
+    energy: float = option(0.0, "cut each layer at the rank that keeps this share of squares, as 0.9; 0: at --rank")
+    similarity: str = option(
+        "dot", "dot: the inner product; cosine: over the norms of both gradients", choices=SIMILARITIES
+    )
+    separate_targets: bool = option(False, "score once for each target, and split the budget between them by size")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in {"effort": tuple(EFFORTS), "similarity": SIMILARITIES}.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"{name} {getattr(self, name)!r}: unknown; give one of {', '.join(choices)}")
+        if not 0 <= self.energy <= 1:
+            raise UserError(f"energy {self.energy}: out of range; give a share, such as 0.9, or 0 to cut at the rank")
+        if self.rank is not None and self.rank < 0:
+            raise UserError(f"rank {self.rank}: out of range; give 1 or more, or 0 for no cut")
+
+    @property
+    def wanted_layers(self) -> str:
+        """`layers`, or what the effort says."""
+        return self.layers or EFFORTS[self.effort][0]
+
+    @property
+    def wanted_rank(self) -> int:
+        """`rank`, or what the effort says."""
+        return EFFORTS[self.effort][1] if self.rank is None else self.rank
+
+    def target_groups(self, targets: Mapping[str, Iterable[Batch]]) -> dict[str, Documents]:
+        """The documents of each target, or of all together, by what to call them in complaints."""
+        if not targets:
+            raise UserError("no target; name one with --target FILE")
+        if self.separate_targets:
+            return {f"target {name}": self.documents(batches) for name, batches in targets.items()}
+        return {f"target {', '.join(targets)}": self.documents(itertools.chain(*targets.values()))}
+
+
+def batches_for(pool: Iterable[Batch], size: int) -> list[Batch]:
+    """As many of the first batches as hold `size` documents."""
+    found: list[Batch] = []
+    held = 0
+    for batch in pool:
+        if held >= size:
+            break
+        found.append(batch)
+        held += len(batch)
+    return found
+
+
+def first(documents: Documents, size: int) -> Documents:
+    """The first `size` documents."""
+    parts = (documents.texts, documents.prompts, documents.labels)
+    texts, prompts, labels = (None if part is None else part[:size] for part in parts)
+    assert texts is not None
+    return Documents(texts, prompts, labels)
