@@ -81,6 +81,15 @@ def _open(path: Path) -> Iterator[BinaryIO]:
                 yield file
 
 
+def parser_of(doc: str | None, repeats: int | None = None) -> argparse.ArgumentParser:
+    """A parser that shows `doc`, with the options of `add_options`, and --repeats where there is a default."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats)
+    return parser
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """--pool, --target and --folder."""
     parser.add_argument("--pool", nargs="+", metavar="FILE", help="documents to use; by default those of `dvsel demo`")

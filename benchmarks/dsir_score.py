@@ -9,7 +9,6 @@ minutes for a large file, so it scores documents drawn from it at even steps; wh
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import shutil
@@ -19,18 +18,16 @@ import numpy as np
 from data_selection import HashedNgramDSIR
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from corpus import Corpus, add_options, corpus
+from corpus import Corpus, corpus, parser_of
 from dvsel import fitted as storage
 from dvsel.runs import Execution, ScoreRun
 from dvsel.score import score
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--megabytes", type=float, default=256)
     parser.add_argument("--reference-megabytes", type=float, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     with corpus(options) as documents:
         compare(documents, int(options.megabytes * 1e6), int(options.reference_megabytes * 1e6), options.repeats)

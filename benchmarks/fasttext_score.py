@@ -16,7 +16,6 @@ Needs the packages `datatrove` and `fasttext`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -32,7 +31,7 @@ from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from corpus import Corpus, add_options, corpus, documents_of
+from corpus import Corpus, corpus, documents_of, parser_of
 from dvsel.runs import Execution, ScoreRun, SelectRun
 from dvsel.score import score
 from dvsel.select import select
@@ -44,11 +43,9 @@ _THRESHOLD = 0.5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--megabytes", type=float, default=256)
     parser.add_argument("--peer-megabytes", type=float, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     with corpus(options) as documents:
         model = train(documents)

@@ -9,18 +9,16 @@ they hold themselves; resident counts the pages of libraries and other files tha
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
 from measure import DVSEL, Cost, command, machine, table
 
-from corpus import Corpus, add_options, corpus
+from corpus import Corpus, corpus, parser_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = parser_of(__doc__)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[100, 2000])
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()

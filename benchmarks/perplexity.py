@@ -10,7 +10,6 @@ Runs alternate and CPU time is taken; the losses of both are compared.
 
 from __future__ import annotations
 
-import argparse
 import random
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from corpus import add_options, corpus
+from corpus import corpus, parser_of
 from dvsel.language.feeding import cut
 from dvsel.language.losses import LossMeter
 from dvsel.language.models import load
@@ -35,11 +34,9 @@ SHAPE = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = parser_of(__doc__, repeats=3)
     parser.add_argument("--kilobytes", type=int, default=200, help="text to score")
     parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with corpus(options) as documents, tempfile.TemporaryDirectory() as folder:

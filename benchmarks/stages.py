@@ -14,7 +14,6 @@ work on the machine's cores spoils it, which the load in the machine's line show
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import io
@@ -28,7 +27,7 @@ import zstandard
 from isal import igzip
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from corpus import Corpus, add_options, corpus
+from corpus import Corpus, corpus, parser_of
 from dvsel import fitted as storage
 from dvsel.pool import paths_to_read
 from dvsel.runs import Execution, Reading, ScoreRun
@@ -46,10 +45,8 @@ SHARDS = 12
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--megabytes", type=float, default=256)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--two-megabytes", type=float, nargs=2, default=[1000, 4000], metavar=("SMALL", "LARGE"))
     options = parser.parse_args()
     with corpus(options) as documents:

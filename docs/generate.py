@@ -16,7 +16,8 @@ from typing import Any
 
 import typer
 
-from dvsel.cli import COMMANDS, build
+from dvsel.cli import COMMANDS
+from dvsel.cli.app import build
 from dvsel.plugins import SCORERS, SELECTORS, found
 
 PAGE = Path(__file__).parent / "cli-reference.md"

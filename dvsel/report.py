@@ -71,14 +71,14 @@ class Share:
 class SelectReport:
     """What `dvsel select` did.
 
-    asked: the budget as given, and resolved in its unit. threshold: by stratum, the highest key left out (None: all
-    was taken). effective_sample_size: of the weights exp(key without noise), a number of documents; overlap: share
+    asked: the budget as given, and resolved in its unit. threshold: by stratum, what the best row left out has (None:
+    all was taken), which is its score, or its key where keys do not tell scores: threshold_is says which.
+    effective_sample_size: of the weights exp(key without noise), a number of documents; overlap: share
     of the kept documents that topk under the same budget keeps; both for rules that use noise.
     """
 
     scorer: str
     selector: dict[str, Any]
-    noisy: bool
     seed: int
     budget: str
     unit: str
@@ -92,6 +92,7 @@ class SelectReport:
     totals: Totals
     domains: dict[str, Share]
     strata: list[dict[str, Any]]
+    threshold_is: str
     histogram: dict[str, Any]
     effective_sample_size: float | None = None
     overlap: float | None = None
@@ -111,8 +112,7 @@ class SelectReport:
             if len(self.strata) > 1:
                 lines.append(_stratum_line(stratum, self.unit))
             elif stratum["threshold"] is not None:
-                what = "key with noise" if self.noisy else "key"
-                lines.append(f"threshold {stratum['threshold']:.6g} ({what})")
+                lines.append(f"threshold {stratum['threshold']:.6g} ({self.threshold_is})")
         if self.effective_sample_size is not None:
             size = f"{self.effective_sample_size:,.1f}"
             lines.append(f"effective sample size {size}: the weights count as if spread over so many documents")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
 from dvsel.runs import Execution, ScoreRun, SelectRun
 from dvsel.score import changed, check_unchanged, score
-from dvsel.selectors.dedup import Chunk, Drops, duplicates
+from dvsel.selectors.dedup import Chunk, Drops, duplicates, unpacked
 from dvsel.selectors.quota import Quota
 from dvsel.shards.columns import Status
 from dvsel.shards.documents import DocumentReader
@@ -234,8 +235,7 @@ class _Mask:
         first, self._at = self._at, self._at + count
         if self._at > self._task.rows:
             raise changed(self._task.shard)
-        flags = np.unpackbits(self._bits[first >> 3 : (self._at + 7) >> 3], bitorder="little")
-        return flags[first & 7 :][:count].view(np.bool_)
+        return unpacked(self._bits, first, self._at)
 
     def finish(self) -> None:
         """Check that the shard had all the rows that were scored."""
@@ -289,9 +289,9 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
     domains = domains_of(plan)
     weighted = bool(plan.tally.log_weights)
     given = sum(plan.kept)
+    strata, threshold_is = _with_thresholds(plan)
     return SelectReport(
         scorer=header.scorer,
-        noisy=plan.rule.selector.noisy,
         selector={"name": name_of(SELECTORS, type(plan.rule.selector)), **to_mapping(plan.rule.selector)},
         seed=run.seed,
         budget=_echo(plan),
@@ -309,12 +309,23 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         unscored=header.unscored,
         totals=dataclasses.replace(totals, named=[]),
         domains=domains,
-        strata=plan.strata,
+        strata=strata,
+        threshold_is=threshold_is,
         histogram=histogram_of(plan),
         effective_sample_size=plan.tally.effective_sample_size() if weighted else None,
         overlap=plan.tally.overlap / max(given, 1) if weighted else None,
         skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
     )
+
+
+def _with_thresholds(plan: Plan) -> tuple[list[dict[str, Any]], str]:
+    """The plan's strata, their thresholds as scores where keys tell these; and what they are, in words."""
+    selector = plan.rule.selector
+    if selector.score_of(0.0) is None:
+        return plan.strata, "key with noise" if selector.noisy else "key"
+    keys = [stratum["threshold"] for stratum in plan.strata]
+    scores = [None if key is None else selector.score_of(key) for key in keys]
+    return [stratum | {"threshold": score} for stratum, score in zip(plan.strata, scores, strict=True)], "score"
 
 
 def _echo(plan: Plan) -> str:

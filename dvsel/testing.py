@@ -74,9 +74,16 @@ def check_selector(selector: Selector) -> None:
     _same(selector.key(score[::-1], uniform[::-1])[::-1], key, "keys depend on the order of documents")
     _same(np.concatenate([selector.key(score[i : i + 1], uniform[i : i + 1]) for i in range(len(score))]), key,
           "keys depend on the other documents")  # fmt: skip
+    _check_score_of(selector, key[~np.isnan(key)], uniform[~np.isnan(key)])
     changed = not np.array_equal(selector.key(score, uniform[::-1].copy()), key, equal_nan=True)
     assert changed == selector.noisy, "`noisy` does not say whether the noise is used"
     assert selector.budget is None or isinstance(selector.budget, Budget), "budget is no Budget"
+
+
+def _check_score_of(selector: Selector, key: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]) -> None:
+    scores = [selector.score_of(one) for one in key.tolist()]
+    if any(score is not None for score in scores):
+        _same(selector.key(np.array(scores, np.float32), uniform), key, "`score_of` names a score that has another key")
 
 
 def _check_options(instance: Scorer | Selector, group: str) -> None:

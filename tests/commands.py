@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dvsel.cli import build
+from dvsel.cli.app import build
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "dvsel")

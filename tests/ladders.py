@@ -15,13 +15,7 @@ _WORDS = 30
 
 
 def build(folder: Path, scores: Mapping[str, float] = SCORES) -> Path:
-    """Save a model for each name into `folder`/rungs, and the ladder of them, whose path it returns.
-
-    From then on torch uses one thread in this process.
-    """
-    import torch
-
-    torch.set_num_threads(1)  # so small products take longer to divide than to compute
+    """Save a model for each name into `folder`/rungs, and the ladder of them, whose path it returns."""
     for seed, name in enumerate(scores):
         place = folder / "rungs" / name
         if not place.exists():

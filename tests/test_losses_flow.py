@@ -17,6 +17,8 @@ from dvsel.shards.scorefile import Rows, ScoreFile
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("low", "middle", "high")
 SHARDS = ("a.jsonl", "b.jsonl")
 DOCUMENTS = ladders.documents(60)

@@ -27,6 +27,8 @@ from dvsel.strength import spearman
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 POOL = ladders.documents(400)
 SMALL = ("--dim", 8, "--buckets", 1000, "--epochs", 5, "--learning-rate", 0.5, "--held-out", 0.2, "-w", 1)
 

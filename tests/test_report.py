@@ -32,7 +32,6 @@ def select_report(**values: Any) -> SelectReport:
     plain = SelectReport(
         scorer="dsir",
         selector={"name": "topk"},
-        noisy=False,
         seed=0,
         budget="10% tokens = 123,456",
         unit="tokens",
@@ -46,6 +45,7 @@ def select_report(**values: Any) -> SelectReport:
         totals=Totals(),
         domains={"news": Share(600, 80, 1_000_000, 100_000)},
         strata=[{"name": "", "asked": 123_456, "given": 123_400, "docs": 90, "took_all": False, "threshold": 0.25}],
+        threshold_is="score",
         histogram={"edges": [0.0, 1.0], "pool": [1000], "kept": [90]},
     )
     return dataclasses.replace(plain, **values)
@@ -75,7 +75,7 @@ def test_selecting_says_asked_and_given() -> None:
         "selected 90 of 1,000 scored documents with topk on dsir",
         "asked 10% tokens = 123,456; given 123,400 tokens, 500,000 bytes of text",
         "tokens counted by gpt2",
-        "threshold 0.25 (key)",
+        "threshold 0.25 (score)",
     ]
 
 
@@ -97,8 +97,8 @@ def test_each_domain_s_budget_is_a_line() -> None:
 
 
 def test_a_resample_says_how_far_it_is_from_topk() -> None:
-    lines = select_report(noisy=True, effective_sample_size=234.5, overlap=0.42, duplicates=3).lines()
-    assert lines[3:] == [
+    report = select_report(threshold_is="key with noise", effective_sample_size=234.5, overlap=0.42, duplicates=3)
+    assert report.lines()[3:] == [
         "threshold 0.25 (key with noise)",
         "effective sample size 234.5: the weights count as if spread over so many documents",
         "overlap with topk 42.0%",

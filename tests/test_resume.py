@@ -24,6 +24,14 @@ SMALL_RANGES = (sys.executable, "-c", "import dvsel.cli, dvsel.score; dvsel.scor
 MARK = "DVSEL_TEST_MARK"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def interruptible() -> Iterator[None]:
+    """A shell has the background jobs that it starts ignore Ctrl-C, and they their children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @dataclass(frozen=True)
 class Pool:
     """A pool of several shards, one of them large and plain, and the command that selects from it."""

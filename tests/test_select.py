@@ -290,6 +290,22 @@ def test_the_summary_says_what_was_done(folder: Path, tmp_path: Path) -> None:
     assert report["domains"]["reference"]["kept_docs"] > report["domains"]["code"]["kept_docs"]
 
 
+@pytest.mark.parametrize("flags", [(), ("--lowest",)])
+def test_the_threshold_is_the_best_score_left_out(
+    flags: tuple[str, ...], folder: Path, rows: Rows, tmp_path: Path
+) -> None:
+    err = select(folder, tmp_path / "out", "--budget", "20 docs", "--method", "topk", *flags)
+    scores = np.sort(rows.score[rows.status == Status.SCORED])
+    expected = float(scores[20] if flags else scores[-21])
+    assert f"threshold {expected:.6g} (score)\n" in err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["strata"][0]["threshold"], report["threshold_is"]) == (expected, "score")
+
+
+def test_the_threshold_of_a_rule_with_noise_is_a_key(folder: Path, tmp_path: Path) -> None:
+    assert "(key with noise)\n" in select(folder, tmp_path / "out", "--budget", "20 docs", "--method", "resample")
+
+
 def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
     answer = ok("select", folder / "scores", "--budget", "20%", "-w", 1, "-o", tmp_path / "out", "--dry-run")
     assert "asked 20% tokens" in answer.err + answer.out.decode()

@@ -299,6 +299,14 @@ class Words(TopK):
         return "10%"  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class Backwards(TopK):
+    """Wrong: finds the score of another key."""
+
+    def score_of(self, key: float) -> float:
+        return -key
+
+
 @pytest.mark.parametrize(
     ("selector", "says"),
     [
@@ -309,6 +317,7 @@ class Words(TopK):
         (Loud(), "`noisy` does not say whether the noise is used"),
         (Wide(), "key is no float32 array"),
         (Words(), "budget is no Budget"),
+        (Backwards(), "`score_of` names a score that has another key"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -1,18 +1,10 @@
-"""The command line: parse, call, print.
-
-The app is put together for the arguments at hand: only the command that they name is imported, and for a scorer or
-selector only the one that they name. All others are shown by name and one line, so that help is instant.
-"""
+"""The command line: parse, call, print."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Sequence
 
-import typer
-
-from dvsel import __version__
+from dvsel.cli.interrupts import after_imports
 
 COMMANDS = {
     "score": "Give every document of a pool a score.",
@@ -20,57 +12,20 @@ COMMANDS = {
     "fit": "Fit a scorer once, to score with it many times.",
     "losses": "Compute the loss of every document under each model of a ladder.",
     "strength": "Score documents by how well their losses order the models of a ladder.",
+    "trace": "Find the documents that lower the loss on single documents most, and by which tokens.",
     "inspect": "Show what scores say, or what a fitted scorer is.",
     "run": "Replay a run from its recipe.",
     "list": "List scorers and selectors, those of other packages too.",
     "demo": "Score and select a small pool made from this Python installation.",
 }
 
-_MODULES = {"list": "listing"}  # a module `list` would hide the type in this package
-
-_EXAMPLES = """Choose training data for language models.
-
-\b
-  dvsel demo
-  dvsel score dsir pool/*.jsonl.zst --target target.jsonl -o scores/
-  dvsel select scores/ --budget 30B -o selected/
-"""
-
 
 def main() -> None:
     """Entry point of the console script."""
     try:
-        build(sys.argv[1:])()
+        with after_imports():
+            from dvsel.cli.app import build
+
+            build(sys.argv[1:])()
     except KeyboardInterrupt:  # before a command has begun
         sys.exit(130)
-
-
-def build(argv: Sequence[str]) -> typer.Typer:
-    """The app that can parse `argv`."""
-    app = typer.Typer(
-        help=_EXAMPLES,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback(invoke_without_command=True)(_globals)
-    named = next((word for word in argv if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
-        if name == named:
-            rest = list(argv[argv.index(name) + 1 :])
-            importlib.import_module(f"dvsel.cli.{_MODULES.get(name, name)}").register(app, rest)
-        else:
-            app.command(name, help=summary)(lambda: None)
-    return app
-
-
-def _globals(
-    context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="print the version", is_eager=True),
-    debug: bool = typer.Option(False, "--debug", help="show a traceback with an error"),  # noqa: ARG001
-) -> None:
-    if version:
-        print(f"dvsel {__version__}")
-    elif context.invoked_subcommand is None:
-        print(context.get_help())

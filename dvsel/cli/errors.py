@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
@@ -27,10 +27,9 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
-            _interrupted()
+            _say("interrupted; the same command goes on from here")
+            raise typer.Exit(130) from None
         except UserError as error:
-            if _comes_of_an_interrupt(error):
-                _interrupted()
             _fail(str(error))
         except OSError as error:
             _fail(f"{error.filename or 'dvsel'}: {error.strerror or error}")
@@ -42,20 +41,6 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """Shows what dvsel warns of; the warnings of libraries are for those who call them."""
     if isinstance(message, Notice):
         _say(f"warning: {message}")
-
-
-def _interrupted() -> NoReturn:
-    _say("interrupted; the same command goes on from here")
-    raise typer.Exit(130) from None
-
-
-def _comes_of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether Ctrl-C began it: imports that it breaks off raise errors of their own."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _fail(message: str) -> None:

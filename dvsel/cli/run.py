@@ -42,14 +42,18 @@ def _placeholder(file: str = typer.Argument(..., metavar="FILE", help="a recipe"
 
 
 def _made(file: str, rest: Sequence[str]) -> Any:
-    from dvsel.cli import fit, losses, score, select, strength
+    from dvsel.cli import fit, losses, score, select, strength, trace
     from dvsel.losses import LossesRun
     from dvsel.recipe import load, make
     from dvsel.runs import FitRun, ScoreRun, SelectRun
     from dvsel.strength import StrengthRun
+    from dvsel.trace import TraceRun
 
     name, values = load(file)
-    runs = {"fit": FitRun, "score": ScoreRun, "select": SelectRun, "losses": LossesRun, "strength": StrengthRun}
+    runs = {
+        **{"fit": FitRun, "score": ScoreRun, "select": SelectRun},
+        **{"losses": LossesRun, "strength": StrengthRun, "trace": TraceRun},
+    }
     if name not in runs:
         raise UserError(f"{file}: command is {name!r}; it is one of {', '.join(runs)}")
     make(runs[name], values, file)
@@ -58,6 +62,8 @@ def _made(file: str, rest: Sequence[str]) -> Any:
     scorer, selector = _part(values, "scorer"), _part(values, "selector")
     if name == "select":
         return _without_file(select.make(rest, values, scorer, selector), file)
+    if name == "trace":
+        return _without_file(trace.make(values, scorer), file)
     method = scorer.pop("name", None) or _fitted_name(values, file)
     maker = {"fit": fit.make, "score": score.make}[name]
     return _without_file(maker(method, values, scorer), file)

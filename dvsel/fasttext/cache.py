@@ -22,7 +22,7 @@ from dvsel.shards.files import info, is_remote, local_path, open_read
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_FOLDING = ("folded.py", "kernels.py")  # what other code of ours folded is stale
+_FOLDING = ("folded.py", "kernels/*.py")  # what other code of ours folded is stale
 _DIGEST = "digest"
 _ENDS = 1 << 20
 
@@ -35,8 +35,9 @@ def key_of(url: str, *options: str) -> str:
     hashed = xxhash.xxh3_128()
     for part in (place, str(size), modified, __version__, *options):
         hashed.update(f"{len(part)}:{part}".encode("utf-8", "surrogateescape"))
-    for name in _FOLDING:
-        hashed.update(Path(__file__).with_name(name).read_bytes())
+    for pattern in _FOLDING:
+        for code in sorted(Path(__file__).parent.glob(pattern)):
+            hashed.update(code.read_bytes())
     with open_read(url) as file:
         hashed.update(file.read(_ENDS))
         file.seek(max(size - _ENDS, 0))

@@ -42,8 +42,8 @@ class About:
     """What a classifier's arrays are.
 
     labels: all of the model's. chosen: those whose logit is the score. loss: the model's. folded: whether the arrays
-    are a folded model, else the bytes of its file. preprocess: what is done to a text first (`text.MODES`).
-    probability: whether the score is the library's probability.
+    are a folded model, else the bytes of its file. preprocess: what is done to a text first, one of
+    `dvsel.fasttext.MODES`. probability: whether the score is the library's probability.
     """
 
     labels: tuple[str, ...]
@@ -90,13 +90,12 @@ class FittedClassifier(Fitted):
         self.about = About.of(arrays)
 
     def lines(self) -> list[str]:
-        """What the score is, and what `training.learn` and others reported."""
+        """What the score is, and what the report says."""
         from dvsel.fasttext import evaluation
 
-        measured = evaluation.evaluate(np.empty(0), np.empty(0, np.bool_)).keys()
-        found = [f"score: {self.about.meaning}"]
-        found += [f"{name}: {_shown(value)}" for name, value in self.report.items() if name not in measured]
-        return found + (evaluation.lines(self.report) if measured <= self.report.keys() else [])
+        others = [name for name in self.report if name not in evaluation.FINDINGS]
+        found = [f"score: {self.about.meaning}", *(f"{name}: {_shown(self.report[name])}" for name in others)]
+        return found + (evaluation.lines(self.report) if self.report.keys() >= set(evaluation.FINDINGS) else [])
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Logits, or probabilities as the library's, float32 (n,)."""
@@ -132,7 +131,7 @@ def classify(
 ) -> FittedClassifier:
     """A classifier from a model in memory, which must be foldable.
 
-    label: as for `choose`. preprocess: the mode of `text.MODES` that the model was trained with.
+    label: as for `choose`. preprocess: the mode of `dvsel.fasttext.MODES` that the model was trained with.
     """
     return _fitted(scorer, _fold(model, choose(model.labels, label, "the model")), preprocess, probability, report)
 

@@ -10,6 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 BINS = 10
+FINDINGS = (
+    *("documents", "positives", "unscored", "precision", "recall", "f1", "accuracy"),
+    *("area", "log_loss", "calibration", "calibration_error"),
+)
+"""What `evaluate` finds, by name."""
 
 _WIDTH = 36
 _NONE = "n/a"

@@ -30,7 +30,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
-from dvsel.fasttext import kernels
+from dvsel.fasttext.kernels.documents import add_documents, multiply
+from dvsel.fasttext.kernels.layout import Scratch, Tables
+from dvsel.fasttext.kernels.lookup import place_words
+from dvsel.fasttext.kernels.ngrams import add_subwords
 from dvsel.shards.columns import Column
 
 if TYPE_CHECKING:
@@ -79,7 +82,7 @@ class Folded:
         words, ngrams = arrays["words"], arrays["ngrams"]
         seed, word_ngrams, min_chars, max_chars = arrays["spec"].tolist()
         self.directions = arrays["directions"]
-        self.tables = kernels.Tables(
+        self.tables = Tables(
             tags=words.reshape(-1),
             words=words.reshape(-1).view(np.float32),
             ngrams=ngrams.reshape(-1),
@@ -102,11 +105,11 @@ class Folded:
         tables = self.tables
         sums = np.zeros((len(column), tables.columns))
         features = np.zeros(len(column), np.int64)
-        scratch = kernels.Scratch.empty(tables.word_ngrams)
-        kernels.add_documents(column.data, column.offsets, tables, scratch, sums, features)
+        scratch = Scratch.empty(tables.word_ngrams)
+        add_documents(column.data, column.offsets, tables, scratch, sums, features)
         if len(self.directions):
             vectors, sums = sums, np.empty((len(column), len(self.directions)))
-            kernels.multiply(vectors, self.directions, sums)
+            multiply(vectors, self.directions, sums)
         with np.errstate(invalid="ignore"):
             sums /= features[:, None]
         return sums
@@ -131,16 +134,16 @@ def _slots(words: int) -> int:
     return words + words // 2 + 1
 
 
-def _placed(words: Column, entries: npt.NDArray[np.float32], tables: kernels.Tables) -> bool:
+def _placed(words: Column, entries: npt.NDArray[np.float32], tables: Tables) -> bool:
     """Give each word a slot, with its entries; False if two words could not be told apart."""
     slots = np.zeros(len(words), np.int64)
-    scratch = kernels.Scratch.empty(tables.word_ngrams)
-    if kernels.place_words(words.data, words.offsets, tables, scratch, slots) < len(words):
+    scratch = Scratch.empty(tables.word_ngrams)
+    if place_words(words.data, words.offsets, tables, scratch, slots) < len(words):
         return False
     records = tables.words.reshape(int(tables.slots), int(tables.stride))
     if tables.max_chars > 0:
         sums, features = entries.astype(np.float64), np.ones(len(words), np.int64)
-        kernels.add_subwords(words.data, words.offsets, tables, sums, features)
+        add_subwords(words.data, words.offsets, tables, sums, features)
         records.view(np.uint32)[slots, 1] = features
         entries = sums.astype(np.float32)
     records[slots, -tables.columns :] = entries

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
-from dvsel.shards.columns import PAD, Column, Kind
+from dvsel.shards.columns import Bytes, Column
 from dvsel.shards.files import info, is_remote, open_read
+from dvsel.shards.gather import gathered
 from dvsel.shards.jit import kernel
 
 MAGIC = 793712314
@@ -39,7 +40,6 @@ _SUPERVISED = 3
 _WORD, _LABEL = 0, 1
 
 Array = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class _Reader:
             self.content[begin:end].tobytes().decode("utf-8", "backslashreplace").removeprefix(PREFIX)
             for begin, end in zip(begins[words:].tolist(), ends[words:].tolist(), strict=True)
         ]
-        return _column(self.content, begins[:words], ends[:words]), tuple(names)
+        return gathered(self.content, begins[:words], ends[:words]), tuple(names)
 
     def damaged(self) -> NoReturn:
         raise UserError(f"{self.path}: a damaged fastText model (impossible sizes); copy or download it again")
@@ -213,14 +213,6 @@ def _matrices(reader: _Reader, quantised: bool, pruned: int, rows: int, labels: 
     return np.empty((0, dim), np.float32), np.empty((0, dim), np.float32)
 
 
-def _column(content: Bytes, begins: Array, ends: Array) -> Column:
-    offsets = np.zeros(len(begins) + 1, np.int64)
-    np.cumsum(ends - begins, out=offsets[1:])
-    data = np.zeros(offsets[-1] + PAD, np.uint8)
-    _gather(content, begins, offsets, data)
-    return Column(data, offsets, np.full(len(begins), Kind.STRING, np.uint8))
-
-
 @kernel
 def _scan(content: Array, at: int, begins: Array, ends: Array, types: Array) -> int:
     """Find the dictionary's entries; returns where they end, or one past the file where it ends first."""
@@ -235,13 +227,3 @@ def _scan(content: Array, at: int, begins: Array, ends: Array, types: Array) -> 
             return size + 1
         types[entry] = content[at - 1]
     return at
-
-
-@kernel
-def _gather(content: Array, begins: Array, offsets: Array, data: Array) -> None:
-    """Lay the entries' bytes end to end."""
-    for entry in range(len(begins)):
-        begin = begins[entry]
-        first = offsets[entry]
-        for at in range(offsets[entry + 1] - first):
-            data[first + at] = content[begin + at]

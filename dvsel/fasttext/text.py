@@ -1,5 +1,7 @@
 """What is done to a text before fastText sees it, which is part of the model: another mode gives other scores.
 
+The modes are `dvsel.fasttext.MODES`:
+
 `space`      text.replace("\\n", " "), what PreSelect's authors train with
 `dclm`       " ".join(text.strip().splitlines()), what DCLM's classifier is trained and run with
 `datatrove`  text.strip().replace("\\n", ""), what datatrove's fastText filter does
@@ -15,12 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.fasttext import MODES
 from dvsel.shards.columns import PAD, Column
 from dvsel.shards.jit import kernel
 from dvsel.shards.simd import WIDTH, copy, equal, trailing_zeros, within
-
-__all__ = ["MODES", "prepare"]
 
 Array = npt.NDArray[Any]
 

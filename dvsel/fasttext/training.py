@@ -111,7 +111,7 @@ def learn(
 ) -> tuple[Model, dict[str, Any]]:
     """Train a classifier that tells `positive` documents from `negative` ones.
 
-    preprocess: how texts are prepared, one of `text.MODES`; score with the same one.
+    preprocess: how texts are prepared, one of `dvsel.fasttext.MODES`; score with the same one.
     Returns the model, with `LABELS`, and a report of plain values: `trained` (documents of each side), `empty` (those
     without a word, which are left out), `in_both` (different texts that are on both sides), and what
     `evaluation.evaluate` finds on the held-out documents.

@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.fasttext.kernels.ngrams import NGRAM_PRIME
+from dvsel.fasttext.kernels.words import FNV_START, fnv_step
 from dvsel.fasttext.model import PREFIX
-from dvsel.shards.columns import PAD, Column, Kind
+from dvsel.shards.columns import PAD, Column
+from dvsel.shards.gather import gathered
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.jit import kernel
 from dvsel.shards.simd import load64
@@ -36,9 +39,6 @@ _SPACES[list(b" \t\n\v\f\r\0")] = True
 
 _ROOM = 1 << 12  # words to begin with
 
-_FNV_START = np.uint32(2166136261)
-_FNV_PRIME = np.uint32(16777619)
-_NGRAM_FACTOR = np.uint64(116049371)
 _HALF = np.uint64(32)
 _LOW_HALF = np.uint64(2**32 - 1)
 
@@ -86,7 +86,7 @@ def read(column: Column, rows: npt.NDArray[np.int64]) -> Corpus:
     ends = np.zeros(len(rows) + 1, np.int64)
     slots = np.zeros(2 * _ROOM, np.uint64)
     places, hashes, counts = np.zeros((_ROOM, 2), np.int64), np.zeros(_ROOM, np.uint32), np.zeros(_ROOM, np.int64)
-    hashes[0] = _hash(_END, 0, _END_SIZE, _FNV_START)
+    hashes[0] = _hash(_END, 0, _END_SIZE, FNV_START)
     reached = np.array([0, column.offsets[rows[0]], 1, 0])
     while reached[0] < len(rows):
         if reached[2] == len(counts):
@@ -94,7 +94,7 @@ def read(column: Column, rows: npt.NDArray[np.int64]) -> Corpus:
         state = (slots, places, hashes, counts, reached)
         _read(column.data, column.offsets, rows, (_SPACES, _END, _PREFIX), *state, tokens, ends)
     found = slice(reached[2])
-    words = Column.join([Column.of([END]), _gathered(column.data, places[found][1:, 0], places[found][1:, 1])])
+    words = Column.join([Column.of([END]), gathered(column.data, places[found][1:, 0], places[found][1:, 1])])
     return Corpus(tokens[: ends[-1]], ends, words, hashes[found].view(np.int32), counts[found])
 
 
@@ -108,7 +108,7 @@ def vocabulary(corpus: Corpus, min_count: int) -> tuple[Column, npt.NDArray[np.i
     ids = np.full(len(corpus.counts), -1, np.int32)
     ids[order] = np.arange(len(order), dtype=np.int32)
     offsets = corpus.words.offsets
-    return _gathered(corpus.words.data, offsets[order], offsets[order + 1]), ids
+    return gathered(corpus.words.data, offsets[order], offsets[order + 1]), ids
 
 
 def features(
@@ -132,15 +132,6 @@ def features(
 
 def _longer(array: Array) -> Array:
     return np.concatenate([array, np.zeros_like(array)])
-
-
-def _gathered(data: Array, begins: Array, ends: Array) -> Column:
-    """The column of data[begins[i]:ends[i]]."""
-    offsets = np.zeros(len(begins) + 1, np.int64)
-    np.cumsum(ends - begins, out=offsets[1:])
-    gathered = np.zeros(offsets[-1] + PAD, np.uint8)
-    _gather(data, begins, offsets, gathered)
-    return Column(gathered, offsets, np.full(len(begins), Kind.STRING, np.uint8))
 
 
 def _character_runs(corpus: Corpus, chars: tuple[int, int], buckets: int, words: int) -> tuple[Array, Array]:
@@ -213,9 +204,9 @@ def _spread(slots: Array) -> Array:
 
 @kernel
 def _hash(data: Array, begin: Int, end: Int, hash: Hash) -> Hash:
-    """fastText's hash: FNV-1a, with bytes of 128 and more taken as negative numbers."""
+    """fastText's hash of data[begin:end], begun with `hash`."""
     for at in range(begin, end):
-        hash = np.uint32((hash ^ np.uint32(np.int32(np.int8(data[at])))) * _FNV_PRIME)
+        hash = fnv_step(hash, data[at])
     return hash
 
 
@@ -259,7 +250,7 @@ def _read(
             if size == _END_SIZE and _same(data, begin, end_word, 0, size):
                 break
             if size < _PREFIX_SIZE or not _same(data, begin, prefix, 0, _PREFIX_SIZE):
-                hash = _hash(data, begin, end, _FNV_START)
+                hash = _hash(data, begin, end, FNV_START)
                 slot = _find(data, begin, size, hash, slots, places)
                 if slots[slot] == 0:
                     if words == len(counts):
@@ -281,13 +272,6 @@ def _read(
         if row < len(rows):
             at = offsets[rows[row]]
     reached[0], reached[1], reached[2], reached[3] = row, at, words, filled
-
-
-@kernel
-def _gather(data: Array, begins: Array, offsets: Array, gathered: Array) -> None:
-    for i in range(len(begins)):
-        for j in range(offsets[i + 1] - offsets[i]):
-            gathered[offsets[i] + j] = data[begins[i] + j]
 
 
 @kernel
@@ -313,7 +297,7 @@ def _hash_characters(
             if marked[begin] & 0xC0 == 0x80:
                 continue
             at = begin
-            hash = _FNV_START
+            hash = FNV_START
             for length in range(1, longest + 1):
                 if at == size:
                     break
@@ -373,6 +357,6 @@ def _fill_features(
         for first in range(begin, stop):
             hash = np.uint64(np.int64(hashes[tokens[first]]))
             for at in range(first + 1, min(first + word_ngrams, stop)):
-                hash = hash * _NGRAM_FACTOR + np.uint64(np.int64(hashes[tokens[at]]))
+                hash = hash * NGRAM_PRIME + np.uint64(np.int64(hashes[tokens[at]]))
                 found[out] = words + np.int64(hash % np.uint64(buckets))
                 out += 1

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from dvsel.budget import Budget
 from dvsel.errors import UserError
+from dvsel.fasttext import MODES
 from dvsel.fasttext.classifier import FittedClassifier
 from dvsel.fasttext.training import Training
 from dvsel.language import ModelOptions
@@ -91,7 +92,7 @@ class PreSelect(Training, ModelOptions, Scorer):
     preprocess: str = option(
         "space",
         "what is done to white space first: space (newlines to spaces), or as dclm or datatrove do",
-        choices=("space", "dclm", "datatrove"),
+        choices=MODES,
     )
     probability: bool = option(False, "score with the probability of the positives instead of the logit")
 

@@ -48,6 +48,10 @@ class Selector:
         """
         raise NotImplementedError
 
+    def score_of(self, key: float) -> float | None:  # noqa: ARG002
+        """The score that has this key, or None where keys do not tell scores: a report then gives the key."""
+        return None
+
     @property
     def budget(self) -> Budget | None:
         """The budget that the rule itself sets, or None. A share is of the documents whose key is not NaN."""

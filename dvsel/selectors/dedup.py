@@ -52,9 +52,13 @@ class Drops:
         self._bits = bits
 
     def __getitem__(self, rows: slice) -> npt.NDArray[np.bool_]:
-        first, last = rows.start, rows.stop
-        flags = np.unpackbits(self._bits[first >> 3 : (last + 7) >> 3], bitorder="little")
-        return flags[first & 7 :][: last - first].view(np.bool_)
+        return unpacked(self._bits, rows.start, rows.stop)
+
+
+def unpacked(bits: Bits, first: int, last: int) -> npt.NDArray[np.bool_]:
+    """bool (last - first,): the bits from `first` to `last`, of each byte the lowest first."""
+    flags = np.unpackbits(bits[first >> 3 : (last + 7) >> 3], bitorder="little")
+    return flags[first & 7 :][: last - first].view(np.bool_)
 
 
 @contextmanager

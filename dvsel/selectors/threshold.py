@@ -45,6 +45,9 @@ class Threshold(Selector):
             bound = np.float32(self.min_score)  # so that a score reaches itself as it is printed
         return np.where(score >= bound, score, np.float32(np.nan))
 
+    def score_of(self, key: float) -> float:
+        return key
+
     @property
     def budget(self) -> Budget | None:
         if self.quantile is None:

@@ -23,3 +23,6 @@ class TopK(Selector):
         uniform: npt.NDArray[np.float64],  # noqa: ARG002
     ) -> npt.NDArray[np.float32]:
         return -score if self.lowest else score
+
+    def score_of(self, key: float) -> float:
+        return -key if self.lowest else key

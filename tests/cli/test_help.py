@@ -10,7 +10,8 @@ import pytest
 import typer.main
 
 from commands import COMMAND, dvsel, ok, run
-from dvsel.cli import COMMANDS, build
+from dvsel.cli import COMMANDS
+from dvsel.cli.app import build
 from dvsel.options import fields_of
 from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class, selector_class
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvsel.fasttext.evaluation import above_chance, evaluate, lines
+from dvsel.fasttext.evaluation import FINDINGS, above_chance, evaluate, lines
 
 LOGITS = np.array([3.0, 1.0, 0.0, -1.0, -2.0, -4.0], np.float32)
 TRUTH = np.array([True, False, True, True, False, False])
@@ -29,6 +29,7 @@ def test_a_small_case_by_hand() -> None:
     assert report["recall"] == pytest.approx(2 / 3)
     assert report["f1"] == pytest.approx(2 / 3)
     assert report["accuracy"] == pytest.approx(4 / 6)
+    assert tuple(report) == FINDINGS
     assert report["area"] == pytest.approx(7 / 9)  # of 9 pairs, those of 1 with 0 and with -1 are wrong
 
 

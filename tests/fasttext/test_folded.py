@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dvsel.errors import UserError
 from dvsel.fasttext.folded import Folded, fold
-from dvsel.fasttext.kernels import PIECE
+from dvsel.fasttext.kernels.layout import PIECE
 from dvsel.fasttext.model import Model, read_model
 from dvsel.shards.columns import Column
 from fasttext_models import ODD_TEXTS, outputs, real_texts, train

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvsel.fasttext.kernels import remainder
+from dvsel.fasttext.kernels.ngrams import remainder
 
 LARGEST = 2**64 - 1
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvsel.fasttext.text import MODES, prepare
+from dvsel.fasttext import MODES
+from dvsel.fasttext.text import prepare
 from dvsel.shards.columns import Column
 from fasttext_models import real_texts
 

@@ -7,7 +7,6 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,7 @@ TARGET = [text[:200] for text in language_models.TEXTS[20:24]]
 LONG = language_models.TEXTS[7][:900]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +64,50 @@ def test_a_scorer_as_any_other(model: str, options: dict[str, Any]) -> None:
     assert isinstance(fitted, FittedInfluence)
 
 
-@pytest.mark.parametrize("preconditioner", ["kfac", "ekfac", "none"])
+@pytest.mark.parametrize("preconditioner", ["kfac", "ekfac", "adam", "none"])
 def test_the_targets_documents_score_1_on_average(model: str, preconditioner: str) -> None:
     assert score(model, TARGET, preconditioner=preconditioner).mean() == pytest.approx(1, rel=1e-4)
     groups = score(model, TARGET, preconditioner=preconditioner, separate_targets=True)
     assert groups.shape == (4, 2)
     assert groups[0, 0] == pytest.approx(1, rel=1e-4) and groups[1:, 1].mean() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:curvature.*matrix of:dvsel.errors.Notice")  # larger than the sample
+@pytest.mark.parametrize("projection", ["target", "random", "pca"])
+@pytest.mark.parametrize("preconditioner", ["fisher", "kfac", "ekfac", "none"])
+def test_projected_or_not_the_targets_documents_score_1_on_average(
+    model: str, preconditioner: str, projection: str
+) -> None:
+    options = {"preconditioner": preconditioner, "projection": projection, "rank": 4}
+    assert score(model, TARGET, **options).mean() == pytest.approx(1, rel=1e-4)
+
+
+def test_bases_of_full_rank_change_nothing(model: str) -> None:
+    options = {"rank": 64, "preconditioner": "kfac"}
+    for projection in ("random", "pca"):
+        found = score(model, TEXTS, projection=projection, **options)
+        np.testing.assert_allclose(found, score(model, TEXTS, rank=0), rtol=1e-3, atol=1e-3)
+
+
+def test_a_sample_smaller_than_the_fisher_matrix_is_told(model: str) -> None:
+    with pytest.warns(Notice, match="10 documents of the pool for a matrix of 16 features"):
+        fit(model, preconditioner="fisher", rank=4)
+
+
+def test_adams_second_moments_come_from_a_checkpoint(model: str, tmp_path: Path) -> None:
+    from dvsel.language.models import load
+
+    network = load(model, "fp32").network
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0)
+    for weight in network.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    options = {"preconditioner": "adam", "optimizer_state": str(tmp_path / "optimizer.pt"), "rank": 0}
+    found = score(model, TEXTS, **options)  # where all moments are the same, nothing is changed
+    np.testing.assert_allclose(found, score(model, TEXTS, preconditioner="none", rank=0), rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match=r"optimizer state absent\.pt: cannot be read"):
+        fit(model, preconditioner="adam", optimizer_state="absent.pt")
 
 
 def test_documents_like_the_target_score_higher(model: str) -> None:
@@ -174,7 +205,10 @@ def test_the_curvature_takes_no_more_documents_than_asked(model: str) -> None:
 
 def test_a_pool_is_needed_for_the_curvature_alone() -> None:
     assert Influence().takes_pool and Influence(preconditioner="ekfac").takes_pool
+    assert Influence(preconditioner="none", projection="pca").takes_pool and Influence(preconditioner="adam").takes_pool
+    assert not Influence(preconditioner="none", projection="random").takes_pool
     assert not Influence(preconditioner="none").takes_pool
+    assert not Influence(preconditioner="adam", optimizer_state="optimizer.pt").takes_pool
 
 
 def test_another_model_than_that_of_the_fit_is_refused(model: str, tmp_path: Path) -> None:
@@ -205,7 +239,14 @@ def test_documents_whose_loss_is_no_number_are_told(model: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"preconditioner": "adam"}, "preconditioner 'adam': unknown"),
+        ({"preconditioner": "sgd"}, "preconditioner 'sgd': unknown; give one of kfac, ekfac, fisher, adam, none"),
+        ({"projection": "svd"}, "projection 'svd': unknown; give one of target, random, pca"),
+        ({"projection": "random", "rank": 0}, "projection random: is of one rank in all layers; give --rank 1 or more"),
+        ({"projection": "pca", "energy": 0.9}, "projection pca: is of one rank in all layers; .* without --energy"),
+        ({"preconditioner": "fisher", "effort": "full"}, "fisher: is of one rank in all layers; give --rank"),
+        ({"preconditioner": "fisher", "rank": 65}, "rank 65: fisher holds its square of numbers .*; give 64 or less"),
+        ({"preconditioner": "adam", "projection": "pca"}, "projection pca: adam goes by single weights"),
+        ({"optimizer_state": "x.pt"}, "--optimizer-state without --preconditioner adam"),
         ({"similarity": "l2"}, "similarity 'l2': unknown"),
         ({"reduction": "max"}, "reduction 'max': unknown"),
         ({"precision": "fp16"}, "precision 'fp16': unknown"),

@@ -61,6 +61,14 @@ def test_topk_keeps_the_highest_or_the_lowest() -> None:
     assert np.argsort(TopK(lowest=True).key(scores, uniforms(4))).tolist() == [3, 0, 1, 2]
 
 
+@pytest.mark.parametrize("selector", ALL, ids=repr)
+def test_a_key_without_noise_tells_its_score(selector: Selector) -> None:
+    keys = selector.key(SCORES, uniforms(len(SCORES)))
+    told = [selector.score_of(float(key)) for key in keys[~np.isnan(keys)]]
+    expected = [None] * len(told) if selector.noisy else SCORES[~np.isnan(keys)].tolist()
+    assert told == expected
+
+
 def test_random_ignores_the_scores() -> None:
     noise = uniforms(100)
     order = np.argsort(Random().key(np.linspace(0, 1, 100, dtype=np.float32), noise))

@@ -1,0 +1,56 @@
+"""The app, put together for the arguments at hand.
+
+Only the command that they name is imported, and for a scorer or selector only the one that they name. All others are
+shown by name and one line, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import typer
+
+from dvsel import __version__
+from dvsel.cli import COMMANDS
+
+_MODULES = {"list": "listing"}  # a module `list` would hide the type in this package
+
+_EXAMPLES = """Choose training data for language models.
+
+\b
+  dvsel demo
+  dvsel score dsir pool/*.jsonl.zst --target target.jsonl -o scores/
+  dvsel select scores/ --budget 30B -o selected/
+"""
+
+
+def build(argv: Sequence[str]) -> typer.Typer:
+    """The app that can parse `argv`."""
+    app = typer.Typer(
+        help=_EXAMPLES,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_globals)
+    named = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name == named:
+            rest = list(argv[argv.index(name) + 1 :])
+            importlib.import_module(f"dvsel.cli.{_MODULES.get(name, name)}").register(app, rest)
+        else:
+            app.command(name, help=summary)(lambda: None)
+    return app
+
+
+def _globals(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="print the version", is_eager=True),
+    debug: bool = typer.Option(False, "--debug", help="show a traceback with an error"),  # noqa: ARG001
+) -> None:
+    if version:
+        print(f"dvsel {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())

@@ -1,0 +1,62 @@
+"""`dvsel trace QUERY POOL`: the documents that each query's loss depends on most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from dvsel.cli.flags import Group, command, given, run_of
+from dvsel.errors import UserError
+from dvsel.plugins import scorer_class
+
+_HELP = """Find the documents of a pool that lower the loss on each query most, and by which of their tokens.
+
+\b
+  dvsel trace queries.jsonl pool/*.jsonl.zst --model models/pythia-160m -o traced/
+  dvsel trace queries.jsonl pool/ --model models/pythia-160m --preconditioner ekfac --top 50 -o traced/
+  jq -c '[.query, .rank, .score, .text[:80]]' traced/traced.jsonl
+"""
+
+
+_EACH: dict[str, Any] = {"separate_targets": True}
+
+
+def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
+    """Add `trace` to the app."""
+    app.command("trace")(make())
+
+
+def make(defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
+    """The command. defaults, method: other defaults for the run and for the scorer's options."""
+    from dvsel.cli.show import Terminal
+    from dvsel.trace import TraceRun
+
+    cls, defaults = scorer_class("influence"), defaults or {}
+
+    def body(arguments: list[str], values: dict[str, dict[str, Any]]) -> None:
+        from dvsel.cli.show import executing, print_report
+        from dvsel.trace import trace
+
+        named = values["Run"]["query"] or defaults.get("query", ())
+        queries, pool = (named, arguments) if named else (arguments[:1], arguments[1:])
+        scorer = cls(**given(values["Method"]), **_EACH)
+        run = run_of(
+            TraceRun, values["Run"] | {"scorer": scorer, "query": tuple(queries)}, pool or defaults.get("pool", ())
+        )
+        if not run.pool:
+            raise UserError("nothing to trace in; name the queries first, then the pool's shards")
+        if not (run.output or values["Execution"]["dry_run"]):
+            raise UserError("score files need a folder; name one with -o traced/")
+        with executing(values["Execution"]) as execution:
+            report = trace(run, execution)
+        print_report(report, values["Execution"])
+
+    method = {name: value for name, value in (method or {}).items() if name not in ("name", "separate_targets")}
+    groups = [
+        Group("Method", cls, method, skip=("separate_targets",), prefix="influence"),
+        Group("Run", TraceRun, defaults),
+        Group("Execution", Terminal, prefix="run"),
+    ]
+    return command(body, groups, _HELP, "the queries' file, then the pool: shards, folders, globs, URLs", "QUERY POOL")
