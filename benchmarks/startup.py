@@ -8,7 +8,6 @@ line written to its stdin, which stays open. Kernels are compiled and cached bef
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from measure import DVSEL, Cost, alternate, command, machine, ratio, spread, table
 
-from corpus import Corpus, add_options, corpus
+from corpus import Corpus, corpus, parser_of
 
 EMPTY = '''
 import typer
@@ -35,9 +34,7 @@ app()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser = parser_of(__doc__, repeats=20)
     options = parser.parse_args()
     with corpus(options) as documents:
         print(machine())

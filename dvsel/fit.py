@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from dvsel import fitted as storage
 from dvsel.budget import Budget
 from dvsel.errors import UserError
+from dvsel.folder import STEPS
 from dvsel.options import fields_of
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
@@ -20,7 +21,7 @@ from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, expand
 
-STEPS = ".steps"
+_DISTIL = "dvsel.distil:fit"
 
 
 def fit(run: FitRun, execution: Execution) -> Fitted:
@@ -35,6 +36,7 @@ def check_fit(run: FitRun) -> Scorer:
     """The run's scorer; UserError where it lacks a target or a pool, before anything is read or written."""
     scorer = run.scorer
     assert scorer is not None
+    _check_distil(run)
     name = name_of(SCORERS, type(scorer))
     if scorer.takes_target and not run.target:
         raise UserError(f"{name} needs a target; name one with --target FILE")
@@ -45,18 +47,33 @@ def check_fit(run: FitRun) -> Scorer:
     return scorer
 
 
+def _check_distil(run: FitRun) -> None:
+    if _steps(run) == _DISTIL:
+        from dvsel import distil  # which needs this module
+
+        distil.check(run)
+    elif run.distil_documents is not None or run.distil_floor is not None:
+        raise UserError("--distil-documents and --distil-floor say how to distil; add --distil, or drop them")
+
+
+def _steps(run: FitRun) -> str:
+    """What fits the run's scorer in steps, `module:function`; "" for its own `fit`."""
+    assert run.scorer is not None
+    return _DISTIL if run.distil else run.scorer.steps
+
+
 def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> Fitted:
     """Fit on a sample of `shards` and on the run's targets. folder: where a fit in steps leaves their files."""
     scorer = check_fit(run)
-    if scorer.steps:
-        module, function = scorer.steps.split(":")
+    if steps := _steps(run):
+        module, function = steps.split(":")
         in_steps: Callable[..., Fitted] = getattr(importlib.import_module(module), function)
         return in_steps(run, shards, execution, folder)
     pool: Iterable[Batch] = ()
     if scorer.takes_pool:
         pool = pool_sample(run, shards, scorer.needs, execution).batches()
     with showing(execution.progress):
-        return scorer.fit(pool, _targets(run, scorer.needs) | _documents(run, scorer))
+        return scorer.fit(pool, _targets(run, scorer) | _documents(run, scorer))
 
 
 def pool_sample(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: Execution) -> Sample:
@@ -76,13 +93,14 @@ def pool_sample(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execut
     )
 
 
-def _targets(run: FitRun, needs: tuple[str, ...]) -> dict[str, Iterable[Batch]]:
-    names = [PurePosixPath(pattern).name for pattern in run.target]
+def _targets(run: FitRun, scorer: Scorer) -> dict[str, Iterable[Batch]]:
+    patterns = [shard.url for shard in expand(run.target)] if scorer.splits_targets else list(run.target)
+    names = [PurePosixPath(pattern).name for pattern in patterns]
     if len(set(names)) < len(names):
-        names = list(run.target)
+        names = patterns
     if len(set(names)) < len(names):
         raise UserError("a target is named twice; name each once")
-    return {name: _batches([pattern], run, needs) for name, pattern in zip(names, run.target, strict=True)}
+    return {name: _batches([pattern], run, scorer.needs) for name, pattern in zip(names, patterns, strict=True)}
 
 
 def _documents(run: FitRun, scorer: Scorer) -> dict[str, Iterable[Batch]]:

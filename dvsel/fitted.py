@@ -19,7 +19,7 @@ import xxhash
 
 from dvsel import __version__
 from dvsel.errors import UserError
-from dvsel.options import from_mapping, to_mapping
+from dvsel.options import chosen, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, name_of, scorer_class
 from dvsel.shards.files import atomic_writer, info, is_remote, open_read
 
@@ -69,10 +69,16 @@ def _content(url: str) -> Buffer:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
+def title_of(fitted: Fitted) -> str:
+    """What score files and reports call a fitted scorer."""
+    return fitted.title or " ".join([name_of(SCORERS, type(fitted.scorer)), *chosen(fitted.scorer)])
+
+
 def load_of(name: str, url: str) -> Fitted:
-    """A fitted scorer, which must be of that name."""
+    """A fitted scorer, which must be of that name, or stand for the scorer of that name."""
     fitted, _ = load(url)
-    if (other := name_of(SCORERS, type(fitted.scorer))) != name:
+    other = name_of(SCORERS, type(fitted.scorer))
+    if name not in (other, fitted.stands_for):
         raise UserError(f"{url} is a fitted {other}, not {name}; use `dvsel score {other}`")
     return fitted
 

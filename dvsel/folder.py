@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -27,6 +27,7 @@ from dvsel.shards.files import (
 
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
+STEPS = ".steps"
 _STOPS, _SKIPS = "\non_bad_line: fail\n", "\non_bad_line: skip\n"
 
 
@@ -37,7 +38,7 @@ def working_in(folder: str, recipe: str, overwrite: bool) -> Iterator[None]:
     place = join(folder, RECIPE)
     if overwrite and exists(place):
         with _alone(place):
-            _clear(folder)
+            _clear(folder, list_names(folder))
     if not exists(place):
         _check_empty(folder)
         _write(place, recipe)
@@ -58,11 +59,15 @@ def _write(place: str, recipe: str) -> None:
 
 
 def _take_over(folder: str, there: str, recipe: str) -> None:
-    """Let the run have a folder whose run left nothing but its recipe, or was the same but stopped at bad lines."""
+    """Let the run have a folder whose run left nothing but its recipe, or was the same but stopped at bad lines.
+
+    The steps of a fit that came to nothing stay: they have a recipe of their own, which says what they can be used for.
+    """
     place = join(folder, RECIPE)
     with _alone(place):
-        if there.startswith("dvsel: ") and all(name.endswith(RECIPE) for name in list_names(folder)):
-            _clear(folder)
+        names = [name for name in list_names(folder) if not _is_step(name)]
+        if there.startswith("dvsel: ") and all(name.endswith(RECIPE) for name in names):
+            _clear(folder, names)
         elif there.replace(_STOPS, _SKIPS) != recipe:
             raise UserError(
                 f"{folder} holds another run ({_difference(there, recipe)}); "
@@ -91,9 +96,13 @@ def _check_empty(folder: str) -> None:
         raise UserError(f"{folder} holds other files ({names[0]}); choose a new folder with -o")
 
 
-def _clear(folder: str) -> None:
+def _is_step(name: str) -> bool:
+    return STEPS in name.split("/")[:-1]
+
+
+def _clear(folder: str, names: Sequence[str]) -> None:
     """Remove what a run of dvsel left; last its recipe, without which the rest would be files of others."""
-    for name in list_names(folder):
+    for name in names:
         if name != RECIPE:
             remove(join(folder, name))
     remove(join(folder, RECIPE))

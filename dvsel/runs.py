@@ -21,18 +21,13 @@ _A_PROCESS = 16 << 20  # bytes that are worth the start of a process
 class Execution:
     """How a run is carried out; nothing here changes its result."""
 
-    workers: int = option(0, "processes; 0 takes all cores")
+    workers: int = option(0, "processes; 0: one a core, or one a GPU for scorers that use a model")
     overwrite: bool = option(False, "replace what another run left in the output folder")
     dry_run: bool = option(False, "say what would be done, and write nothing")
     progress: Progress = silent
 
-    def processes(self, size: int | None = None, parallel: bool = False) -> int:
-        """Worker processes, resolved. Where the user left them open: fewer for little work, one for parallel work.
-
-        size: bytes to read. parallel: whether one process takes all cores, or the GPU.
-        """
-        if parallel:
-            return self.workers or 1
+    def processes(self, size: int | None = None) -> int:
+        """Worker processes, resolved. Where the user left them open: fewer for little work. size: bytes to read."""
         enough = local.available_workers() if size is None else min(local.available_workers(), size // _A_PROCESS + 1)
         return self.workers or enough
 
@@ -69,6 +64,11 @@ class FitRun(Reading, Sampling):
     scorer: Scorer | None = None
     pool: tuple[str, ...] = option((), "shards, folders, globs or URLs to sample; more than one is fine")
     target: tuple[str, ...] = option((), "documents like those that the model should become good at; repeatable")
+    distil: bool = option(False, "let the scorer score a sample, and a cheap one that learns from this score the pool")
+    distil_documents: int | None = option(None, "with --distil: documents of the sample (default: 10000)")
+    distil_floor: float | None = option(
+        None, "with --distil: refuse a rank correlation with the scorer that is lower, 0 to 1 (default: 0.3)"
+    )
     output: str = option("", "file to write")
 
 

@@ -15,10 +15,11 @@ from dvsel import __version__
 from dvsel import fitted as storage
 from dvsel.engines import local
 from dvsel.errors import UserError
-from dvsel.fit import STEPS, check_fit, fit_scorer
-from dvsel.folder import REPORT, working_in
+from dvsel.fit import check_fit, fit_scorer
+from dvsel.folder import REPORT, STEPS, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import chosen, to_mapping
+from dvsel.language import models
+from dvsel.options import to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.progress import Progress
@@ -71,6 +72,11 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
     """Score the pool into `run.output`, where finished shards of the same run are kept."""
     if not run.fitted:
         check_fit(run)
+    elif run.distil:
+        raise UserError(
+            "--distil fits a scorer, and --fitted names one that is done; drop one of the two, or distil that one with "
+            "`dvsel score distilled --teacher FILE`"
+        )
     shards = expand(run.pool)
     if execution.dry_run:
         return forecast(shards, run, dump("score", run))
@@ -78,7 +84,7 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
         place = _fitted_file(run, shards, execution)
         fitted, fingerprint = storage.load(place)
         header = _header(fitted, fingerprint, run, _token_counter(run, shards, execution))
-        workers = execution.processes(sum(shard.size for shard in shards), fitted.scorer.parallel)
+        workers = execution.workers or fitted.scorer.processes or execution.processes(sum(one.size for one in shards))
         _score_shards(shards, place, header, run.output, workers, execution.progress)
         files = [ScoreFile(_score_file(run.output, shard)) for shard in shards]
         report = ScoreReport.of(files)
@@ -94,6 +100,7 @@ def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> st
     place = join(run.output, storage.default_name(name_of(SCORERS, type(run.scorer))))
     if not exists(place):
         storage.save(fit_scorer(run, shards, execution, join(run.output, STEPS)), place)
+        models.release()
     return place
 
 
@@ -115,11 +122,11 @@ def _header(fitted: Fitted, fingerprint: str, run: ScoreRun, counter: TokenCount
     return Header(
         version=__version__,
         shard={},
-        scorer=" ".join([name_of(SCORERS, type(fitted.scorer)), *chosen(fitted.scorer)]),
+        scorer=storage.title_of(fitted),
         fingerprint=fingerprint,
         groups=fitted.groups,
         shares=fitted.shares,
-        selector=fitted.scorer.selector,
+        selector=fitted.selector,
         unscored=fitted.unscored,
         reading={name: getattr(run, name) for name in to_mapping(Reading())},
         tokens=dataclasses.asdict(counter),

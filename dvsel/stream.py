@@ -49,7 +49,7 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
 
 def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
     assert run.scorer is not None
-    if run.scorer.takes_pool:
+    if run.scorer.takes_pool or run.distil:
         raise UserError(
             f"stdin can be read only once; fit first: dvsel fit {name} ... -o FILE, then pass --fitted FILE"
         )

@@ -6,6 +6,7 @@ import functools
 import inspect
 import pydoc
 import pydoc_data.topics
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ _SHAPE = {
     "tie_word_embeddings": False,
     "initializer_range": 0.3,  # far from uniform predictions, so that an error shows
 }
+_NO_GROUPS = {"num_key_value_heads": None, "head_dim": None}
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "gemma2": {"final_logit_softcapping": 2.0, "sliding_window": 16, "query_pre_attn_scalar": 8},
-    "gpt_neox": {"num_key_value_heads": None, "head_dim": None},
-    "gpt2": {"num_key_value_heads": None, "head_dim": None, "intermediate_size": None},
+    "gpt_neox": _NO_GROUPS,
+    "gpt2": _NO_GROUPS | {"intermediate_size": None},
+    "opt": _NO_GROUPS | {"intermediate_size": None, "ffn_dim": 64, "word_embed_proj_dim": 32},
+    "bert": _NO_GROUPS,
+    "roberta": _NO_GROUPS,
 }
 
 
@@ -37,19 +42,21 @@ def build(
     layers: int = 2,
     window: int = 64,
     special: tuple[str, ...] = ("bos", "eos"),
+    task: str = "CausalLM",
     **more: Any,
 ) -> str:
     """Save a model of random weights and its tokenizer into `folder`, whose path it returns.
 
     family: an architecture as transformers names it. window: the positions that it takes. special: which of the
-    tokens bos and eos the tokenizer has. more: further settings of the configuration.
+    tokens bos and eos the tokenizer has. task: as in the names of transformers' classes. more: further settings of the
+    configuration.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
     made = tokenizer(special)
     settings = _SHAPE | _OF_FAMILY.get(family, {}) | more
-    config = AutoConfig.for_model(
+    config = transformers.AutoConfig.for_model(
         family,
         vocab_size=len(made) + 3,  # as many models have: more rows than tokens
         hidden_size=hidden,
@@ -57,13 +64,37 @@ def build(
         max_position_embeddings=window,
         bos_token_id=made.bos_token_id,
         eos_token_id=made.eos_token_id,
-        pad_token_id=None,
+        pad_token_id=settings.pop("pad_token_id", None),
         **{name: value for name, value in settings.items() if value is not None},
     )
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config)
+    model = getattr(transformers, f"AutoModelFor{task}").from_config(config)
     model.save_pretrained(folder)
     made.save_pretrained(folder)
+    return str(folder)
+
+
+def adapt(folder: Path, base: str, *, task: str = "CAUSAL_LM", seed: int = 0, **settings: Any) -> str:
+    """Save a LoRA adapter of random weights for the model at `base` into `folder`, whose path it returns.
+
+    task: as PEFT names it. settings: further ones of the adapter's configuration.
+    """
+    import peft
+    import torch
+    import transformers
+
+    kind = {"CAUSAL_LM": "CausalLM", "SEQ_CLS": "SequenceClassification"}[task]
+    more = {"num_labels": settings.pop("num_labels", 3)} if task == "SEQ_CLS" else {}
+    torch.manual_seed(seed)
+    network = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(base, **more)
+    options = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5, "target_modules": "all-linear"} | settings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = peft.get_peft_model(network, peft.LoraConfig(task_type=task, **options))
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.3)  # the second factor begins at 0
+        adapted.save_pretrained(folder)
     return str(folder)
 
 

@@ -66,6 +66,7 @@ def fields_drawn(cls: type) -> st.SearchStrategy[Any]:
         "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
         "int": st.integers(),
         "int | None": st.none() | st.integers(),
+        "float | None": st.none() | st.floats(allow_nan=False),
         "bool": st.booleans(),
         "Scorer | None": st.sampled_from([None, DSIR(), DSIR(ngrams=1, target_proportions="0.7,0.3")]),
         "Selector | None": st.sampled_from([None, TopK(), Resample(2.5), Threshold(min_score=0.25)]),

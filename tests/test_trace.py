@@ -12,12 +12,11 @@ import pytest
 import corpus
 import language_models
 from commands import failure, ok
+from dvsel.scorers.influence import Influence
+from dvsel.shards.columns import Batch
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-
-from dvsel.scorers.influence import Influence  # noqa: E402
-from dvsel.shards.columns import Batch  # noqa: E402
 
 POOL = [text[:150] for text in language_models.TEXTS[:12]]
 QUERIES = [text[:150] for text in language_models.TEXTS[20:23]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from dvsel.cli.flags import Group, Spreading, command, given, run_of, sub_commands
+from dvsel.cli.flags import Group, Spreading, command, given, run_of, sub_commands, ways_of
 from dvsel.errors import UserError
 from dvsel.plugins import SCORERS, scorer_class
 
@@ -52,5 +52,5 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         Group("Run", FitRun, defaults or {}, show_pool=True),
         Group("Execution", Terminal, skip=("overwrite", "json", "dry_run"), prefix="run"),
     ]
-    examples = (" ".join(["  dvsel fit", name, *way.split(), f"-o {name}.fitted"]) for way in cls.usage)
+    examples = (" ".join(["  dvsel fit", name, *way.split(), f"-o {name}.fitted"]) for way in ways_of(cls))
     return command(body, groups, _HELP.format(name=name, examples="\n".join(examples)), "more of the pool")

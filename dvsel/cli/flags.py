@@ -16,6 +16,7 @@ from dvsel.cli.errors import guarded
 from dvsel.errors import UserError
 from dvsel.options import base_type, fields_of
 from dvsel.plugins import found
+from dvsel.scorers import Scorer
 
 Run = TypeVar("Run")
 
@@ -44,17 +45,18 @@ def command(
     groups: Sequence[Group],
     help: str,
     argument: str,
+    metavar: str = "POOL",
 ) -> Callable[..., None]:
     """A function for Typer whose flags are the options of all groups.
 
-    It calls body(arguments, values), values holding the options by group name. argument: the help of the
-    positional arguments.
+    It calls body(arguments, values), values holding the options by group name. argument, metavar: the help and the
+    name of the positional arguments.
     """
     parameters: dict[str, inspect.Parameter] = {
         "arguments": inspect.Parameter(
             "arguments",
             inspect.Parameter.KEYWORD_ONLY,
-            default=typer.Argument(None, metavar="POOL", help=argument, show_default=False),
+            default=typer.Argument(None, metavar=metavar, help=argument, show_default=False),
             annotation=list[str],
         )
     }
@@ -102,7 +104,7 @@ def _parameter(flag: str, field: dataclasses.Field[Any], hint: Any, default: Any
     wanted = base_type(hint)
     annotation: Any = Literal[tuple(choices)] if choices else hint
     if typing.get_origin(wanted) is tuple:
-        annotation, default = list[str], list(default) or None
+        annotation, default = list[typing.get_args(wanted)[0]], list(default) or None  # type: ignore[misc]
     names = [f"{long}/--no-{long[2:]}" if wanted is bool and default else long]
     names += [_SHORT[flag]] if flag in _SHORT else []
     return inspect.Parameter(
@@ -139,6 +141,12 @@ def sub_commands(
                 parent.command(known, context_settings=ANY_FLAGS)(guarded(raising(error)))
         else:
             parent.command(known, help=f"`dvsel {name} {known} --help` shows its options.")(lambda: None)
+
+
+def ways_of(cls: type[Scorer]) -> list[str]:
+    """What follows a scorer's name in the examples of its help; where it is costly, how to distil it too."""
+    costly = cls.usage[:1] if cls.parallel else ()
+    return [*cls.usage, *(f"--pool pool/ {way.removeprefix('--pool pool/ ')} --distil" for way in costly)]
 
 
 def raising(error: UserError) -> Callable[..., None]:

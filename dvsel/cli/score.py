@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from dvsel.cli.flags import Group, command, given, refuse_with_fitted, run_of, sub_commands
+from dvsel.cli.flags import Group, command, given, refuse_with_fitted, run_of, sub_commands, ways_of
 from dvsel.errors import UserError
 from dvsel.plugins import SCORERS, scorer_class
 
@@ -67,7 +67,7 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         Group("Stream", StreamOptions, prefix="stream"),
         Group("Execution", Terminal, prefix="run"),
     ]
-    ways = (way.removeprefix("--pool pool/").split() for way in cls.usage)
+    ways = (way.removeprefix("--pool pool/").split() for way in ways_of(cls))
     examples = (" ".join(["  dvsel score", name, "pool/*.jsonl.zst", *way, "-o scores/"]) for way in ways)
     doc = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
     return command(

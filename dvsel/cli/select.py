@@ -26,7 +26,10 @@ _HELP = """Keep the documents that a budget allows, and write them out as shards
   dvsel select pool/*.jsonl.zst --with dsir --target target.jsonl --budget 30B -o selected/
   ... | dvsel select --min-score 0.2 -
 """
-_SCORING = ("target", "fitted", "sample", "sample_size", "tokens_field", "tokenizer", "token_sample")
+_SCORING = (
+    *("target", "fitted", "sample", "sample_size", "distil", "distil_documents", "distil_floor"),
+    *("tokens_field", "tokenizer", "token_sample"),
+)
 _THRESHOLD_FLAGS = ("--min-score", "--quantile")
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from dvsel import worker
 from dvsel.errors import UserError
 
 Task = TypeVar("Task")
@@ -111,7 +112,7 @@ def _in_processes(
     workers: int,
     on_progress: Callable[[int], None],
 ) -> Iterator[Result]:
-    pool = ProcessPoolExecutor(workers, _context, _start_worker, (_progress,))
+    pool = ProcessPoolExecutor(workers, _context, _start_worker, (_progress, _context.Value("i", 0)))
     running: set[Future[Result]] = set()
     try:
         while True:
@@ -137,9 +138,12 @@ def _in_processes(
             process.join()
 
 
-def _start_worker(progress: Any) -> None:
+def _start_worker(progress: Any, started: Any) -> None:
     global _progress
     _progress = progress
+    with started.get_lock():
+        worker.number = started.value
+        started.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -4,14 +4,19 @@ For a linear layer that takes x_t and whose output has the gradient g_t at posit
 G = sum_t g_t x_t^T. Both are met in one forward and one backward pass with frozen weights, so a sum over documents, an
 inner product with a matrix, or a norm costs no gradient of weights, and nothing is kept for a document but its score.
 
-`options`: what all these scorers can be told. `layers`: which layers count. `objective`, `outputs`: what is predicted,
-and the number whose gradient is taken. `meter`: documents in batches through the model. `capture`, `inputs`: x and g
-out of a pass. `sums`: the target's gradient and the statistics of a pool's sample. `metric`: curvature. `direction`,
-`query`: the matrices that documents are compared with, cut to a rank. `scores`: the comparison. `directed`: the fitted
-scorer that compares. All but `options` and `directed` need torch when they are imported.
+`options`: what all these scorers can be told. `layers`: which layers count. `objective`, `outputs`: what is
+predicted, and the number whose gradient is taken. `meter`: documents in batches through the model. `capture`,
+`inputs`: x and g out of a pass. `sums`: the target's gradient and the statistics of a pool's sample. `metric`,
+`projection`, `adam`, `rank_one`: curvature; `kernel`: TRAK's. `direction`, `query`: the matrices that documents are
+compared with, cut to a rank. `scores`: the comparison. `directed`: the fitted scorer that compares. `steps`: weights
+that move along directions. `squares`, `variance`: norms, and how gradients by the input vary. `checkpoints`: the
+fitted scorer without a target. `lora`, `warmup`, `updates`: an adapter, its training, and Adam's step on a document.
+All but `options`, `directed` and `checkpoints` need torch when they are imported.
 """
 
-PRECONDITIONERS = ("kfac", "ekfac", "none")
+KRONECKER = ("kfac", "ekfac", "none")
+PRECONDITIONERS = ("kfac", "ekfac", "fisher", "adam", "none")
+PROJECTIONS = ("target", "random", "pca")
 REDUCTIONS = ("mean", "sum")
 SIMILARITIES = ("dot", "cosine")
 EFFORTS: dict[str, tuple[str, int]] = {  # layers, rank

@@ -21,12 +21,13 @@ from dvsel.gradients.layers import Layer
 
 @dataclass(frozen=True)
 class Piece:
-    """Positions begin to end of a row, which a window over a document fills."""
+    """Positions begin to end of a row, which a window over a document fills; it begins at the document's `at`."""
 
     document: int
     row: int
     begin: int
     end: int
+    at: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,17 @@ def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None
             raise UserError(f"layer {layer.name}: runs twice in a pass, which gradients cannot tell apart; "
                             "leave it out with --layers")  # fmt: skip
         last[:] = [rows]
-        kept = collector.keep(number, _inputs(inputs[0].detach(), rows, layer))
+        kept = collector.keep(number, _inputs(inputs[0].detach().to(output.device), rows, layer))
         output.register_hook(  # type: ignore[no-untyped-call]
-            lambda slopes: collector.take(number, kept, _in_rows(slopes.detach(), rows, layer))
+            lambda slopes: collector.take(number, kept, _slopes(slopes.detach(), rows, layer))
         )
 
     return see
+
+
+def _slopes(tensor: torch.Tensor, rows: Rows, layer: Layer) -> torch.Tensor:
+    """The gradient by W x."""
+    return _in_rows(tensor if layer.scale == 1 else tensor * layer.scale, rows, layer)
 
 
 def _inputs(tensor: torch.Tensor, rows: Rows, layer: Layer) -> Inputs:
@@ -150,8 +156,8 @@ def _in_rows(tensor: torch.Tensor, rows: Rows, layer: Layer) -> torch.Tensor:
     if tensor.shape[:-1] == (count,) and layer.pools:
         return tensor[:, None]
     if tensor.shape[:-1].numel() != count * length or tensor.shape[0] not in (1, count * length):
-        raise UserError(f"layer {layer.name}: does not see every token in its row, as in a mixture of experts; "
-                        "leave it out with --layers")  # fmt: skip
+        raise UserError(f"layer {layer.name}: does not see every token in its row, as an expert or an embedding of "
+                        "positions; leave it out with --layers")  # fmt: skip
     return tensor.reshape(count, length, -1)
 
 

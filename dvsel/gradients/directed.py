@@ -16,17 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import Notice, UserError
-from dvsel.gradients.options import UNSCORED, DirectedOptions, GradientOptions
+from dvsel.gradients.options import UNSCORED, DirectedOptions, GradientOptions, GroupOptions
 from dvsel.language import Documents
 from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
     import torch
 
-    from dvsel.gradients.direction import Direction
+    from dvsel.gradients.direction import Cut, Direction
+    from dvsel.gradients.layers import Layer
     from dvsel.gradients.meter import GradientMeter, Passed
-    from dvsel.gradients.query import Curvature, Found
+    from dvsel.gradients.outputs import Output
+    from dvsel.gradients.query import Found, Preconditioner
     from dvsel.gradients.scores import Comparison
+    from dvsel.language.models import Model
     from dvsel.shards.columns import Batch
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -35,7 +38,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 class FittedDirections(Fitted):
     """Directions for each of the scorer's models; a model is loaded with the first documents.
 
-    scorer: a Scorer that is a DirectedOptions too. arrays: of model M and layer N left.M.N float32 (outputs, rank) and
+    scorer: a Scorer that is a GroupOptions too. arrays: of model M and layer N left.M.N float32 (outputs, rank) and
     right.M.N float32 (inputs, rank), those of all groups side by side; ranks int32 (models, layers, groups); weights
     float64 (models,); layers, groups: names as JSON, uint8; shares float64 (groups,); digests uint8 (models, 16), of
     the models' files.
@@ -49,10 +52,15 @@ class FittedDirections(Fitted):
         self.shares = tuple(self.arrays["shares"].tolist())
 
     @property
-    def options(self) -> DirectedOptions:
+    def options(self) -> GroupOptions:
         """The scorer's."""
-        assert isinstance(self.scorer, DirectedOptions)
+        assert isinstance(self.scorer, GroupOptions)
         return self.scorer
+
+    @property
+    def cosine(self) -> bool:
+        """Whether products are divided by norms."""
+        return isinstance(self.scorer, DirectedOptions) and self.scorer.similarity == "cosine"
 
     def lines(self) -> list[str]:
         """The report, without the ranks of each layer."""
@@ -105,25 +113,46 @@ class FittedDirections(Fitted):
             total += weight * self._scored_by(number, documents)
         return total
 
+    def by_token(self, documents: Documents, group: int) -> list[list[tuple[str, float]]]:
+        """Each document's tokens, each with its part in the score that the group gives the document, under one model.
+
+        A token's part is that of the position that it is fed at: of what it sees, and of the loss of what follows.
+        """
+        from dvsel.gradients.scores import PositionScores, comparison
+
+        (meter,), (layers,) = self.meters, self.directions
+        ids = meter.objective.read(documents).ids
+        parts = PositionScores([comparison([layer[group]]) for layer in layers], [len(one) for one in ids])
+        meter.run(documents, parts, self.options.reduction)
+        decode = meter.model.card.tokenizer.decode
+        return [
+            [(decode([token]), value) for token, value in zip(one.tolist(), total.tolist(), strict=True)]
+            for one, total in zip(ids, parts.totals, strict=True)
+        ]
+
     def _scored_by(self, number: int, documents: Documents) -> npt.NDArray[np.float64]:
         """Under one model, float64 (n, groups)."""
-        meter, cosine = self.meters[number], self.options.similarity == "cosine"
+        return self.compared(number, documents)[0]
+
+    def compared(self, number: int, documents: Documents) -> tuple[npt.NDArray[np.float64], Passed]:
+        """Scores under one model, float64 (n, groups), NaN where there is none; and what the documents were."""
+        meter = self.meters[number]
         from dvsel.gradients.scores import Scores, norms
 
-        scores = Scores(self._comparisons[number], len(documents), len(self.groups), meter.model.device, cosine)
+        scores = Scores(self._comparisons[number], len(documents), len(self.groups), meter.model.device, self.cosine)
         passed = meter.run(documents, scores, self.options.reduction)
         tell_spoilt(passed, documents)
-        found = scores.cosines(norms(self.directions[number])) if cosine else scores.products
+        found = scores.cosines(norms(self.directions[number])) if self.cosine else scores.products
         values: npt.NDArray[np.float64] = found.cpu().numpy()
         values[~(np.isfinite(values).all(1) & passed.scored)] = np.nan
-        return values
+        return values, passed
 
 
 def fit(
     scorer: DirectedOptions,
     pool: Documents,
     targets: Mapping[str, Iterable[Batch]],
-    curvature: Curvature,
+    curvature: Preconditioner,
     weights: Sequence[float] = (1.0,),
 ) -> tuple[Arrays, dict[str, Any]]:
     """What `FittedDirections` holds, and its report: under each of the scorer's models, the target's mean gradient,
@@ -131,12 +160,29 @@ def fit(
 
     pool: documents for the curvature. weights: of the models.
     """
-    from dvsel.gradients import layers as choice
-    from dvsel.gradients import query
     from dvsel.gradients.direction import Cut
 
+    cut, scale = Cut(scorer.wanted_rank, scorer.energy), scorer.similarity == "dot"
+    return fit_cut(scorer, pool, targets, curvature, cut, weights, scale)
+
+
+def fit_cut(
+    scorer: GroupOptions,
+    pool: Documents,
+    targets: Mapping[str, Iterable[Batch]],
+    curvature: Preconditioner,
+    cut: Cut,
+    weights: Sequence[float],
+    scale: bool,
+) -> tuple[Arrays, dict[str, Any]]:
+    """What `fit` gives, however the scorer says how to cut.
+
+    scale: whether to bring the mean score of the target's own documents to 1.
+    """
+    from dvsel.gradients import layers as choice
+    from dvsel.gradients import query
+
     groups = scorer.target_groups(targets)
-    cut = Cut(scorer.wanted_rank, scorer.energy)
     found, digests, meter = [], [], None
     for name in scorer.models:
         model = scorer.load(name)
@@ -146,19 +192,26 @@ def fit(
         digests.append(np.frombuffer(model.card.digest, np.uint8))
     assert meter is not None
     names = list(targets) if scorer.separate_targets else [""]
-    arrays = _arrays(found, weights, names, scorer.similarity == "dot") | {"digests": np.stack(digests)}
+    arrays = _arrays(found, weights, names, scale) | {"digests": np.stack(digests)}
     return arrays, _report(found, meter) | {"documents for the curvature": len(pool)}
 
 
-def meters(scorer: GradientOptions, digests: npt.NDArray[np.uint8], layers: Sequence[str]) -> list[GradientMeter]:
+def meters(
+    scorer: GradientOptions, digests: npt.NDArray[np.uint8], layers: Sequence[str], output: Output | None = None
+) -> list[GradientMeter]:
     """One for each of the scorer's models; UserError where one is not the one of the fit."""
-    found = []
-    for name, digest in zip(scorer.models, digests, strict=True):
-        model = scorer.load(name)
-        if model.card.digest != digest.tobytes():
-            raise UserError(f"model {name}: is not the one of the fit, or its files changed; fit again")
-        found.append(scorer.meter(model, layers))
-    return found
+    return [
+        scorer.meter(unchanged(scorer, name, digest), layers, output)
+        for name, digest in zip(scorer.models, digests, strict=True)
+    ]
+
+
+def unchanged(scorer: GradientOptions, name: str, digest: npt.NDArray[np.uint8]) -> Model:
+    """A model of the fit; UserError where its files are others."""
+    model = scorer.load(name)
+    if model.card.digest != digest.tobytes():
+        raise UserError(f"model {name}: is not the one of the fit, or its files changed; fit again")
+    return model
 
 
 def tell_spoilt(passed: Passed, documents: Documents) -> None:
@@ -180,8 +233,8 @@ def _arrays(found: Sequence[Found], weights: Sequence[float], groups: Sequence[s
     for number, one in enumerate(found):
         for place, layer in enumerate(one.directions):
             scaled = [direction.scaled(factor) for direction, factor in zip(layer, factors, strict=True)]
-            arrays[f"left.{number}.{place}"] = _side_by_side([direction.left for direction in scaled])
-            arrays[f"right.{number}.{place}"] = _side_by_side([direction.right for direction in scaled])
+            arrays[f"left.{number}.{place}"] = side_by_side([direction.left for direction in scaled])
+            arrays[f"right.{number}.{place}"] = side_by_side([direction.right for direction in scaled])
     documents = np.array([one.documents for one in found[0].queries], np.float64)
     return arrays | {
         "ranks": np.array([[[one.rank for one in layer] for layer in one.directions] for one in found], np.int32),
@@ -201,7 +254,7 @@ def _scales(found: Sequence[Found], weights: Sequence[float]) -> list[float]:
     return [float(1 / one) for one in own]
 
 
-def _side_by_side(matrices: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
+def side_by_side(matrices: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
     """Laid out by rows, as what is saved must be."""
     return np.ascontiguousarray(np.concatenate([one.cpu().numpy() for one in matrices], 1), np.float32)
 
@@ -215,8 +268,7 @@ def _report(found: Sequence[Found], meter: GradientMeter) -> dict[str, Any]:
         "architecture": meter.model.card.config.model_type,
         "window": meter.window,
         "stride": meter.stride,
-        "layers": len(found[0].layers),
-        "weights": sum(layer.inputs * layer.outputs for layer in found[0].layers),
+        **size_of(found[0].layers),
         "target documents": [one.documents for one in queries],
         "target loss": [[round(one.loss, 4) for one in each.queries] for each in found] if len(found) > 1
         else [round(one.loss, 4) for one in queries],
@@ -227,6 +279,11 @@ def _report(found: Sequence[Found], meter: GradientMeter) -> dict[str, Any]:
             for number, layer in enumerate(found[0].layers)
         },
     }  # fmt: skip
+
+
+def size_of(layers: Sequence[Layer]) -> dict[str, int]:
+    """What a report says of the layers that count."""
+    return {"layers": len(layers), "weights": sum(layer.inputs * layer.outputs for layer in layers)}
 
 
 def packed(names: Sequence[str]) -> npt.NDArray[np.uint8]:

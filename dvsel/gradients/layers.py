@@ -30,10 +30,10 @@ _PARTS: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer y = W x with W of (outputs, inputs), however the module stores it.
+    """A layer y = scale W x with W of (outputs, inputs), however the module stores it.
 
     name: its path in the model. embeds: it takes token numbers, x is 1 at the token and 0 elsewhere. pools: it may see
-    one vector for a sequence.
+    one vector for a sequence. scale: 1 but in embeddings such as Gemma's.
     """
 
     name: str
@@ -42,6 +42,12 @@ class Layer:
     outputs: int
     embeds: bool = False
     pools: bool = False
+    scale: float = 1.0
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the module stores W as (inputs, outputs)."""
+        return _is_transposed(self.module)
 
 
 def choose(model: Model, wanted: str) -> list[Layer]:
@@ -52,7 +58,7 @@ def choose(model: Model, wanted: str) -> list[Layer]:
     no layer.
     """
     if wanted in _PARTS:
-        found = _in_blocks(model, _PARTS[wanted](_blocks(model.network)))
+        found = _in_blocks(model, _PARTS[wanted](blocks_of(model.network)))
     else:
         patterns = [pattern.strip() for pattern in wanted.split(",")]
         found = set().union(*(_matching(model, pattern) for pattern in patterns))
@@ -71,15 +77,42 @@ def named(model: Model, names: Iterable[str]) -> list[Layer]:
     return [layers[name] for name in names]
 
 
+def input_embedding(model: Model) -> Layer:
+    """The layer that makes vectors of tokens. Raises UserError for a model whose tokens have none."""
+    module = model.network.get_input_embeddings()
+    for layer in _supported(model):
+        if layer.module is module:
+            return layer
+    raise UserError(f"model {model.card.name}: its input embedding is no table of vectors; give another model")
+
+
 def is_head(model: Model, layer: Layer) -> bool:
-    """Whether it makes a causal model's logits."""
-    return layer.module is model.network.get_output_embeddings()
+    """Whether it makes a causal model's logits, or takes part in that."""
+    head = model.network.get_output_embeddings()
+    return head is not None and any(module is layer.module for module in head.modules())
+
+
+def trained(model: Model) -> list[tuple[str, Any]]:
+    """Names and parameters that training the model changes, in its order; of a model with an adapter, the adapter's."""
+    weights = list(model.network.named_parameters())
+    if not model.card.adapter:
+        return weights
+    added = _adapters(model.network)
+    mine = {id(one) for module in model.network.modules() if id(module) in added for one in module.parameters()}
+    return [(name, weight) for name, weight in weights if id(weight) in mine]
 
 
 def _supported(model: Model) -> list[Layer]:
     """All layers that can count."""
     return [
-        Layer(name, module, *_shape(module), isinstance(module, torch.nn.Embedding), model.card.classifier)
+        Layer(
+            name,
+            module,
+            *_shape(module),
+            embeds=isinstance(module, torch.nn.Embedding),
+            pools=model.card.classifier,
+            scale=float(getattr(module, "embed_scale", 1.0)),
+        )
         for name, module in model.network.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D | torch.nn.Embedding)
     ]
@@ -87,7 +120,11 @@ def _supported(model: Model) -> list[Layer]:
 
 def _shape(module: Any) -> tuple[int, int]:
     first, last = module.weight.shape
-    return (first, last) if isinstance(module, Conv1D | torch.nn.Embedding) else (last, first)
+    return (first, last) if _is_transposed(module) else (last, first)
+
+
+def _is_transposed(module: Any) -> bool:
+    return isinstance(module, Conv1D | torch.nn.Embedding)
 
 
 def _in_blocks(model: Model, blocks: Sequence[Any]) -> set[str]:
@@ -107,7 +144,7 @@ def _in_blocks(model: Model, blocks: Sequence[Any]) -> set[str]:
 
 def _after_blocks(network: Any) -> set[int]:
     """The modules that follow the last block, a classifier's pooler and head."""
-    modules, last = list(network.modules()), _blocks(network)[-1:]
+    modules, last = list(network.modules()), blocks_of(network)[-1:]
     ends = {id(module) for block in last for module in block.modules()}
     end = max((number for number, module in enumerate(modules) if id(module) in ends), default=-1)
     return {id(module) for module in modules[end + 1 :]}
@@ -124,15 +161,21 @@ def _adapters(network: Any) -> set[int]:
     return {id(module) for one in added for module in one.modules()}
 
 
-def _blocks(network: Any) -> list[Any]:
-    """The model's blocks: the longest list of modules that lies in no other list."""
+def blocks_of(network: Any) -> list[Any]:
+    """A network's blocks: the longest list of modules that lies in no other list."""
     lists = [(name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.ModuleList)]
     outer = [list(one) for name, one in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
     return max(outer, key=len, default=[])
 
 
 def _shared_weights(network: Any) -> set[int]:
-    weights = Counter(id(module.weight) for module in network.modules() if hasattr(module, "weight"))
+    """The weights of several modules; PEFT's wrappers show those of what they wrap, and have none of their own."""
+    weights = Counter(
+        id(weight)
+        for module in network.modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if name == "weight"
+    )
     return {weight for weight, modules in weights.items() if modules > 1}
 
 

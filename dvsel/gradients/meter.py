@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from dvsel.errors import UserError
 from dvsel.gradients.capture import Collector, Piece, Rows, attached
-from dvsel.gradients.layers import Layer, is_head
+from dvsel.gradients.layers import Layer, blocks_of, is_head
 from dvsel.gradients.objective import Read, objective
 from dvsel.gradients.outputs import Output, cross_entropy
 from dvsel.language import Documents
@@ -34,16 +37,28 @@ _PROBE = 6  # tokens
 @dataclass(frozen=True)
 class Passed:
     """What documents were. losses: float64 (n,), of all predictions, in nats (or what the output function gives).
-    tokens: int64 (n,), how many predictions; of a classifier 1.
+    tokens: int64 (n,), how many predictions; of a classifier 1. beside: float64 (n, columns), what the output function
+    gives beside, summed likewise.
     """
 
     losses: npt.NDArray[np.float64]
     tokens: npt.NDArray[np.int64]
+    beside: npt.NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, numbers: npt.NDArray[np.float64], tokens: npt.NDArray[np.int64]) -> Passed:
+        """numbers: (n,), or with what stands beside (n, columns)."""
+        return cls(numbers, tokens) if numbers.ndim == 1 else cls(numbers[:, 0], tokens, numbers[:, 1:])
 
     @property
     def scored(self) -> npt.NDArray[np.bool_]:
         """Documents with a prediction to score, all of whose losses are numbers."""
         return (self.tokens > 0) & np.isfinite(self.losses)
+
+    def reduced(self, reduction: str) -> npt.NDArray[np.float64]:
+        """Each document's number, float64 (n,): the sum or the mean of its predictions', of `REDUCTIONS`; else NaN."""
+        found = self.losses / np.maximum(self.tokens, 1) if reduction == "mean" else self.losses
+        return np.where(self.scored, found, np.nan)
 
 
 @dataclass(frozen=True)
@@ -98,9 +113,9 @@ class GradientMeter(Feeder):
 
     window, stride, batch_tokens: as of Feeder, but by default batches are half as large, since a backward pass
     follows. Where a batch exceeds a GPU's memory, it is halved, the collector forgets, and all begins anew. output:
-    what gradients are taken of. packing: several documents in a row. checkpointing: activations are computed again in
-    the backward pass, so that few are held. Raises UserError for a model in which packed documents see each other, or
-    that has no checkpointing.
+    what gradients are taken of. packing: several documents in a row. checkpointing: from now on, the model's blocks
+    compute their activations again in the backward pass, so that few are held. Raises UserError for a model in which
+    packed documents see each other.
     """
 
     def __init__(
@@ -115,7 +130,7 @@ class GradientMeter(Feeder):
         packing: bool = False,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__(model, window, stride, batch_tokens)
+        super().__init__(model, window, stride, batch_tokens, any(is_head(model, layer) for layer in layers))
         if not batch_tokens:
             self.batch_tokens = max(self.batch_tokens // 2, 1)
         self.output, self.packing = output, packing
@@ -124,7 +139,7 @@ class GradientMeter(Feeder):
         if packing:
             self._check_packing()
         if checkpointing:
-            _checkpoint(model)
+            _checkpoint(model.network)
 
     def of(self, layers: Sequence[Layer]) -> GradientMeter:
         """The same meter for other layers."""
@@ -148,26 +163,29 @@ class GradientMeter(Feeder):
             with torch.inference_mode():
                 while (losses := self._run_all(work)) is None:
                     pass
-            return Passed(losses, read.scored)
+            return Passed.of(losses, read.scored)
         with attached(self.layers, collector):
             while (losses := self._run_all(work)) is None:
                 collector.reset()
-        return Passed(losses, read.scored)
+        return Passed.of(losses, read.scored)
 
     def _run_all(self, work: _Work) -> npt.NDArray[np.float64] | None:
         """The documents' numbers; None where a batch was too large for the memory, after which batches are smaller."""
         waiting = work.read.windows
-        losses, done, total = np.zeros(len(work.read.ids)), 0, sum(one.length for one in waiting)
+        losses: npt.NDArray[np.float64] | None = None
+        done, total = 0, sum(one.length for one in waiting)
         for batch in self._batches(waiting, work.collector is not None and work.collector.whole_documents):
             found = self._pass_if_it_fits(batch, work)
             if found is None:
                 self.shrink(batch.length, len(batch.rows))
                 return None
             placed = batch.placed
+            if losses is None:
+                losses = np.zeros((len(work.read.ids), *found.shape[1:]))
             np.add.at(losses, [one.document for *_, one in placed], found)
             done += sum(one.length for *_, one in placed)
             work.show(done / total)
-        return losses
+        return np.zeros(len(work.read.ids)) if losses is None else losses
 
     def _batches(self, waiting: list[Window], whole: bool) -> Iterator[_Batch]:
         """Windows in batches; where documents are to come whole, those of several windows one after the other."""
@@ -208,7 +226,7 @@ class GradientMeter(Feeder):
         found: npt.NDArray[np.float64] = numbers.cpu().numpy()
         if collector is None:
             return found
-        spoilt = ~np.isfinite(found)
+        spoilt = ~np.isfinite(found if found.ndim == 1 else found.sum(1))
         if collector.adds_rows and spoilt.any():
             del given, slopes
             rest = batch.without(spoilt)
@@ -231,7 +249,7 @@ class GradientMeter(Feeder):
             places[row, begin:end] = np.arange(one.length)
             places[row, end:] = np.arange(shape[1] - end)  # padding is a document of its own
             piece[row, begin:end] = number
-        pieces = [Piece(one.document, row, begin, begin + one.length) for row, begin, one in placed]
+        pieces = [Piece(one.document, row, begin, begin + one.length, one.begin) for row, begin, one in placed]
         owners = self.moved(np.array([one.document for one in pieces], np.int64))
         several = len(pieces) > shape[0]
         rows = Rows(
@@ -251,7 +269,8 @@ class GradientMeter(Feeder):
         except TypeError:
             together = None
         alone = self.model.states(ids[:, _PROBE:]).float()
-        if together is None or (together - alone).norm() > 0.02 * alone.norm():
+        exact = self.model.network.dtype in (torch.float32, torch.float64) and not self.model.autocast
+        if together is None or (together - alone).norm() > (1e-3 if exact else 0.05) * alone.norm():
             raise UserError(
                 f"model {self.model.card.name}: documents in one row see each other, so packing would mix their "
                 "gradients; drop --packing"
@@ -277,12 +296,11 @@ def packed(waiting: Sequence[Window]) -> list[list[Window]]:
     return sorted(rows, key=lambda row: -sum(one.length for one in row))
 
 
-def _checkpoint(model: Model) -> None:
-    """Have the blocks compute their activations again in the backward pass, dropout staying off."""
-    network = model.network
-    if not getattr(network, "supports_gradient_checkpointing", False):
-        raise UserError(f"model {model.card.name}: has no gradient checkpointing; drop --checkpointing")
-    network.gradient_checkpointing_enable({"use_reentrant": False})
-    for module in network.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
+def _checkpoint(network: Any) -> None:
+    """Have the blocks compute their activations again in the backward pass.
+
+    transformers does so only in training mode, in which some blocks (OPT's) drop out.
+    """
+    for block in blocks_of(network):
+        if getattr(block.forward, "func", None) is not checkpoint:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)

@@ -108,7 +108,7 @@ def spectrum(moments: torch.Tensor, damping: float) -> Spectrum:
 
 def warn(layers: Sequence[Layer], metrics: Sequence[Kronecker], tokens: int) -> None:
     """Tell where the sample or the damping is too small for the curvature to be trusted."""
-    widest = max(max(layer.inputs, layer.outputs) for layer in layers)
+    widest = max(max(metric.damped.shape) for metric in metrics)
     if tokens < widest:
         warnings.warn(
             Notice(

@@ -57,8 +57,8 @@ class Objective(Protocol):
     def numbers(
         self, given: torch.Tensor, read: Read, windows: Sequence[tuple[int, int, Window]], weights: Floats
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The output function, summed over each window's predictions, float64 (windows,), and the gradient, by what the
-        network gave, of the sum over windows, each times its weight.
+        """The output function, summed over each window's predictions, float64 (windows,) or, with what it gives beside,
+        (windows, columns); and the gradient, by what the network gave, of the sum over windows, each times its weight.
 
         windows: row, beginning in the row, and window. weights: (windows,).
         """
@@ -92,23 +92,30 @@ class Causal:
         places, right, owners, shares = (torch.from_numpy(array).to(given.device) for array in arrays)
         states = given.detach().flatten(0, 1)
         slopes = torch.zeros_like(states)
-        sums = torch.zeros(len(windows), dtype=torch.float64, device=given.device)
+        numbers = []
         model = self.feeder.model
         size = max(_SLICE[model.device] // model.tokens, 128)
         for begin in range(0, len(places), size):
             part = slice(begin, begin + size)
             found, by_states = self._slice(states[places[part]], right[part, None])
             slopes[places[part]] = by_states * shares[part].to(by_states.dtype)[:, None]
-            sums.index_add_(0, owners[part], found.double())
-        return sums, slopes.view_as(given)
+            numbers.append(found.double())
+        return _sums(torch.cat(numbers), owners, len(windows)), slopes.view_as(given)
 
     def _slice(self, states: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The numbers at some positions, and the gradient of their sum by the states."""
+        """The numbers at some positions, and the gradient of their sum by the states; without a backward pass, 0."""
         states.requires_grad_(True)
         logits = wide(states if self.whole else self.feeder.model.head(states))
-        numbers, by_logits = self.output(logits.detach(), right)
+        numbers, by_logits = self.output(logits.detach(), right.to(logits.device))
+        if torch.is_inference_mode_enabled():  # the numbers are all that is wanted
+            return numbers.to(states.device), torch.zeros_like(states)
         (slopes,) = torch.autograd.grad(logits, states, by_logits)
-        return numbers, slopes
+        return numbers.to(states.device), slopes
+
+
+def _sums(numbers: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
+    """Of each of `count` owners, and of each column where there are several."""
+    return numbers.new_zeros(count, *numbers.shape[1:]).index_add_(0, owners, numbers)
 
 
 def _scored(
@@ -129,22 +136,28 @@ def _scored(
 
 
 class Classifier:
-    """The label of each sequence, which is cut at the window's end. No label, or an unknown one: no score."""
+    """The label of each sequence, by its name or number; the sequence is cut to the window, as its tokenizer cuts.
+
+    No label, or one that the model does not know: no score. Names that are numbers are names.
+    """
 
     def __init__(self, feeder: Feeder, output: Output) -> None:
         self.feeder, self.output = feeder, output
-        config = feeder.model.network.config
+        config, tokenizer = feeder.model.network.config, feeder.model.card.tokenizer
         self.numbers_of = {str(name): number for name, number in (config.label2id or {}).items()}
-        self.numbers_of |= {str(number): number for number in range(config.num_labels)}
+        if not any(name.isdigit() for name in self.numbers_of):
+            self.numbers_of |= {str(number): number for number in range(config.num_labels)}
         if config.pad_token_id is None:
-            config.pad_token_id = feeder.model.card.tokenizer.pad_token_id or 0
+            known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+            config.pad_token_id = next(token for token in known if token is not None)
 
     def read(self, documents: Documents) -> Read:
-        texts, window = documents.texts, self.feeder.window
-        made = [np.array(one[:window], np.int64) for one in self.feeder.tokenise(texts, special=True)]
+        texts = documents.texts
+        made = [np.array(one, np.int64) for one in self.feeder.tokenise(texts, self.feeder.window)]
         self.feeder.check(made)
         labels = np.array([self.numbers_of.get(label, -1) for label in documents.labels or [""] * len(texts)], np.int64)
-        scored = ((labels >= 0) & np.array([bool(text) for text in texts])).astype(np.int64)
+        usable = [bool(text) and len(ids) > 0 for text, ids in zip(texts, made, strict=True)]
+        scored = ((labels >= 0) & np.array(usable, np.bool_)).astype(np.int64)
         found = [Window(row, 0, len(made[row]), len(made[row]) - 1) for row in np.flatnonzero(scored).tolist()]
         return Read(made, sorted(found, key=lambda one: -one.length), scored, labels)
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dvsel.errors import UserError
-from dvsel.gradients import EFFORTS, REDUCTIONS, SIMILARITIES
+from dvsel.gradients import EFFORTS, KRONECKER, REDUCTIONS, SIMILARITIES
 from dvsel.language import Documents, PromptOptions, strings
-from dvsel.options import option
+from dvsel.options import fields_of, option
 
 if TYPE_CHECKING:
     from dvsel.gradients.meter import GradientMeter
     from dvsel.gradients.outputs import Output
-    from dvsel.language.models import Model
+    from dvsel.language.models import Card, Model
     from dvsel.shards.columns import Batch
 
 UNSCORED = "no tokens to score, no label that the model knows, or a loss that is no number"
@@ -46,6 +47,11 @@ class GradientOptions(PromptOptions):
         return (self.model,)
 
     @property
+    def processes(self) -> int:
+        """One for each GPU, unless the model is spread over them."""
+        return 1 if self.spread else super().processes
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """The fields beside the text."""
         return (*super().needs, *((self.label_field,) if self.label_field else ()))
@@ -59,26 +65,32 @@ class GradientOptions(PromptOptions):
         labels = [label for batch in batches for label in strings(batch.columns[self.label_field])]
         return Documents(found.texts, found.prompts, labels)
 
-    def check(self) -> None:
-        """Raise UserError where a model is not named, or cannot be found and used, before its weights are read."""
+    def check(self) -> list[Card]:
+        """The models without their weights; UserError where one is not named, or cannot be found and used."""
         if not all(self.models):
             raise UserError("no model; name a folder or hub name with --model")
         from dvsel.language.models import describe
 
-        for name in self.models:
-            describe(name, classifiers=True)
+        cards = [describe(name, classifiers=True) for name in self.models]
+        for card in cards:
+            self._check_fields(card)
+        return cards
+
+    def _check_fields(self, card: Card) -> None:
+        """Raise UserError where labels or instructions and a model do not go together."""
+        if card.classifier and not self.label_field:
+            raise UserError(f"model {card.name}: is a sequence classifier; name the field of labels with --label-field")
+        if self.label_field and not card.classifier:
+            raise UserError(f"model {card.name}: is no sequence classifier; drop --label-field")
+        if self.prompt_field and card.classifier:
+            raise UserError(f"model {card.name}: a sequence classifier takes no instruction apart; drop --prompt-field")
 
     def load(self, name: str) -> Model:
         """One of `models`. UserError where labels and model do not go together."""
         from dvsel.language.models import load
 
         model = load(name, self.precision, classifiers=True, spread=self.spread)
-        if model.card.classifier and not self.label_field:
-            raise UserError(f"model {name}: is a sequence classifier; name the field of labels with --label-field")
-        if self.label_field and not model.card.classifier:
-            raise UserError(f"model {name}: is no sequence classifier; drop --label-field")
-        if self.prompt_field and model.card.classifier:
-            raise UserError(f"model {name}: a sequence classifier takes no instruction apart; drop --prompt-field")
+        self._check_fields(model.card)
         return model
 
     def meter(self, model: Model, names: Iterable[str] = (), output: Output | None = None) -> GradientMeter:
@@ -104,27 +116,94 @@ class GradientOptions(PromptOptions):
 
 
 @dataclass(frozen=True)
-class DirectedOptions(GradientOptions):
-    """How documents' gradients are compared with the target's. Raises UserError for what is out of range."""
+class CheckpointOptions(GradientOptions):
+    """The same under several checkpoints of a model. Raises UserError where both one and several are named."""
+
+    checkpoints: tuple[str, ...] = option((), "checkpoints of a run, in place of --model: folders or hub names")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model and self.checkpoints:
+            raise UserError("--checkpoints beside --model; name all models with --checkpoints, and drop --model")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The checkpoints, or the model alone."""
+        return self.checkpoints or (self.model,)
+
+
+@dataclass(frozen=True)
+class SampleOptions(GradientOptions):
+    """How a curvature is taken from the pool. Raises UserError for what is out of range."""
+
+    damping: float = option(0.1, "added to the curvature's eigenvalues, as a multiple of their mean")
+    factor_documents: int = option(400, "documents of the pool's sample that the curvature is taken from, at most")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.damping < math.inf:
+            raise UserError(f"damping {self.damping}: out of range; give a number above 0, such as 0.1")
+        if self.factor_documents < 1:
+            raise UserError(f"factor_documents {self.factor_documents}: out of range; give 1 or more")
+
+
+@dataclass(frozen=True)
+class CurvatureOptions(SampleOptions):
+    """What gradients are divided by. Raises UserError for what is out of range."""
+
+    preconditioner: str = option(
+        "kfac", "curvature, of a sample of the pool; none: plain gradients, without a pool", choices=KRONECKER
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choices = fields_of(type(self))["preconditioner"][0].metadata["choices"]
+        if self.preconditioner not in choices:
+            raise UserError(f"preconditioner {self.preconditioner!r}: unknown; give one of {', '.join(choices)}")
+
+    @property
+    def takes_pool(self) -> bool:
+        """The curvature is that of the pool."""
+        return self.preconditioner != "none"
+
+
+@dataclass(frozen=True)
+class GroupOptions(GradientOptions):
+    """Which layers' gradients of the target count, and whether each target does by itself."""
+
+    layers: str = option("", "all, upper-half or last of the model's blocks, or names, as *.mlp.*,*.o_proj")
+    separate_targets: bool = option(False, "score once for each target, and split the budget between them by size")
+
+    @property
+    def wanted_layers(self) -> str:
+        """`layers`, or what stands for it."""
+        return self.layers or "all"
+
+    def target_groups(self, targets: Mapping[str, Iterable[Batch]]) -> dict[str, Documents]:
+        """The documents of each target, or of all together, by what to call them in complaints."""
+        if not targets:
+            raise UserError("no target; name one with --target FILE")
+        if self.separate_targets:
+            return {f"target {name}": self.documents(batches) for name, batches in targets.items()}
+        return {f"target {', '.join(targets)}": self.documents(itertools.chain(*targets.values()))}
+
+
+@dataclass(frozen=True)
+class TargetOptions(GroupOptions):
+    """How the target's gradient is taken and cut. Raises UserError for what is out of range."""
 
     effort: str = option(
         "high",
         "layers and rank, unless given: low: last, 16; medium: upper-half, 16; high: all, 32; full: all, not cut",
         choices=tuple(EFFORTS),
     )
-    layers: str = option("", "all, upper-half or last of the model's blocks, or names, as *.mlp.*,*.o_proj")
     rank: int | None = option(None, "rank that the target's gradient is cut to in each layer; 0: not cut")
     energy: float = option(0.0, "cut each layer at the rank that keeps this share of squares, as 0.9; 0: at --rank")
-    similarity: str = option(
-        "dot", "dot: the inner product; cosine: over the norms of both gradients", choices=SIMILARITIES
-    )
-    separate_targets: bool = option(False, "score once for each target, and split the budget between them by size")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in {"effort": tuple(EFFORTS), "similarity": SIMILARITIES}.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"{name} {getattr(self, name)!r}: unknown; give one of {', '.join(choices)}")
+        if self.effort not in EFFORTS:
+            raise UserError(f"effort {self.effort!r}: unknown; give one of {', '.join(EFFORTS)}")
         if not 0 <= self.energy <= 1:
             raise UserError(f"energy {self.energy}: out of range; give a share, such as 0.9, or 0 to cut at the rank")
         if self.rank is not None and self.rank < 0:
@@ -140,13 +219,19 @@ class DirectedOptions(GradientOptions):
         """`rank`, or what the effort says."""
         return EFFORTS[self.effort][1] if self.rank is None else self.rank
 
-    def target_groups(self, targets: Mapping[str, Iterable[Batch]]) -> dict[str, Documents]:
-        """The documents of each target, or of all together, by what to call them in complaints."""
-        if not targets:
-            raise UserError("no target; name one with --target FILE")
-        if self.separate_targets:
-            return {f"target {name}": self.documents(batches) for name, batches in targets.items()}
-        return {f"target {', '.join(targets)}": self.documents(itertools.chain(*targets.values()))}
+
+@dataclass(frozen=True)
+class DirectedOptions(TargetOptions):
+    """How documents' gradients are compared with the target's. Raises UserError for what is out of range."""
+
+    similarity: str = option(
+        "dot", "dot: the inner product; cosine: over the norms of both gradients", choices=SIMILARITIES
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.similarity not in SIMILARITIES:
+            raise UserError(f"similarity {self.similarity!r}: unknown; give one of {', '.join(SIMILARITIES)}")
 
 
 def batches_for(pool: Iterable[Batch], size: int) -> list[Batch]:
@@ -163,7 +248,4 @@ def batches_for(pool: Iterable[Batch], size: int) -> list[Batch]:
 
 def first(documents: Documents, size: int) -> Documents:
     """The first `size` documents."""
-    parts = (documents.texts, documents.prompts, documents.labels)
-    texts, prompts, labels = (None if part is None else part[:size] for part in parts)
-    assert texts is not None
-    return Documents(texts, prompts, labels)
+    return documents[:size]

@@ -1,7 +1,8 @@
 """What gradients are taken of: a number for each prediction, by its logits; the lower, the surer of the right token.
 
 Each function takes logits (n, vocabulary), float32 or float64, which it may write over, and the right token of each,
-int64 (n, 1). It returns the number, (n,), and its gradient by the logits, (n, vocabulary).
+int64 (n, 1). It returns the number, (n,), and its gradient by the logits, (n, vocabulary). What stands beside the
+number, in further columns of (n, columns), is summed as it is, without a gradient.
 """
 
 from __future__ import annotations
@@ -48,3 +49,9 @@ def logit(logits: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torc
     Variance of Gradients", eq. 1); by the logits, -1 where right.
     """
     return -logits.gather(1, right)[:, 0], torch.zeros_like(logits).scatter_(1, right, -1.0)
+
+
+def margin_and_doubt(logits: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The margin, and beside it 1 - p: TRAK's Q (Park et al. 2023, section 3), by how much the loss moves with it."""
+    numbers, slopes = margin(logits, right)
+    return torch.stack([numbers, numbers.sigmoid()], 1), slopes

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dvsel.gradients.capture import Rows, wide
+from dvsel.gradients.capture import Collector, Rows, wide
 from dvsel.gradients.direction import Direction
 from dvsel.gradients.inputs import Inputs, OneHot, overlaps, project
 from dvsel.gradients.sums import ByDocument
@@ -24,6 +24,9 @@ class Comparison(Protocol):
 
     def keep(self, inputs: Inputs) -> Inputs:
         """What is needed of inputs (rows, length, inputs)."""
+
+    def by_position(self, kept: Any, slopes: torch.Tensor) -> torch.Tensor:
+        """g_t^T Q x_t, (rows, length), summed over groups."""
 
     def products(self, kept: Any, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
         """<G, Q> of each piece of the rows with each group's Q: (pieces, groups)."""
@@ -40,6 +43,9 @@ class Thin:
     def keep(self, inputs: Inputs) -> torch.Tensor:
         return project(inputs, self.right)
 
+    def by_position(self, kept: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+        return (wide(slopes @ self.left.to(slopes.dtype)) * wide(kept)).sum(2)
+
     def products(self, kept: torch.Tensor, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
         sums = rows.sums(wide(slopes @ self.left.to(slopes.dtype)) * wide(kept))
         return torch.stack([part.sum(1) for part in torch.split(sums, self.ranks, 1)], 1)
@@ -55,13 +61,17 @@ class Whole:
         return inputs
 
     def products(self, kept: Inputs, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
-        return torch.cat([rows.sums(self._by_position(kept, slopes, matrix)) for matrix in self.matrices], 1)
+        return torch.cat([rows.sums(_terms(kept, slopes, matrix)[:, :, None]) for matrix in self.matrices], 1)
 
-    def _by_position(self, kept: Inputs, slopes: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        """g_t^T Q x_t, (rows, length, 1)."""
-        if isinstance(kept, OneHot):
-            return (wide(slopes) * wide(project(kept, matrix.T))).sum(2, keepdim=True)
-        return (wide(slopes @ matrix.to(slopes.dtype)) * wide(kept)).sum(2, keepdim=True)
+    def by_position(self, kept: Inputs, slopes: torch.Tensor) -> torch.Tensor:
+        return torch.stack([_terms(kept, slopes, matrix) for matrix in self.matrices]).sum(0)
+
+
+def _terms(kept: Inputs, slopes: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """g_t^T Q x_t, (rows, length)."""
+    if isinstance(kept, OneHot):
+        return (wide(slopes) * wide(project(kept, matrix.T))).sum(2)
+    return (wide(slopes @ matrix.to(slopes.dtype)) * wide(kept)).sum(2)
 
 
 def comparison(directions: Sequence[Direction]) -> Comparison:
@@ -107,6 +117,30 @@ class Scores(ByDocument):
         """Products over the documents' norms and those of the groups' directions, `norms` (groups,)."""
         assert self.squares is not None
         return self.products / (self.squares.sqrt()[:, None] * norms.to(self.products))
+
+
+class PositionScores(Collector):
+    """What each position's inputs and output gradients add to a document's score with one group's direction: per-token
+    influence (Grosse et al. 2023, "Studying Large Language Model Generalization with Influence Functions", 5.3).
+
+    totals: float64, one array for each document, of its `lengths`; they sum to the document's score.
+    """
+
+    def __init__(self, comparisons: Sequence[Comparison], lengths: Sequence[int]) -> None:
+        self.comparisons, self.lengths = comparisons, lengths
+        self.reset()
+
+    def reset(self) -> None:
+        self.totals = [torch.zeros(length, dtype=torch.float64) for length in self.lengths]
+
+    def keep(self, layer: int, inputs: Inputs) -> Inputs:
+        return self.comparisons[layer].keep(inputs)
+
+    def take(self, layer: int, kept: Inputs, slopes: torch.Tensor) -> None:
+        found = self.comparisons[layer].by_position(kept, slopes).double().cpu()
+        for one in self.rows.pieces:
+            mine = found[one.row, one.begin : one.end]
+            self.totals[one.document][one.at : one.at + len(mine)] += mine
 
 
 def add_squares(squares: torch.Tensor, collector: ByDocument, layer: int, inputs: Inputs, slopes: torch.Tensor) -> None:

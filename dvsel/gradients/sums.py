@@ -162,12 +162,19 @@ class SquareSums(ByDocument):
 
     def reset(self) -> None:
         super().reset()
-        self.total = [_zeros(layer, layer.outputs, layer.inputs) for layer in self.layers]
+        sides = [
+            (layer.outputs if left is None else left.shape[1], layer.inputs if right is None else right.shape[1])
+            for layer, (left, right) in zip(self.layers, self.bases, strict=True)
+        ]
+        self.total = [_zeros(layer, *side) for layer, side in zip(self.layers, sides, strict=True)]
         self.tokens = [0] * len(self.layers)
 
     def keep(self, layer: int, inputs: Inputs) -> Inputs:
         basis = self.bases[layer][1]
-        return inputs if basis is None else project(inputs if isinstance(inputs, OneHot) else wide(inputs), basis)
+        if basis is None:
+            return inputs
+        with torch.autocast(basis.device.type, enabled=False):
+            return project(inputs if isinstance(inputs, OneHot) else wide(inputs), basis)
 
     def take(self, layer: int, kept: Inputs, slopes: torch.Tensor) -> None:
         self.tokens[layer] += _positions(self.rows, slopes)

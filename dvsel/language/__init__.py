@@ -30,6 +30,13 @@ class ModelOptions:
         "auto", "auto: bf16 on a GPU, fp32 on a CPU; autocast: weights in fp32, products in bf16", choices=PRECISIONS
     )
 
+    @property
+    def processes(self) -> int:
+        """One for each GPU, else one for all cores."""
+        from dvsel.language.models import gpus
+
+        return max(gpus(), 1)
+
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r}: unknown; give one of {', '.join(PRECISIONS)}")
@@ -52,6 +59,19 @@ class Documents:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def take(self, rows: Iterable[int]) -> Documents:
+        """Some of them, in this order."""
+        rows = list(rows)
+        texts, prompts, labels = (
+            None if part is None else [part[row] for row in rows] for part in (self.texts, self.prompts, self.labels)
+        )
+        assert texts is not None
+        return Documents(texts, prompts, labels)
+
+    def __getitem__(self, where: slice) -> Documents:
+        prompts, labels = (None if part is None else part[where] for part in (self.prompts, self.labels))
+        return Documents(self.texts[where], prompts, labels)
 
 
 @dataclass(frozen=True)

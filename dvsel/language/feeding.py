@@ -78,14 +78,17 @@ class Feeder:
 
     window, stride: in positions; 0 stands for the model's window, at most `models.LONGEST`, and for half a window.
     batch_tokens: positions in a batch, 0 for what suits the device. On a GPU whose memory it exceeds, it is halved.
+    whole: whether logits of all positions are made at once, as is done anyway for a model that gives them only so.
     Raises UserError for a window or stride that the model cannot have.
     """
 
-    def __init__(self, model: Model, window: int = 0, stride: int = 0, batch_tokens: int = 0) -> None:
+    def __init__(
+        self, model: Model, window: int = 0, stride: int = 0, batch_tokens: int = 0, whole: bool = False
+    ) -> None:
         self.model = model
         self.window, self.stride = model.card.windows(window, stride)
         self.batch_tokens = batch_tokens or _BATCH[model.device]
-        if not (batch_tokens or model.has_head):
+        if not batch_tokens and (whole or not model.has_head):
             self.batch_tokens = min(self.batch_tokens, max(_WHOLE // model.tokens, 1))
 
     def tokens(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> tuple[list[Tokens], list[int]]:
@@ -99,12 +102,17 @@ class Feeder:
         self.check(documents)
         return documents, [max(len(start) + len(context) - 1, 0) for context in contexts]
 
-    def tokenise(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
-        """Tokens of each text; special: with those that the tokenizer adds by itself."""
+    def tokenise(self, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
+        """Tokens of each text; longest: with those that the tokenizer adds by itself, cut to so many in all."""
         if not texts:
             return []  # which some tokenizers refuse
         made: list[list[int]] = self.model.card.tokenizer(
-            list(texts), add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False
+            list(texts),
+            add_special_tokens=longest is not None,
+            truncation=longest is not None,
+            max_length=longest,
+            return_attention_mask=False,
+            return_token_type_ids=False,
         )["input_ids"]
         return made
 

@@ -15,18 +15,22 @@ What a loaded causal model promises, tried out on a few tokens at load time:
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from dvsel import worker
 from dvsel.errors import UserError
 
 LONGEST = 8192
@@ -45,6 +49,8 @@ _PARTS = (
 )
 _END = 1 << 20  # bytes at each end of a file that its digest reads
 _PROBE = 8  # tokens
+_CLASSIFIER = "ForSequenceClassification"
+_IN_ADAPTER = "base_model.model."  # before the names of an adapter's weights
 
 
 @dataclass(frozen=True)
@@ -137,35 +143,41 @@ def describe(name: str, classifiers: bool = False) -> Card:
     classifiers: whether a sequence classifier can be.
     """
     transformers = _libraries()
-    source, adapter = _places(name)
+    source, adapter, task = _places(name)
     with _quiet(transformers):
         with _explained(name, "give a folder or hub name of a causal language model"):
-            config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
-        classifier = _is_classifier(name, config, classifiers)
+            place = adapter if (Path(adapter) / "config.json").is_file() else source
+            config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        classifier = _is_classifier(name, config, task, classifiers)
         with _explained(name, "save its tokenizer beside it", "no usable tokenizer: "):
             place = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else source
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            longest = tokenizer.model_max_length
             tokenizer.model_max_length = 1 << 60  # long documents are cut by us: no warning
             if not tokenizer("a", add_special_tokens=False)["input_ids"]:
                 raise ValueError("it finds no token in a text")
     start = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None), None)
+    limit = _limit(config)
+    if classifier and limit is not None:
+        limit = min(limit, longest)  # RoBERTa's configuration counts two positions that no token has
     digest = _digest([source, adapter] if adapter else [source], config)
-    return Card(name, source, adapter, classifier, config, tokenizer, _limit(config), start, digest)
+    return Card(name, source, adapter, classifier, config, tokenizer, limit, start, digest)
 
 
 def load(name: str, precision: str = "auto", *, classifiers: bool = False, spread: bool = False) -> Model:
     """Load a model onto the GPU if there is one, and check it.
 
     precision: of `dvsel.language.PRECISIONS`; auto is bf16 on a GPU and fp32 on a CPU. classifiers: whether a sequence
-    classifier can be. spread: over all GPUs, layer by layer, by accelerate. Raises UserError for a model that cannot be
-    loaded, lacks weights, or looks ahead.
+    classifier can be. spread: over all GPUs, layer by layer, by accelerate. Of several processes, each takes a GPU of
+    its own. Raises UserError for a model that cannot be loaded, lacks weights, or looks ahead.
     """
     card = describe(name, classifiers)
     import torch
     import transformers
 
+    release()
     _limit_threads()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(spread)
     dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and device == "cuda") else torch.float32
     with _quiet(transformers):
         network = _network(card, dtype if spread else None)
@@ -176,12 +188,43 @@ def load(name: str, precision: str = "auto", *, classifiers: bool = False, sprea
         return _checked(card, network, device, precision == "autocast")
 
 
+def release() -> None:
+    """Free what this process holds of the GPU's memory and no longer uses, for other models and processes."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def gpus() -> int:
+    """How many GPUs torch sees; this does not begin to use them. 0 without torch."""
+    if importlib.util.find_spec("torch") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _device(spread: bool) -> str:
+    """The torch device; where it is a GPU, it becomes this process's own, unless the model is to be `spread`."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    torch.cuda.set_device(0 if spread else worker.number % gpus())
+    return "cuda"
+
+
 def _libraries() -> Any:
     """transformers, where both packages are there; torch, which takes seconds to import, is imported for weights."""
-    for name in ("torch", "transformers"):
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"language models need the package {name}; pip install 'dvsel[models]'")
+    _need("language models need", "torch", "transformers")
     return importlib.import_module("transformers")
+
+
+def _need(who: str, *packages: str) -> None:
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"{who} the package {name}; pip install 'dvsel[models]'")
 
 
 @contextlib.contextmanager
@@ -210,23 +253,30 @@ def _explained(name: str, remedy: str, what: str = "") -> Iterator[None]:
         raise UserError(f"model {name}: {what}{cause}; {remedy}") from error
 
 
-def _places(name: str) -> tuple[str, str]:
-    """Where the model lies, and where its adapter does, or ""; folders as transformers shall see them, or hub names."""
+def _places(name: str) -> tuple[str, str, str]:
+    """Where the model lies, where its adapter does, and the adapter's task, or "" twice.
+
+    Places are folders as transformers shall see them, or hub names. A base model's is as seen from here or from the
+    adapter's folder.
+    """
     place = _source(name)
     with _explained(name, "give a folder or hub name of a causal language model"):
         found = importlib.import_module("transformers.utils.peft_utils").find_adapter_config_file(place)
-    if found is None or (Path(place) / "config.json").is_file():
-        return place, ""
-    for package in ("peft", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"model {name}: is an adapter, which needs the package {package}; pip install 'dvsel[models]'"
-            )
-    base = json.loads(Path(found).read_text()).get("base_model_name_or_path")
+    if found is None:
+        return place, "", ""
+    _need(f"model {name}: is an adapter, which needs", "peft")
+    with _explained(name, "give an adapter that PEFT saved", "no usable adapter_config.json: "):
+        settings = json.loads(Path(found).read_text())
+        base, task = settings.get("base_model_name_or_path"), settings.get("task_type") or ""
     if not base:
         raise UserError(f"model {name}: an adapter that names no base model in adapter_config.json; name it there")
     beside = Path(place) / base
-    return str(beside) if beside.is_dir() else _source(base), place
+    try:
+        return str(beside) if beside.is_dir() else _source(base), place, task
+    except UserError as error:
+        raise UserError(
+            f"model {name}: its base model {base} is not there; name its place in adapter_config.json"
+        ) from error
 
 
 def _source(name: str) -> str:
@@ -241,12 +291,16 @@ def _source(name: str) -> str:
     return name
 
 
-def _is_classifier(name: str, config: Any, classifiers: bool) -> bool:
+def _is_classifier(name: str, config: Any, task: str, classifiers: bool) -> bool:
     """Whether it is one, which it may be if `classifiers`; UserError where it is nothing that can be used."""
     (architecture,) = (getattr(config, "architectures", None) or [""])[:1]
-    if architecture.endswith("ForSequenceClassification"):
+    if task == "SEQ_CLS" or architecture.endswith(_CLASSIFIER):
         if not classifiers:
             raise UserError(f"model {name}: is a sequence classifier; give a model that predicts text")
+        if config.num_labels < 2 or config.problem_type in ("regression", "multi_label_classification"):
+            raise UserError(
+                f"model {name}: does not choose one of several labels; give a sequence classifier that does"
+            )
         return True
     kinds = importlib.import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if config.model_type not in kinds or architecture.endswith("ForMaskedLM"):
@@ -266,8 +320,8 @@ def _digest(sources: Sequence[str], config: Any) -> bytes:
     for source in sources:
         if not Path(source).is_dir():
             digest.update(f"{source} {getattr(config, '_commit_hash', None)}".encode())
-    parts = (path for source in sources for part in _PARTS for path in Path(source).glob(part) if path.is_file())
-    for path in sorted(set(parts)):
+    parts = [{path for part in _PARTS for path in Path(source).glob(part) if path.is_file()} for source in sources]
+    for path in (path for source in parts for path in sorted(source)):
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with path.open("rb") as file:
@@ -289,21 +343,52 @@ def _network(card: Card, spread_in: Any) -> Any:
     """The network with its adapter; spread_in: the precision to spread it over all GPUs in, or None."""
     import transformers
 
+    if spread_in is not None:
+        _need(f"model {card.name}: to be spread over all GPUs needs", "accelerate")
+    saved = _saved_by_adapter(card) if card.adapter else {}
     kind = "SequenceClassification" if card.classifier else "CausalLM"
     spread = {} if spread_in is None else {"device_map": "auto", "dtype": spread_in}
     with _explained(card.name, "give a folder or hub name of a causal language model"):
         network, found = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
             card.source, config=card.config, trust_remote_code=False, output_loading_info=True, **spread
         )
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(key for key in found["missing_keys"] if _IN_ADAPTER + key not in saved):
         raise UserError(
             f"model {card.name}: holds no weights for {missing[0]} ({len(missing)} missing); "
             f"give a model that was saved as a {'sequence classifier' if card.classifier else 'causal language model'}"
         )
-    if card.adapter:
-        with _explained(card.name, "give an adapter that fits its base model"):
-            network = importlib.import_module("peft").PeftModel.from_pretrained(network, card.adapter).get_base_model()
-    return network.eval()
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise UserError(f"model {card.name}: all GPUs together cannot hold it; give a smaller model")
+    return (_adapted(card, network, saved) if card.adapter else network).eval()
+
+
+def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
+    """The adapter's weights. The number of labels, which its configuration lacks, is the height of its last layer."""
+    with _explained(card.name, "give an adapter that PEFT saved"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        saved: dict[str, Any] = importlib.import_module("peft.utils").load_peft_weights(card.adapter, device="cpu")
+    heights = [len(weight) for name, weight in saved.items() if weight.ndim == 2 and "lora_" not in name]
+    (architecture,) = (card.config.architectures or [""])[:1]
+    if card.classifier and heights and not architecture.endswith(_CLASSIFIER):
+        card.config.num_labels = min(heights)
+    return saved
+
+
+def _adapted(card: Card, network: Any, saved: Mapping[str, Any]) -> Any:
+    """The network with its adapter's layers in it."""
+    peft = importlib.import_module("peft")
+    with _explained(card.name, "give an adapter that fits its base model"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = peft.PeftModel.from_pretrained(network, card.adapter)
+    if adapted.active_peft_config.is_prompt_learning:
+        raise UserError(f"model {card.name}: an adapter of prompts and not of weights; give one of weights, as LoRA")
+    wanted = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if missing := sorted(set(wanted) - set(saved)):
+        raise UserError(
+            f"model {card.name}: the adapter holds no weights for {missing[0].removeprefix(_IN_ADAPTER)} "
+            f"({len(missing)} missing); give an adapter that fits its base model"
+        )
+    return adapted.get_base_model()
 
 
 def _cast(network: Any, dtype: Any) -> None:

@@ -45,16 +45,23 @@ class Scorer:
     """The class that `fit` returns an instance of."""
     takes_target: ClassVar[bool] = False
     """Whether `fit` needs at least one target."""
+    splits_targets: ClassVar[bool] = False
+    """Whether each file of a folder or glob that is named as a target is a target by itself."""
     usage: ClassVar[tuple[str, ...]] = ("",)
     """What follows `dvsel fit NAME` in the examples of its help, one for each way to use it."""
     selector: ClassVar[str] = "topk"
     """The selection rule of the method's paper, by the selector's name."""
     parallel: ClassVar[bool] = False
-    """Whether `score` itself takes all cores, or the GPU: the flow then scores in one process."""
+    """Whether `score` itself takes all cores, or a GPU."""
     tolerance: ClassVar[float] = 0.0
     """How far a document's score may depend on those beside it: 0 unless matrix products round by their shapes."""
     steps: ClassVar[str] = ""
     """`module:function` that fits in steps which leave files: (run, shards, execution, folder) -> Fitted."""
+
+    @property
+    def processes(self) -> int:
+        """How many the flow scores in, unless the user says: 0 for one a core, 1 where `score` is `parallel`."""
+        return int(self.parallel)
 
     @property
     def takes_pool(self) -> bool:
@@ -92,6 +99,21 @@ class Fitted:
     groups: tuple[str, ...] = ("",)
     shares: tuple[float, ...] = (1.0,)
     unscored: str = "no usable score"
+
+    @property
+    def selector(self) -> str:
+        """The selection rule for the scores, by the selector's name; the scorer's, unless `fit` found another."""
+        return self.scorer.selector
+
+    @property
+    def stands_for(self) -> str:
+        """The name of the scorer in whose place this one scores, and by whose name it goes too; "" for none."""
+        return ""
+
+    @property
+    def title(self) -> str:
+        """What score files and reports call it; "" for the scorer's name and the options that are not at default."""
+        return ""
 
     def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self.scorer = scorer

@@ -15,23 +15,25 @@ no weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from dvsel.errors import UserError
-from dvsel.gradients import PRECONDITIONERS, directed
-from dvsel.gradients.options import DirectedOptions
+from dvsel.gradients import PRECONDITIONERS, PROJECTIONS, directed
+from dvsel.gradients.options import CurvatureOptions, DirectedOptions
 from dvsel.options import option
 from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
+    from dvsel.gradients.query import Curvature
     from dvsel.shards.columns import Batch
+
+_HIGHEST = 64  # rank of fisher
 
 
 @dataclass(frozen=True)
-class Influence(DirectedOptions, Scorer):
+class Influence(CurvatureOptions, DirectedOptions, Scorer):
     """Prefer documents that lower the loss on the target when a model is trained on them.
 
     The score is the inner product of gradients, preconditioned; 1 is what the target's own documents have on average.
@@ -43,34 +45,69 @@ class Influence(DirectedOptions, Scorer):
     tolerance: ClassVar[float] = 1e-2
 
     preconditioner: str = option(
-        "kfac", "curvature, of a sample of the pool; none: plain gradients, without a pool", choices=PRECONDITIONERS
+        "kfac",
+        "curvature, of a sample of the pool; fisher: that of projected gradients; adam: Adam's second moments; "
+        "none: plain gradients, without a pool",
+        choices=PRECONDITIONERS,
     )
-    damping: float = option(0.1, "added to the curvature's eigenvalues, as a multiple of their mean")
-    factor_documents: int = option(400, "documents of the pool's sample that the curvature is taken from, at most")
+    projection: str = option(
+        "target",
+        "what the rank is of: target: the target's gradient, by its own singular vectors (fisher takes pca for it); "
+        "random, pca: all gradients, by bases that the layer's name or the pool's sample gives",
+        choices=PROJECTIONS,
+    )
+    optimizer_state: str = option("", "optimizer.pt of the model's checkpoint, for --preconditioner adam")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.preconditioner not in PRECONDITIONERS:
+        if self.projection not in PROJECTIONS:
+            raise UserError(f"projection {self.projection!r}: unknown; give one of {', '.join(PROJECTIONS)}")
+        if self.optimizer_state and self.preconditioner != "adam":
+            raise UserError("--optimizer-state without --preconditioner adam; give both or none")
+        if self.preconditioner == "adam" and self.projection != "target":
+            raise UserError(f"projection {self.projection}: adam goes by single weights; drop --projection")
+        if self.projects:
+            self._check_rank()
+
+    @property
+    def projects(self) -> bool:
+        """Whether the curvature is that of projected gradients."""
+        return self.projection != "target" or self.preconditioner == "fisher"
+
+    def _check_rank(self) -> None:
+        what = "fisher" if self.preconditioner == "fisher" else f"projection {self.projection}"
+        if self.energy or not self.wanted_rank:
+            raise UserError(f"{what}: is of one rank in all layers; give --rank 1 or more, without --energy")
+        if self.preconditioner == "fisher" and self.wanted_rank > _HIGHEST:
             raise UserError(
-                f"preconditioner {self.preconditioner!r}: unknown; give one of {', '.join(PRECONDITIONERS)}"
+                f"rank {self.wanted_rank}: fisher holds its square of numbers for each layer and document; "
+                f"give {_HIGHEST} or less"
             )
-        if not 0 < self.damping < math.inf:
-            raise UserError(f"damping {self.damping}: out of range; give a number above 0, such as 0.1")
-        if self.factor_documents < 1:
-            raise UserError(f"factor_documents {self.factor_documents}: out of range; give 1 or more")
 
     @property
     def takes_pool(self) -> bool:
-        """The curvature is that of the pool."""
-        return self.preconditioner != "none"
+        """The curvature is that of the pool, and so are the bases of pca."""
+        return (self.preconditioner != "none" or self.projection == "pca") and not self.optimizer_state
+
+    @property
+    def curvature(self) -> Curvature:
+        """As the options say."""
+        from dvsel.gradients.query import Curvature
+
+        return Curvature(
+            self.preconditioner,
+            self.damping,
+            projection=self.projection,
+            rank=self.wanted_rank,
+            reduction=self.reduction,
+            optimizer_state=self.optimizer_state,
+        )
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedInfluence:
         """The directions of all layers: the target's mean gradient, preconditioned and cut."""
         self.check()
-        from dvsel.gradients.query import Curvature
-
         sample = self.sample(pool, self.factor_documents)
-        arrays, report = directed.fit(self, sample, targets, Curvature(self.preconditioner, self.damping))
+        arrays, report = directed.fit(self, sample, targets, self.curvature)
         fitted = FittedInfluence(self, arrays)
         fitted.report = report
         return fitted

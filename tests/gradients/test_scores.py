@@ -12,7 +12,7 @@ from dvsel.gradients import query
 from dvsel.gradients.direction import Cut, Direction
 from dvsel.gradients.layers import Layer, choose
 from dvsel.gradients.meter import GradientMeter
-from dvsel.gradients.scores import Scores, Thin, Whole, comparison, norms
+from dvsel.gradients.scores import PositionScores, Scores, Thin, Whole, comparison, norms
 from dvsel.language import Documents
 from dvsel.language.models import Model
 
@@ -145,3 +145,38 @@ def test_a_step_on_a_document_lowers_the_targets_loss_by_its_score(model_of: Cal
             for layer, slope in zip(layers, slopes, strict=True):
                 layer.module.weight.data -= sign * step * slope
         assert (after[1] - after[0]) / (2 * step) == pytest.approx(score, rel=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [[3], [40]])
+def test_positions_add_up_to_the_product(ranks: list[int], model_of: Callable[..., Model]) -> None:
+    """By windows too: the first tokens of a second window have parts in both."""
+    model = model_of("llama")
+    layers = choose(model, "all")
+    meter = GradientMeter(model, layers, 32, 20, batch_tokens=150)
+    directions = random_directions(layers, ranks)
+    comparisons = [comparison(layer) for layer in directions]
+    lengths = [len(one) for one in meter.objective.read(Documents(TEXTS)).ids]
+    parts = PositionScores(comparisons, lengths)
+    meter.run(Documents(TEXTS), parts, "mean")
+    assert [len(one) for one in parts.totals] == lengths and all(one[-1] == 0 for one in parts.totals)
+    sums = torch.stack([one.sum() for one in parts.totals])
+    torch.testing.assert_close(sums, run(meter, directions).products[:, 0], rtol=1e-8, atol=1e-10)
+
+
+def test_a_positions_part_is_that_of_its_input_and_its_outputs_gradient(model_of: Callable[..., Model]) -> None:
+    model = model_of("gpt2")
+    (layer,) = choose(model, "transformer.h.1.mlp.c_fc")
+    directions = random_directions([layer], [2])
+    seen: list[torch.Tensor] = []
+
+    def see(_: object, given: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        seen.append(given[0][0].detach())
+        output.requires_grad_(True).register_hook(lambda slopes: seen.append(slopes[0]))
+
+    handle = layer.module.register_forward_hook(see)
+    loss(model, TEXTS[0], 64, 32).backward()
+    handle.remove()
+    expected = ((seen[1] @ whole(directions[0][0])) * seen[0]).sum(1)
+    parts = PositionScores([comparison(directions[0])], [len(expected) + 1])
+    GradientMeter(model, [layer]).run(Documents(TEXTS[:1]), parts, "mean")
+    torch.testing.assert_close(parts.totals[0][:-1], expected, rtol=1e-8, atol=1e-12)

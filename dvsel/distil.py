@@ -1,0 +1,368 @@
+"""Distil an expensive scorer, in steps that leave files (see `dvsel.scorers.distilled` for the method).
+
+    teacher.fitted   the expensive scorer, fitted, unless one was given
+    sample/          documents of the pool, drawn at random, each text once
+    scores/          the teacher's scores of these, which is what costs
+
+Every step is skipped where it was done before, and goes on where it was interrupted. The sample is in the order of
+its draws, so that of a larger one the first shards are the same: only what comes to it is scored.
+
+The last fifth of the sample is held out: it tells how well the cheap scorer ranks. Of the rest, the last fifth chooses
+the penalty of the ridge regression, which is then fitted on all of the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from dvsel import fitted as storage
+from dvsel.errors import Notice, UserError
+from dvsel.fit import fit_scorer, pool_sample
+from dvsel.folder import REPORT, working_in
+from dvsel.ngrams.regression import Line, Ridge, Shares
+from dvsel.options import fields_of, to_mapping
+from dvsel.plugins import SCORERS, name_of
+from dvsel.pool import paths_to_read, read_pool
+from dvsel.recipe import dump
+from dvsel.runs import Execution, FitRun, Reading, ScoreRun
+from dvsel.sample import Sample
+from dvsel.score import score
+from dvsel.scorers import Fitted
+from dvsel.scorers.distilled import Distilled, FittedDistilled
+from dvsel.shards.columns import Column, Kind
+from dvsel.shards.documents import DocumentReader
+from dvsel.shards.files import Shard, atomic_writer, exists, expand, find, join, open_read, remove
+from dvsel.shards.hashing import hash_rows
+from dvsel.shards.scorefile import SUFFIX, ScoreFile
+from dvsel.strength import spearman
+
+TEACHER, TEACHER_STEPS, SAMPLE, SCORES = "teacher.fitted", "teacher", "sample", "scores"
+
+DOCUMENTS, FLOOR = 10_000, 0.3
+FEWEST = 100  # documents with a score that are worth a fit, and a correlation
+PENALTIES = tuple(10 ** (1 - step / 2) for step in range(9))  # 10 to 0.001
+
+_PIECE = 1 << 20  # bytes of a shard of the sample: scoring resumes a shard at a time
+_PART = 5  # one in so many is held out
+_EXTREMES = (0.01, 0.99)  # quantiles that the teacher's scores are brought to for the fit
+_TOP = 10  # the best tenth is compared
+_OTHER_SAMPLE = 1  # added to the seed: what the teacher was fitted on says little of how it scores the rest
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+
+def check(run: FitRun) -> None:
+    """Raise UserError for what cannot be distilled."""
+    if run.distil and isinstance(run.scorer, Distilled):
+        raise UserError("distilled: learns from another scorer as it is; drop --distil")
+    if not run.pool:
+        raise UserError("distilling takes a sample of the pool; name the pool's shards")
+    if (documents := _documents(run)) < FEWEST:
+        raise UserError(f"--distil-documents {documents}: too few to learn from; give {FEWEST} or more")
+    if not 0 <= (floor := _floor(run)) <= 1:
+        raise UserError(f"--distil-floor {floor}: no rank correlation to ask for; give 0 (accept all) to 1")
+
+
+def _documents(run: FitRun) -> int:
+    return DOCUMENTS if run.distil_documents is None else run.distil_documents
+
+
+def _floor(run: FitRun) -> float:
+    return FLOOR if run.distil_floor is None else run.distil_floor
+
+
+def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> Fitted:
+    """Distil the run's scorer, or the teacher that it names, with the steps' files in `folder`."""
+    execution = dataclasses.replace(execution, overwrite=False)  # what is there are finished steps of this fit
+    with working_in(folder, dump("fit", _what_costs(run)), overwrite=False):
+        place = _teacher(run, shards, execution, folder)
+        teacher, fingerprint = storage.load(place)
+        name = _check_teacher(teacher, place)
+        _draw(run, shards, teacher.scorer.needs, execution, folder)
+        _score(run, place, execution, folder)
+        texts, scores = _texts(run, folder), _scores(folder)
+        shares = Shares.of(texts, _student(run).spec)
+        columns = zip(scores.T.astype(np.float64), teacher.groups, strict=True)
+        learned = [_learn(shares, column, f"{name}{_of(group)}") for column, group in columns]
+        _check_floor(run, learned, name)
+        made = _made(_student(run), teacher, learned)
+        made.report = _report(teacher, fingerprint, texts, scores, learned)
+        return made
+
+
+def _what_costs(run: FitRun) -> FitRun:
+    """The run with only those options that the teacher and the order of the sample depend on."""
+    scorer = Distilled(teacher=run.scorer.teacher) if isinstance(run.scorer, Distilled) else run.scorer
+    kept = {name: getattr(run, name) for name in fields_of(FitRun)}
+    return FitRun(**kept | {"scorer": scorer, "output": "", "distil_documents": None, "distil_floor": None})
+
+
+def _student(run: FitRun) -> Distilled:
+    return run.scorer if isinstance(run.scorer, Distilled) else Distilled(teacher=TEACHER)
+
+
+# --- The teacher. ---
+
+
+def _teacher(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> str:
+    """The fitted teacher's file: the one that was named, the one that an earlier start left, or a new one."""
+    if isinstance(run.scorer, Distilled):
+        return run.scorer.teacher
+    place = join(folder, TEACHER)
+    if not exists(place):
+        plain = dataclasses.replace(run, distil=False, distil_documents=None, distil_floor=None)
+        storage.save(fit_scorer(plain, shards, execution, join(folder, TEACHER_STEPS)), place)
+    return place
+
+
+def _check_teacher(teacher: Fitted, place: str) -> str:
+    """The teacher's name. UserError for one that is distilled, a notice for one that is cheap."""
+    name = name_of(SCORERS, type(teacher.scorer))
+    if teacher.stands_for:
+        raise UserError(f"{place}: is distilled itself; give {teacher.stands_for} fitted without --distil")
+    if not teacher.scorer.parallel:
+        warnings.warn(
+            Notice(
+                f"{name}: distilling is for scorers that run a model; this one needs neither all cores nor a GPU, and "
+                "scoring with it itself may cost as little, and is exact"
+            ),
+            stacklevel=3,
+        )
+    return name
+
+
+# --- The sample and its scores. ---
+
+
+def _draw(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: Execution, folder: str) -> None:
+    """Write the sample as shards; its report, written last, says that it is whole."""
+    place, asked = join(folder, SAMPLE), _documents(run)
+    mark = join(place, REPORT)
+    if exists(mark) and _read(mark)["asked"] == asked:
+        return
+    remove(mark)
+    paths = (run.domain_field, *needs)
+    sample = pool_sample(dataclasses.replace(run, seed=run.seed + _OTHER_SAMPLE), shards, paths, execution)
+    _, first = np.unique(hash_rows(sample.text), return_index=True)
+    rows = np.sort(first)[:asked]
+    _check_enough(len(rows), asked)
+    number = 0
+    for number, piece in enumerate(_pieces(_lines(sample, rows, run))):
+        _write_piece(folder, _name(number), piece)
+    while exists(join(place, _name(number := number + 1))):
+        _drop_piece(folder, _name(number))
+    _write(mark, json.dumps({"asked": asked, "documents": len(rows)}).encode())
+
+
+def _check_enough(found: int, asked: int) -> None:
+    remedy = "give a larger --sample-size, if the pool has more"
+    if found < FEWEST:
+        raise UserError(f"the sample holds {found:,} documents, and distilling takes {FEWEST} or more; {remedy}")
+    if found < asked:
+        warnings.warn(
+            Notice(f"the sample holds {found:,} documents, of {asked:,} that were to be scored; {remedy}"), stacklevel=3
+        )
+
+
+def _lines(sample: Sample, rows: Rows, run: FitRun) -> Iterator[bytes]:
+    """The documents as JSON, with the fields that were sampled where they were, and the row for an id."""
+    inner_first = sorted(sample.columns.items(), key=lambda one: -one[0].count("."))  # an object has its fields
+    for row in rows.tolist():
+        document: dict[str, Any] = {}
+        _place(document, run.id_field, str(row))
+        for path, column in inner_first:
+            if column.kind[row] != Kind.MISSING:
+                _place(document, path, _value(column, row))
+        yield orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _place(document: dict[str, Any], path: str, value: object) -> None:
+    *above, name = path.split(".")
+    for one in above:
+        document = document.setdefault(one, {})
+    document[name] = value
+
+
+def _value(column: Column, row: int) -> object:
+    if column.kind[row] == Kind.STRING:
+        return column[row].decode(errors="replace")
+    return None if column.kind[row] == Kind.NULL else orjson.Fragment(column[row])
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    piece = bytearray()
+    for line in lines:
+        piece += line
+        if len(piece) >= _PIECE:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+def _name(number: int) -> str:
+    return f"{number:05}.jsonl"
+
+
+def _write_piece(folder: str, name: str, content: bytes) -> None:
+    """Write a shard of the sample, unless it is there; the scores of another one are dropped first."""
+    place = join(folder, f"{SAMPLE}/{name}")
+    if not (exists(place) and _content(place) == content):
+        _drop_piece(folder, name)
+        _write(place, content)
+
+
+def _drop_piece(folder: str, name: str) -> None:
+    for step, suffix in ((SCORES, SUFFIX), (SAMPLE, "")):
+        remove(join(folder, f"{step}/{name}{suffix}"))
+
+
+def _write(url: str, content: bytes) -> None:
+    with atomic_writer(url) as file:
+        file.write(content)
+
+
+def _content(url: str) -> bytes:
+    with open_read(url) as file:
+        return file.read()
+
+
+def _read(url: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_content(url))
+    return found
+
+
+def _score(run: FitRun, teacher: str, execution: Execution, folder: str) -> None:
+    reading = {name: getattr(run, name) for name in to_mapping(Reading())}
+    output = join(folder, SCORES)
+    told = dataclasses.replace(
+        execution, progress=lambda stage, done, total: execution.progress(f"teacher: {stage}", done, total)
+    )
+    score(ScoreRun(fitted=teacher, pool=(join(folder, SAMPLE),), output=output, **reading), told)
+
+
+def _texts(run: FitRun, folder: str) -> Column:
+    """The texts of the sample, in its order."""
+    texts = []
+    for shard in expand([join(folder, SAMPLE)]):
+        with DocumentReader(shard, paths_to_read(run)) as reader:
+            texts += [batch.text for batch in read_pool(reader, shard, run)]
+    return Column.join(texts)
+
+
+def _scores(folder: str) -> npt.NDArray[np.float32]:
+    """The teacher's scores of the sample, float32 (n, groups), NaN for none."""
+    files = [ScoreFile(url) for url in find(join(folder, SCORES), SUFFIX)]
+    return np.concatenate([rows.score for file in files for rows in file.rows(())])
+
+
+# --- The cheap scorer. ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What was learned of one group. spearman, top_tenth: on the documents held out; see `FittedDistilled`."""
+
+    line: Line
+    penalty: float
+    trained: int
+    held_out: int
+    spearman: float
+    top_tenth: float
+
+
+def _learn(shares: Shares, numbers: Floats, place: str) -> _Learned:
+    """Learn numbers (n,), NaN for unknown, from shares (n, buckets)."""
+    known = np.isfinite(numbers)
+    if (count := int(known.sum())) < FEWEST:
+        raise UserError(
+            f"{place}: gives {count:,} of the sample's {len(numbers):,} documents a score, and distilling takes "
+            f"{FEWEST} or more; give more --distil-documents"
+        )
+    rest, held_out = _split(np.flatnonzero(known))
+    if np.ptp(numbers[rest]) == 0 or np.ptp(numbers[held_out]) == 0:
+        raise UserError(f"{place}: gives all documents of the sample the same score; there is nothing to distil")
+    inner, choosing = _split(rest)
+    lines = Ridge(shares.take(inner), _clipped(numbers[inner])).path(PENALTIES)
+    agreements = [spearman(line.of(shares.take(choosing)), numbers[choosing]) for line in lines]
+    penalty = PENALTIES[int(np.argmax(agreements))]
+    (line,) = Ridge(shares.take(rest), _clipped(numbers[rest])).path([penalty])
+    found, true = line.of(shares.take(held_out)), numbers[held_out]
+    return _Learned(line, penalty, len(rest), len(held_out), spearman(found, true), _overlap(found, true))
+
+
+def _split(rows: Rows) -> tuple[Rows, Rows]:
+    """All rows but the last of `_PART` parts, and that one; rows are in the order of draws."""
+    last = len(rows) - len(rows) // _PART
+    return rows[:last], rows[last:]
+
+
+def _clipped(numbers: Floats) -> Floats:
+    """A few extreme scores would rule a fit by squares."""
+    low, high = np.quantile(numbers, _EXTREMES)
+    return np.clip(numbers, low, high)
+
+
+def _overlap(one: Floats, other: Floats) -> float:
+    """The share of the best tenth by one that is in the best tenth by the other."""
+    count = max(len(one) // _TOP, 1)
+    best = [set(np.argsort(numbers, kind="stable")[-count:].tolist()) for numbers in (one, other)]
+    return len(best[0] & best[1]) / count
+
+
+def _check_floor(run: FitRun, learned: Sequence[_Learned], name: str) -> None:
+    worst = min(learned, key=lambda one: one.spearman)
+    floor = _floor(run)
+    if floor and worst.spearman < floor:
+        raise UserError(
+            f"{name}: what was distilled ranks {worst.held_out:,} documents held out with a correlation of "
+            f"{worst.spearman:.3f} (Spearman) with it, under the floor of {floor:g}; let it score more documents "
+            f"(--distil-documents, now {_documents(run):,}), or accept less (--distil-floor)"
+        )
+
+
+def _made(student: Distilled, teacher: Fitted, learned: Sequence[_Learned]) -> Fitted:
+    """The cheap scorer, without its report."""
+    arrays = {
+        "weights": np.stack([one.line.weights for one in learned]).astype(np.float32),
+        "intercepts": np.array([one.line.intercept for one in learned]),
+        "shares": np.array(teacher.shares, np.float64),
+        "groups": np.frombuffer(json.dumps(list(teacher.groups)).encode(), np.uint8),
+    }
+    return FittedDistilled(dataclasses.replace(student, teacher=storage.title_of(teacher)), arrays)
+
+
+def _report(
+    teacher: Fitted, fingerprint: str, texts: Column, scores: npt.NDArray[np.float32], learned: Sequence[_Learned]
+) -> dict[str, Any]:
+    scored = np.isfinite(scores).any(axis=1)
+    numbers = ("penalty", "trained", "held_out", "spearman", "top_tenth")
+    return {
+        "teacher": {
+            "scorer": name_of(SCORERS, type(teacher.scorer)),
+            "options": to_mapping(teacher.scorer),
+            "selector": teacher.selector,
+            "fingerprint": fingerprint,
+            "documents": int(scored.sum()),
+            "bytes": int(texts.sizes[scored].sum()),
+            "unscored": int((~scored).sum()),
+        },
+        "groups": [
+            {"name": group, **{name: getattr(one, name) for name in numbers}}
+            for group, one in zip(teacher.groups, learned, strict=True)
+        ],
+    }
+
+
+def _of(group: str) -> str:
+    return f", group {group}" if group else ""

@@ -1,0 +1,63 @@
+"""EL2N: how far a model's predictions are from what is there.
+
+    score = mean over checkpoints of |p - y|,
+
+p being the predicted probabilities, and y 1 for what is there and 0 for all else (Paul et al. 2021, "Deep Learning on a
+Data Diet: Finding Important Examples Early in Training", definition 4; there the mean is over initialisations of
+the weights, a few epochs into training). Of a causal language model, the mean over a document's tokens. A high score
+is a document that is not learned yet: a hard one, or noise. Forward passes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from dvsel.gradients import checkpoints, directed
+from dvsel.gradients.options import CheckpointOptions
+from dvsel.language import Documents
+from dvsel.scorers import Scorer
+
+if TYPE_CHECKING:
+    from dvsel.gradients.meter import GradientMeter
+    from dvsel.gradients.outputs import Output
+    from dvsel.shards.columns import Batch
+
+
+@dataclass(frozen=True)
+class EL2N(CheckpointOptions, Scorer):
+    """Documents by how wrong a model's predictions are; a high score is a hard document, or noise.
+
+    The score is the length of the error, between 0 and 1.41, in its mean over tokens and checkpoints.
+    """
+
+    usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
+    parallel: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 1e-3
+
+    def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedEL2N:  # noqa: ARG002
+        """Check that the models can be used, without their weights."""
+        arrays, report = checkpoints.fit(self)
+        fitted = FittedEL2N(self, arrays)
+        fitted.report = report
+        return fitted
+
+
+class FittedEL2N(checkpoints.FittedCheckpoints):
+    """A fitted EL2N scorer."""
+
+    def output(self) -> Output:
+        """The length of the error."""
+        from dvsel.gradients.outputs import error
+
+        return error
+
+    def values(self, meter: GradientMeter, documents: Documents) -> checkpoints.Floats:
+        """Lengths, float64 (n,)."""
+        passed = meter.run(documents, None, self.options.reduction)
+        directed.tell_spoilt(passed, documents)
+        return passed.reduced(self.options.reduction)
+
+
+EL2N.fitted = FittedEL2N

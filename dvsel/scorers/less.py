@@ -1,0 +1,309 @@
+"""LESS (Xia et al. 2024, "LESS: Selecting Influential Data for Targeted Instruction Tuning"): documents on which Adam
+would step the way that some task's gradient points.
+
+    score = max over tasks of the sum over checkpoints i of eta_i cos(Gamma_i(document), grad L_i(task))
+
+over the weights of a LoRA adapter, trained on a random part of the pool for some epochs, each of which leaves a
+checkpoint with its mean learning rate eta_i, here as shares that sum to 1. Gamma is the step that Adam would take on
+the document alone (`dvsel.gradients.updates`); grad L(task) the mean of the gradients of the task's documents. The
+paper projects both to 8,192 random dimensions to store them; here each document's cosines are computed whole, in the
+pass that makes its gradient, and nothing is stored but the score.
+
+Where the authors' program does otherwise than their paper, `variant` chooses: in the program Adam's moments are not
+corrected for their bias, and the cosine is taken with each of the task's documents, and then the mean.
+
+The fitted scorer holds the adapter and Adam's moments at each checkpoint and the tasks' gradients there; of the model
+itself the name and a digest of its files.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.errors import UserError
+from dvsel.gradients import directed
+from dvsel.gradients.options import UNSCORED, GradientOptions
+from dvsel.language import Documents
+from dvsel.options import option
+from dvsel.scorers import Fitted, Scorer
+
+if TYPE_CHECKING:
+    import torch
+
+    from dvsel.gradients.lora import LoRA
+    from dvsel.gradients.meter import GradientMeter
+    from dvsel.gradients.warmup import Checkpoint, Course
+    from dvsel.language.models import Card, Model
+    from dvsel.shards.columns import Batch
+
+VARIANTS = ("paper", "code")
+
+
+@dataclass(frozen=True)
+class LESS(GradientOptions, Scorer):
+    """Prefer documents on which Adam would step the way that some task's gradient points (Xia et al. 2024).
+
+    Each file of a target is a task. A LoRA adapter is trained first, on a part of the pool.
+    """
+
+    takes_target: ClassVar[bool] = True
+    splits_targets: ClassVar[bool] = True
+    usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target tasks/ --model models/pythia-160m",)
+    parallel: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 1e-2
+
+    layers: str = option(
+        "attention", "layers that LoRA adapts: attention, all, upper-half or last of the model's blocks, or names"
+    )
+    lora_rank: int = option(128, "rank of the adapter")
+    lora_alpha: float = option(512.0, "what the adapter adds is times this, over the rank")
+    lora_dropout: float = option(0.1, "share of the adapter's inputs that the warm-up leaves out")
+    warmup_documents: int = option(2000, "documents of the pool's sample that the adapter is trained on, at most")
+    warmup_seed: int = option(0, "of the adapter's first weights, of dropout, and of the order of documents")
+    epochs: int = option(4, "of the warm-up; each leaves a checkpoint, under which every document is scored")
+    learning_rate: float = option(2e-5, "of the warm-up, at its highest")
+    batch_documents: int = option(128, "documents in a step of the warm-up")
+    variant: str = option(
+        "paper",
+        "code: as the authors' program, without Adam's bias correction, with the mean of cosines",
+        choices=VARIANTS,
+    )
+    separate_targets: bool = option(False, "score once for each task, and split the budget between them by size")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant not in VARIANTS:
+            raise UserError(f"variant {self.variant!r}: unknown; give one of {', '.join(VARIANTS)}")
+        for name in ("lora_rank", "warmup_documents", "epochs", "batch_documents"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more")
+        if self.warmup_seed < 0:
+            raise UserError(f"warmup_seed {self.warmup_seed}: out of range; give 0 or more")
+        for name in ("learning_rate", "lora_alpha"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise UserError(f"{name} {getattr(self, name)}: out of range; give a number above 0")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"lora_dropout {self.lora_dropout}: out of range; give a share, such as 0.1, or 0 for none")
+
+    @property
+    def takes_pool(self) -> bool:
+        """The adapter is trained on it."""
+        return True
+
+    def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedLESS:
+        """Train the adapter, and take the tasks' gradients under each of its checkpoints."""
+        self.check()
+        tasks = {name: self.documents(batches) for name, batches in targets.items()}
+        if not tasks:
+            raise UserError("no target; name a folder of tasks with --target DIR, or a file for each")
+        return _Fit(self, self.sample(pool, self.warmup_documents), tasks).fitted()
+
+    def check(self) -> list[Card]:
+        """The model without its weights; UserError where it or a package cannot be found and used."""
+        from dvsel.gradients import lora
+
+        lora.check()
+        return super().check()
+
+    @property
+    def lora(self) -> LoRA:
+        """The adapter."""
+        from dvsel.gradients.lora import LoRA
+
+        return LoRA(self.layers, self.lora_rank, self.lora_alpha, self.lora_dropout, self.warmup_seed)
+
+    @property
+    def course(self) -> Course:
+        """The warm-up."""
+        from dvsel.gradients.warmup import Course
+
+        return Course(self.epochs, self.learning_rate, self.batch_documents, self.warmup_seed)
+
+    def adapted(self, model: Model) -> GradientMeter:
+        """The model with a new adapter, whose layers are what counts."""
+        from dvsel.gradients import lora
+
+        return self.meter(model, lora.attach(model, self.lora))
+
+
+class _Fit:
+    """One fit. sample: to train on. tasks: documents by name."""
+
+    def __init__(self, scorer: LESS, sample: Documents, tasks: Mapping[str, Documents]) -> None:
+        self.scorer, self.sample, self.tasks = scorer, sample, tasks
+        self.meter = scorer.adapted(scorer.load(scorer.model))
+
+    def fitted(self) -> FittedLESS:
+        """The fitted scorer, with its report."""
+        from dvsel.gradients import lora, warmup
+
+        documents = self._checked()
+        with lora.training(self.meter.model, self.scorer.warmup_seed):
+            checkpoints = warmup.train(self.meter, self.sample, self.scorer.reduction, self.scorer.course)
+        queries, losses = zip(*(self._queries(one) for one in checkpoints), strict=True)
+        fitted = FittedLESS(self.scorer, self._arrays(checkpoints, queries, documents))
+        fitted.report = self._report(checkpoints, documents, losses)
+        return fitted
+
+    def _checked(self) -> list[int]:
+        """How many documents of each task count; UserError for a task without any, before the warm-up."""
+        from dvsel.gradients.query import checked
+
+        return [
+            checked(self.meter.run(documents, None, self.scorer.reduction), f"target {name}")
+            for name, documents in self.tasks.items()
+        ]
+
+    def _queries(self, checkpoint: Checkpoint) -> tuple[npt.NDArray[np.float32], list[float]]:
+        """What documents are compared with under a checkpoint, (tasks, weights), and each task's loss there."""
+        from dvsel.gradients import lora
+        from dvsel.gradients.query import mean_gradient
+
+        lora.put(self.meter.layers, checkpoint.weights)
+        found, losses = [], []
+        for name, documents in self.tasks.items():
+            query = mean_gradient(self.meter, documents, self.scorer.reduction, f"target {name}")
+            found.append(_unit(query.gradients) if self.scorer.variant == "paper" else self._mean_of_units(documents))
+            losses.append(round(query.loss, 4))
+        return np.stack(found), losses
+
+    def _mean_of_units(self, documents: Documents) -> npt.NDArray[np.float32]:
+        """The mean of the documents' gradients, each brought to length 1."""
+        from dvsel.gradients.sums import GradientSum
+
+        units, total = [], GradientSum(self.meter.layers)
+        for row in range(len(documents)):
+            total.reset()
+            if self.meter.run(documents.take([row]), total, self.scorer.reduction).scored.all():
+                units.append(_unit(total.total))
+        mean: npt.NDArray[np.float32] = np.stack(units).mean(0, dtype=np.float32)
+        return mean
+
+    def _arrays(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        queries: Sequence[npt.NDArray[np.float32]],
+        documents: Sequence[int],
+    ) -> directed.Arrays:
+        rates = np.array([one.rate for one in checkpoints])
+        counts = np.array(documents, np.float64)
+        separate = self.scorer.separate_targets
+        return {
+            "adapter": np.stack([_flat(one.weights) for one in checkpoints]),
+            "first": np.stack([_flat(one.first) for one in checkpoints]),
+            "second": np.stack([_flat(one.second) for one in checkpoints]),
+            "tasks": np.stack(queries),
+            "weights": rates / rates.sum(),
+            "steps": np.array([one.steps for one in checkpoints], np.int64),
+            "groups": directed.packed(list(self.tasks) if separate else [""]),
+            "shares": counts / counts.sum() if separate else np.ones(1),
+            "digest": np.frombuffer(self.meter.model.card.digest, np.uint8),
+        }
+
+    def _report(
+        self, checkpoints: Sequence[Checkpoint], documents: Sequence[int], losses: Sequence[list[float]]
+    ) -> dict[str, Any]:
+        """tasks: documents of each. losses: nats a token; of the warm-up, in each epoch; of tasks, after each."""
+        layers = self.meter.layers
+        return {
+            "architecture": self.meter.model.card.config.model_type,
+            "window": self.meter.window,
+            "stride": self.meter.stride,
+            "adapted layers": len(layers) // 2,
+            "adapter's weights": sum(layer.inputs * layer.outputs for layer in layers),
+            "warm-up documents": len(self.sample),
+            "steps": checkpoints[-1].steps,
+            "mean learning rates": [float(f"{one.rate:.4g}") for one in checkpoints],
+            "warm-up losses": [round(one.loss, 4) for one in checkpoints],
+            "task documents": dict(zip(self.tasks, documents, strict=True)),
+            "task losses": {
+                name: [of_tasks[number] for of_tasks in losses] for number, name in enumerate(self.tasks)
+            },
+        }  # fmt: skip
+
+
+class FittedLESS(Fitted):
+    """A fitted LESS; the model is loaded with the first documents.
+
+    arrays: the adapter's weights in a row, those of all its layers in the model's order, A before B: adapter float32
+    (checkpoints, weights); first, second float32 (checkpoints, weights), Adam's moments; tasks float32 (checkpoints,
+    tasks, weights), what documents are compared with; weights float64 (checkpoints,), the learning rates' shares; steps
+    int64 (checkpoints,), so far; groups: names as JSON, uint8; shares float64 (groups,); digest uint8 (16,), of the
+    model's files.
+    """
+
+    scorer: LESS
+    unscored = UNSCORED
+
+    def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        super().__init__(scorer, arrays)
+        self.groups = tuple(directed.unpacked(self.arrays["groups"]))
+        self.shares = tuple(self.arrays["shares"].tolist())
+
+    @functools.cached_property
+    def meter(self) -> GradientMeter:
+        """The model with an adapter, whose weights come with each checkpoint."""
+        return self.scorer.adapted(directed.unchanged(self.scorer, self.scorer.model, self.arrays["digest"]))
+
+    def score(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """float32 (n,), from -1 to 1, or (n, tasks); NaN where there is nothing to score or the loss is no number."""
+        documents = self.scorer.documents([batch])
+        scores = self._by_task(documents) if len(documents) else np.empty((0, self.arrays["tasks"].shape[1]))
+        found = scores.astype(np.float32)
+        return found if len(self.groups) > 1 else found.max(1)
+
+    def _by_task(self, documents: Documents) -> npt.NDArray[np.float64]:
+        """float64 (n, tasks)."""
+        total = np.zeros((len(documents), self.arrays["tasks"].shape[1]))
+        for number, weight in enumerate(self.arrays["weights"].tolist()):
+            total += weight * self._cosines(number, documents)
+        return total
+
+    def _cosines(self, checkpoint: int, documents: Documents) -> npt.NDArray[np.float64]:
+        """Under one checkpoint, float64 (n, tasks)."""
+        from dvsel.gradients import lora
+        from dvsel.gradients.updates import Moments, Updates
+
+        adapter, first, second, tasks = (
+            self._of_layers(name, checkpoint) for name in ("adapter", "first", "second", "tasks")
+        )
+        steps, corrected = int(self.arrays["steps"][checkpoint]), self.scorer.variant == "paper"
+        moments = [Moments(*pair, steps, corrected) for pair in zip(first, second, strict=True)]
+        lora.put(self.meter.layers, adapter)
+        updates = Updates(moments, tasks, len(documents), self.meter.model.device)
+        passed = self.meter.run(documents, updates, self.scorer.reduction)
+        directed.tell_spoilt(passed, documents)
+        values: npt.NDArray[np.float64] = updates.shares().cpu().numpy()
+        values[~(np.isfinite(values).all(1) & passed.scored)] = np.nan
+        return values
+
+    def _of_layers(self, name: str, checkpoint: int) -> list[torch.Tensor]:
+        """An array's part for each layer, (..., outputs, inputs), where the layer's weights are."""
+        import torch
+
+        layers = self.meter.layers
+        flat = torch.from_numpy(np.array(self.arrays[name][checkpoint]))
+        parts = torch.split(flat, [layer.outputs * layer.inputs for layer in layers], -1)
+        return [
+            part.reshape(*part.shape[:-1], layer.outputs, layer.inputs).to(layer.module.weight)
+            for part, layer in zip(parts, layers, strict=True)
+        ]
+
+
+def _flat(tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
+    return np.concatenate([one.float().cpu().numpy().ravel() for one in tensors])
+
+
+def _unit(tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
+    """All of them in a row, at length 1."""
+    flat = _flat(tensors)
+    return flat / np.float32(np.linalg.norm(flat.astype(np.float64)))
+
+
+LESS.fitted = FittedLESS

@@ -1,0 +1,127 @@
+"""Self-influence: what training on a document does to its own loss, to first order.
+
+    score = <gradient of the document's loss, H^-1 gradient of the document's loss>
+
+(Koh and Liang 2017, "Understanding Black-box Predictions via Influence Functions"; for pretraining data: PRESENCE,
+Thakkar et al. 2023, "Self-Influence Guided Data Reweighting for Language Model Pre-training"). H is the curvature, from
+a sample of the pool. A high score is a document that the model learns by itself, for no other teaches it: a rare or
+hard one, or noise.
+
+The fitted scorer holds what whitens gradients, one float32 matrix for each layer and side, m^2 + n^2 numbers for a
+layer of m x n (and m n more with EK-FAC): as a rule more than the model's own weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from dvsel.gradients import checkpoints, directed
+from dvsel.gradients.options import CurvatureOptions
+from dvsel.language import Documents
+from dvsel.options import option
+from dvsel.scorers import Scorer
+
+if TYPE_CHECKING:
+    import torch
+
+    from dvsel.gradients.meter import GradientMeter
+    from dvsel.gradients.squares import Whitening
+    from dvsel.shards.columns import Batch
+
+_PARTS = ("inputs", "outputs", "damped")
+
+
+@dataclass(frozen=True)
+class SelfInfluence(CurvatureOptions, Scorer):
+    """Documents by what training on each would do to its own loss; a high score is a rare or hard document, or noise.
+
+    The score is the squared norm of the gradient, preconditioned.
+    """
+
+    usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --model models/pythia-160m --layers last",)
+    parallel: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 1e-2
+
+    layers: str = option("all", "all, upper-half or last of the model's blocks, or names, as *.mlp.*,*.o_proj")
+
+    def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedSelfInfluence:  # noqa: ARG002
+        """The whitening of each layer, of a sample of the pool."""
+        self.check()
+        from dvsel.gradients.layers import choose
+
+        model = self.load(self.model)
+        meter = self.meter(model, [layer.name for layer in choose(model, self.layers)])
+        arrays, report = checkpoints.fit(self, meter.layers)
+        if self.takes_pool:
+            sample = self.sample(pool, self.factor_documents)
+            arrays |= self._whitenings(meter, sample)
+            report["documents for the curvature"] = len(sample)
+        fitted = FittedSelfInfluence(self, arrays)
+        fitted.report = report
+        return fitted
+
+    def _whitenings(self, meter: GradientMeter, sample: Documents) -> directed.Arrays:
+        """Of all layers, as arrays."""
+        from dvsel.gradients import squares
+        from dvsel.gradients.query import Curvature, portions
+
+        curvature, whitening = Curvature(self.preconditioner, self.damping), getattr(squares, self.preconditioner)
+        parts = (curvature.metrics(meter.of(part), sample, []) for part in portions(meter.layers))
+        arrays: directed.Arrays = {}
+        for number, metric in enumerate(itertools.chain.from_iterable(parts)):
+            arrays |= _as_arrays(number, whitening(metric))
+        return arrays
+
+
+def _as_arrays(number: int, whitening: Whitening) -> directed.Arrays:
+    parts = {f"{name}.{number}": getattr(whitening, name) for name in _PARTS}
+    return {
+        name: np.ascontiguousarray(part.cpu().numpy(), np.float32) for name, part in parts.items() if part is not None
+    }
+
+
+class FittedSelfInfluence(checkpoints.FittedCheckpoints):
+    """A fitted self-influence scorer.
+
+    arrays: besides those of FittedCheckpoints, of layer N inputs.N float32 (inputs, inputs), outputs.N (outputs,
+    outputs), each of them a vector where it is diagonal; and of EK-FAC damped.N (outputs, inputs). What is not there is
+    the identity.
+    """
+
+    @functools.cached_property
+    def _whitenings(self) -> list[Whitening]:
+        from dvsel.gradients.squares import Whitening
+
+        (meter,) = self.meters
+        return [
+            Whitening(*(self._part(f"{name}.{number}", layer.module.weight) for name in _PARTS))
+            for number, layer in enumerate(meter.layers)
+        ]
+
+    def _part(self, name: str, weight: torch.Tensor) -> torch.Tensor | None:
+        """On the weight's device, in the precision of sums."""
+        import torch
+
+        from dvsel.gradients.capture import wide
+
+        if name not in self.arrays:
+            return None
+        return torch.from_numpy(np.array(self.arrays[name])).to(wide(weight[:0]))
+
+    def values(self, meter: GradientMeter, documents: Documents) -> checkpoints.Floats:
+        """Squared norms, float64 (n,)."""
+        from dvsel.gradients.squares import Squares
+
+        squares = Squares(self._whitenings, len(documents), meter.model.device)
+        passed = meter.run(documents, squares, self.options.reduction)
+        directed.tell_spoilt(passed, documents)
+        return np.where(passed.scored, squares.total.cpu().numpy(), np.nan)
+
+
+SelfInfluence.fitted = FittedSelfInfluence

@@ -1,0 +1,114 @@
+"""TRAK: influence in a model made linear, by projected gradients of margins, over checkpoints (Park et al. 2023, "TRAK:
+Attributing Model Behavior at Scale").
+
+    score = mean_m [phi_m(z)^T (Phi_m^T Phi_m)^-1 phi_m(target)] * mean_m [1 - p_m(z)]
+
+over the checkpoints m, with phi the projected gradient of the margin log(p / (1 - p)), Phi those of a sample of the
+pool, and p the probability that the model gives. A document's margin is the mean or the sum of its tokens', and 1 - p,
+by how much the loss moves with the margin, the mean over its tokens. What the kernel makes of the target is known
+before the pool is read, so a document costs two thin products a token within one pass.
+
+The first factor is scaled so that its mean over the target's own documents is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.errors import UserError
+from dvsel.gradients import directed
+from dvsel.gradients.checkpoints import check_alike
+from dvsel.gradients.options import CheckpointOptions, GroupOptions, SampleOptions
+from dvsel.language import Documents
+from dvsel.options import option
+from dvsel.scorers import Scorer
+
+if TYPE_CHECKING:
+    from dvsel.gradients.meter import GradientMeter, Passed
+    from dvsel.gradients.outputs import Output
+    from dvsel.language.models import Card, Model
+    from dvsel.shards.columns import Batch
+
+_ODDS = "log odds against the target"  # minus the margin, a token
+
+
+@dataclass(frozen=True)
+class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
+    """Prefer documents that raise the target's probability, as a linear model of the margins has it (Park et al. 2023).
+
+    The score is a kernel of projected gradients, over checkpoints, times how unsure the model is of the document.
+    """
+
+    takes_target: ClassVar[bool] = True
+    usage: ClassVar[tuple[str, ...]] = (
+        "--pool pool/ --target target.jsonl --model models/pythia-160m",
+        "--pool pool/ --target target.jsonl --checkpoints runs/a --checkpoints runs/b",
+    )
+    parallel: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 1e-2
+
+    projection_dim: int = option(2048, "features of a document, spread over layers as squares of one size")
+    factor_documents: int = option(2000, "documents of the pool's sample that the kernel is taken from, at most")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.projection_dim < 1:
+            raise UserError(f"projection_dim {self.projection_dim}: out of range; give 1 or more, such as 2048")
+
+    @property
+    def takes_pool(self) -> bool:
+        """The kernel is that of the pool."""
+        return True
+
+    def check(self) -> list[Card]:
+        """The checkpoints without weights; UserError where none is named, or they are not those of one model."""
+        cards = super().check()
+        check_alike(cards)
+        return cards
+
+    def meter(self, model: Model, names: Iterable[str] = (), output: Output | None = None) -> GradientMeter:
+        """What documents go through; output: the margin, with 1 - p beside it, if None."""
+        from dvsel.gradients.outputs import margin_and_doubt
+
+        return super().meter(model, names, output or margin_and_doubt)
+
+    def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedTrak:
+        """The directions of all layers under each checkpoint."""
+        self.check()
+        from dvsel.gradients.direction import Cut
+        from dvsel.gradients.kernel import Kernel
+
+        sample = self.sample(pool, self.factor_documents)
+        kernel = Kernel(self.projection_dim, self.damping, self.reduction)
+        weights = [1 / len(self.models)] * len(self.models)
+        arrays, report = directed.fit_cut(self, sample, targets, kernel, Cut(0), weights, scale=True)
+        fitted = FittedTrak(self, arrays)
+        fitted.report = {_ODDS if name == "target loss" else name: value for name, value in report.items()}
+        return fitted
+
+
+class FittedTrak(directed.FittedDirections):
+    """A fitted TRAK."""
+
+    def _scored(self, documents: Documents) -> npt.NDArray[np.float64]:
+        kernels, doubts = [], []
+        for number in range(len(self.meters)):
+            kernel, passed = self.compared(number, documents)
+            kernels.append(kernel)
+            doubts.append(_doubt(passed))
+        found: npt.NDArray[np.float64] = np.mean(kernels, 0) * np.mean(doubts, 0)[:, None]
+        return found
+
+
+def _doubt(passed: Passed) -> npt.NDArray[np.float64]:
+    """The mean of 1 - p over each document's tokens, float64 (n,)."""
+    total = np.zeros(len(passed.tokens)) if passed.beside is None else passed.beside[:, 0]
+    return total / np.maximum(passed.tokens, 1)
+
+
+Trak.fitted = FittedTrak

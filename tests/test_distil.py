@@ -1,0 +1,394 @@
+"""Distilling from the pool to the fitted scorer, against the closed form; no step is done twice, none is mixed up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import corpus
+import language_models
+from commands import dvsel, failure, ok
+from dvsel import distil
+from dvsel import fitted as storage
+from dvsel.ngrams.spec import NgramSpec, buckets_of
+from dvsel.scorers import Fitted
+from dvsel.shards.columns import Batch
+from dvsel.shards.scorefile import ScoreFile
+
+POOL = corpus.pool()
+COPIES = [document | {"id": f"copy of {document['id']}"} for document in POOL[:40]]
+TEACHER = ("--normalise", "length", "--min-words", 30)
+Floats = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool in which some texts stand twice, a target, and a run that distils DSIR."""
+    folder = tmp_path_factory.mktemp("distil")
+    corpus.write(folder / "pool" / "a.jsonl", POOL[:300])
+    corpus.write(folder / "pool" / "b.jsonl.zst", [*POOL[300:], *COPIES])
+    corpus.write(folder / "target.jsonl", corpus.target())
+    ok(*scored(folder, folder / "scores"))
+    return folder
+
+
+def scored(folder: Path, out: Path, *more: object) -> tuple[object, ...]:
+    words = ("score", "dsir", folder / "pool", "--target", folder / "target.jsonl", *TEACHER)
+    return (*words, "--distil", "--distil-documents", 500, *more, "-w", 1, "-o", out)
+
+
+def fit(folder: Path, out: Path, *more: object) -> tuple[object, ...]:
+    words = ("fit", "dsir", "--pool", folder / "pool", "--target", folder / "target.jsonl", *TEACHER)
+    return (*words, "--distil", "--distil-documents", 500, *more, "-o", out)
+
+
+def load(place: Path) -> Fitted:
+    return storage.load(str(place))[0]
+
+
+def sample(steps: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in corpus.read_lines(*sorted((steps / "sample").glob("*.jsonl")))]
+
+
+def texts(steps: Path) -> list[str]:
+    return [document["text"] for document in sample(steps)]
+
+
+def scores(place: Path) -> Floats:
+    """The scores in a folder, (n, groups)."""
+    files = [ScoreFile(str(path)) for path in sorted(place.glob("*.parquet"))]
+    return np.concatenate([rows.score for file in files for rows in file.rows(())]).astype(np.float64)
+
+
+def header(place: Path) -> Any:
+    return ScoreFile(str(min(place.glob("*.parquet")))).header
+
+
+def times(steps: Path) -> dict[str, int]:
+    """When each of the teacher's score files was written."""
+    return {path.name: path.stat().st_mtime_ns for path in sorted((steps / "scores").glob("*.parquet"))}
+
+
+def ranks(numbers: Floats) -> Floats:
+    """1 for the least; equal numbers share the mean of their ranks."""
+    less = (numbers[None, :] < numbers[:, None]).sum(1)
+    equal = (numbers[None, :] == numbers[:, None]).sum(1)
+    return less + (equal + 1) / 2
+
+
+def spearman(one: Floats, other: Floats) -> float:
+    """Pearson's correlation of the ranks."""
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
+
+
+def last_line(*words: object) -> str:
+    """The error of a command that warns first."""
+    answer = dvsel(*words)
+    assert answer.code == 1, answer.err
+    return answer.err.splitlines()[-1]
+
+
+# --- What is learned, against the definition. ---
+
+
+def closed_form(documents: list[str], numbers: Floats, spec: NgramSpec, penalty: float) -> tuple[Floats, float]:
+    """Ridge regression on shares of n-grams, the numbers brought to their first and last percent."""
+    matrix = shares(documents, spec)
+    numbers = np.clip(numbers, *np.quantile(numbers, (0.01, 0.99)))
+    mean = matrix.mean(0)
+    centred = matrix - mean
+    unit = np.square(centred).sum(1).mean()
+    gram = centred.T @ centred + penalty * unit * np.eye(spec.buckets)
+    weights = np.linalg.solve(gram, centred.T @ (numbers - numbers.mean()))
+    return weights, numbers.mean() - mean @ weights
+
+
+def shares(documents: list[str], spec: NgramSpec) -> Floats:
+    counts = [np.bincount(buckets_of(text, spec), minlength=spec.buckets) for text in documents]
+    return np.array([row / max(row.sum(), 1) for row in counts])
+
+
+def test_weights_penalty_and_correlation_are_those_of_the_closed_form(folder: Path, tmp_path: Path) -> None:
+    teacher, spec = folder / "scores" / ".steps" / "teacher.fitted", NgramSpec(1, 200)
+    words = ("--pool", folder / "pool", "--teacher", teacher, "--ngrams", 1, "--buckets", 200)
+    ok("fit", "distilled", *words, "--distil-documents", 400, "-o", tmp_path / "d.fitted")
+    fitted, steps = load(tmp_path / "d.fitted"), tmp_path / "d.fitted.steps"
+    documents, true = np.array(texts(steps)), scores(steps / "scores")[:, 0]
+    documents, true = documents[np.isfinite(true)], true[np.isfinite(true)]
+    rest, inner = len(true) - len(true) // 5, 0
+    inner = rest - rest // 5
+
+    def learned(count: int, penalty: float) -> Floats:
+        weights, intercept = closed_form(list(documents[:count]), true[:count], spec, penalty)
+        return shares(list(documents), spec) @ weights + intercept
+
+    penalties = [10.0, 10**0.5, 1.0, 10**-0.5, 0.1, 10**-1.5, 0.01, 10**-2.5, 0.001]
+    agreements = [spearman(learned(inner, one)[inner:rest], true[inner:rest]) for one in penalties]
+    (report,) = fitted.report["groups"]
+    assert report["penalty"] == pytest.approx(penalties[int(np.argmax(agreements))])
+    expected = learned(rest, report["penalty"])
+    np.testing.assert_allclose(fitted.score(Batch.of(list(documents))), expected, atol=1e-3)
+    assert (report["trained"], report["held_out"]) == (rest, len(true) - rest)
+    assert report["spearman"] == pytest.approx(spearman(expected[rest:], true[rest:]), abs=2e-3)
+    top = len(true[rest:]) // 10
+    best = [set(np.argsort(numbers[rest:])[-top:]) for numbers in (expected, true)]
+    assert report["top_tenth"] == pytest.approx(len(best[0] & best[1]) / top, abs=1.01 / top)
+
+
+def test_the_report_is_of_what_scores(folder: Path) -> None:
+    fitted, steps = load(folder / "scores" / "dsir.fitted"), folder / "scores" / ".steps"
+    true = scores(steps / "scores")[:, 0]
+    found = fitted.score(Batch.of(texts(steps))).astype(np.float64)
+    known = np.flatnonzero(np.isfinite(true))
+    held_out = known[len(known) - len(known) // 5 :]
+    (report,) = fitted.report["groups"]
+    assert report["held_out"] == len(held_out) and report["trained"] == len(known) - len(held_out)
+    assert report["spearman"] == pytest.approx(spearman(found[held_out], true[held_out]), abs=1e-3)
+    assert report["spearman"] > 0.6
+    teacher = fitted.report["teacher"]
+    sizes = [len(text.encode()) for text, score in zip(texts(steps), true, strict=True) if np.isfinite(score)]
+    assert (teacher["documents"], teacher["bytes"]) == (len(known), sum(sizes))
+    assert teacher["unscored"] == 500 - len(known) > 0
+
+
+def test_the_teacher_scores_as_it_does_without_distilling(folder: Path, tmp_path: Path) -> None:
+    steps = folder / "scores" / ".steps"
+    ok("fit", "dsir", "--pool", folder / "pool", "--target", folder / "target.jsonl", *TEACHER, "-o", tmp_path / "t")
+    assert (steps / "teacher.fitted").read_bytes() == (tmp_path / "t").read_bytes()
+    expected = load(tmp_path / "t").score(Batch.of(texts(steps)))
+    np.testing.assert_array_equal(scores(steps / "scores")[:, 0], expected)
+
+
+def test_the_sample_has_each_text_once_with_its_domain(folder: Path) -> None:
+    found = sample(folder / "scores" / ".steps")
+    domains = {document["text"]: document["domain"] for document in POOL}
+    assert len(found) == 500 == len({document["text"] for document in found})
+    assert all(document["domain"] == domains[document["text"]] for document in found)
+
+
+def test_the_pool_is_scored_with_what_was_learned(folder: Path) -> None:
+    fitted = load(folder / "scores" / "dsir.fitted")
+    expected = fitted.score(Batch.of([document["text"] for document in [*POOL, *COPIES]]))
+    np.testing.assert_array_equal(scores(folder / "scores")[:, 0], expected)
+
+
+# --- It is as any run. ---
+
+
+def test_a_recipe_replays_it_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    ok("run", folder / "scores" / "recipe.yaml", "-o", tmp_path / "again")
+    for name in ("dsir.fitted", "a.jsonl.dvsel.parquet", "b.jsonl.zst.dvsel.parquet"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / "scores" / name).read_bytes()
+
+
+def test_shards_and_batches_change_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus.write(tmp_path / "pool" / "all.jsonl", [*COPIES, *POOL[::-1]])
+    corpus.write(tmp_path / "target.jsonl", corpus.target())
+    monkeypatch.setattr(distil, "_PIECE", 30_000)
+    ok(*fit(tmp_path, tmp_path / "d"))
+    assert len(times(tmp_path / "d.steps")) > 5
+    assert (tmp_path / "d").read_bytes() == (folder / "scores" / "dsir.fitted").read_bytes()
+
+
+def test_the_seed_draws_another_sample(folder: Path, tmp_path: Path) -> None:
+    ok(*fit(folder, tmp_path / "d", "--seed", 5))
+    assert set(texts(tmp_path / "d.steps")) != set(texts(folder / "scores" / ".steps"))
+
+
+def test_scores_name_teacher_and_correlation_and_keep_its_rule(folder: Path) -> None:
+    found = header(folder / "scores")
+    correlation = load(folder / "scores" / "dsir.fitted").report["groups"][0]["spearman"]
+    assert found.scorer == f"dsir normalise=length min_words=30, distilled (rank correlation {correlation:.2f})"
+    assert (found.selector, found.unscored) == ("resample", "no words")
+
+
+def test_groups_and_their_shares_carry_over(folder: Path, tmp_path: Path) -> None:
+    other = corpus.write(tmp_path / "code.jsonl", [one for one in POOL if one["domain"] == "code"][:30])
+    ok(*scored(folder, tmp_path / "s", "--target", other, "--separate-targets", "--distil-floor", 0))
+    fitted, teacher = load(tmp_path / "s" / "dsir.fitted"), load(tmp_path / "s" / ".steps" / "teacher.fitted")
+    assert fitted.groups == teacher.groups == ("target.jsonl", "code.jsonl")
+    assert fitted.shares == teacher.shares
+    true = scores(tmp_path / "s" / ".steps" / "scores")
+    found = fitted.score(Batch.of(texts(tmp_path / "s" / ".steps")))
+    known = np.flatnonzero(np.isfinite(true[:, 0]))
+    held_out = known[len(known) - len(known) // 5 :]
+    for column, report in enumerate(fitted.report["groups"]):
+        expected = spearman(found[held_out, column].astype(np.float64), true[held_out, column])
+        assert report["spearman"] == pytest.approx(expected, abs=1e-3)
+    assert scores(tmp_path / "s").shape == (len(POOL) + len(COPIES), 2)
+
+
+def test_selecting_with_it(folder: Path, tmp_path: Path) -> None:
+    words = ("--with", "dsir", "--target", folder / "target.jsonl", *TEACHER, "--distil", "--distil-documents", 500)
+    told = ok("select", folder / "pool", *words, "--budget", "10%", "-w", 1, "-o", tmp_path / "kept").err
+    assert "with resample on dsir normalise=length min_words=30, distilled (rank correlation 0." in told
+    fitted = ("--with", "dsir", "--fitted", folder / "scores" / "dsir.fitted")
+    ok("select", folder / "pool", *fitted, "--budget", "10%", "-w", 1, "-o", tmp_path / "again")
+    assert corpus.selected_ids(tmp_path / "kept") == corpus.selected_ids(tmp_path / "again")
+
+
+def test_what_was_fitted_scores_under_both_names_and_on_a_stream(folder: Path, tmp_path: Path) -> None:
+    fitted = folder / "scores" / "dsir.fitted"
+    for name in ("dsir", "distilled"):
+        ok("score", name, folder / "pool", "--fitted", fitted, "-w", 1, "-o", tmp_path / name)
+        np.testing.assert_array_equal(scores(tmp_path / name), scores(folder / "scores"))
+    lines = ok("score", "dsir", "--fitted", fitted, "-", stdin=corpus.lines(POOL[:20])).out.splitlines()
+    found = [json.loads(line)["dvsel_dsir"] for line in lines]
+    np.testing.assert_array_equal(np.array(found, np.float32), scores(folder / "scores")[:20, 0])
+
+
+def test_inspect_tells_teacher_correlation_and_cost(folder: Path) -> None:
+    page = ok("inspect", folder / "scores" / "dsir.fitted").out.decode()
+    assert "a fitted distilled" in page and "teacher: dsir normalise=length min_words=30\n" in page
+    assert "bytes of text, and gave" in page and "of the teacher's best tenth are in its own best tenth" in page
+    report = json.loads(ok("inspect", folder / "scores" / "dsir.fitted", "--json").out)["report"]
+    assert report["teacher"]["options"]["min_words"] == 30
+
+
+# --- No step is done twice. ---
+
+
+def test_an_interrupted_fit_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distil, "_PIECE", 30_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(distil, "_texts", lambda *_: interrupted())
+        assert dvsel(*fit(folder, tmp_path / "d")).code == 130
+    steps = tmp_path / "d.steps"
+    before = times(steps)
+    lost = sorted(before)[2]
+    (steps / "scores" / lost).unlink()
+    ok(*fit(folder, tmp_path / "d"))
+    assert {name for name, time in times(steps).items() if time != before[name]} == {lost}
+    assert (tmp_path / "d").read_bytes() == (folder / "scores" / "dsir.fitted").read_bytes()
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def test_more_documents_are_added_to_those_that_are_scored(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distil, "_PIECE", 30_000)
+    steps = tmp_path / "d.steps"
+    ok(*fit(folder, tmp_path / "d", "--distil-documents", 300))
+    before = times(steps)
+    ok(*fit(folder, tmp_path / "d"))
+    whole = sorted(before)[:-1]  # the last was cut short
+    assert all(times(steps)[name] == before[name] for name in whole) and len(times(steps)) > len(before)
+    assert (tmp_path / "d").read_bytes() == (folder / "scores" / "dsir.fitted").read_bytes()
+    ok(*fit(folder, tmp_path / "d", "--distil-documents", 300))
+    assert len(texts(steps)) == 300 and len(scores(steps / "scores")) == 300
+
+
+def test_a_refused_run_goes_on_with_a_lower_floor(folder: Path, tmp_path: Path) -> None:
+    line = last_line(*scored(folder, tmp_path / "s", "--distil-floor", 0.999))
+    correlation = load(folder / "scores" / "dsir.fitted").report["groups"][0]["spearman"]
+    for part in (f"{correlation:.3f}", "floor of 0.999", "--distil-documents, now 500", "--distil-floor"):
+        assert part in line
+    before = times(tmp_path / "s" / ".steps")
+    assert before and not (tmp_path / "s" / "dsir.fitted").exists()
+    ok(*scored(folder, tmp_path / "s"))
+    assert times(tmp_path / "s" / ".steps") == before
+    assert (tmp_path / "s" / "dsir.fitted").read_bytes() == (folder / "scores" / "dsir.fitted").read_bytes()
+
+
+def test_another_teacher_is_not_mixed_in(folder: Path, tmp_path: Path) -> None:
+    ok(*fit(folder, tmp_path / "d"))
+    assert "holds another run (its scorer is" in failure(*fit(folder, tmp_path / "d", "--buckets", 500))
+
+
+# --- An expensive teacher. ---
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    return language_models.build(tmp_path_factory.mktemp("model"), hidden=16, layers=1, window=128)
+
+
+def test_a_language_model_teaches_with_all_the_fields_it_reads(model: str, tmp_path: Path) -> None:
+    documents = [one | {"meta": {"prompt": one["id"]}} for one in POOL[:150]]
+    documents[3]["meta"] = {"prompt": 7}
+    corpus.write(tmp_path / "pool.jsonl", documents)
+    words = ("perplexity", "--model", model, "--prompt-field", "meta.prompt")
+    told = ok("fit", *words, "--pool", tmp_path / "pool.jsonl", "--distil", "--distil-floor", 0, "-o", tmp_path / "d")
+    assert "the sample holds 150 documents, of 10,000 that were to be scored" in told.err
+    assert "runs a model" not in told.err
+    fitted = load(tmp_path / "d")
+    assert fitted.report["teacher"]["documents"] == 149 and fitted.report["teacher"]["unscored"] == 1
+    found = dict(zip(texts(tmp_path / "d.steps"), scores(tmp_path / "d.steps" / "scores")[:, 0], strict=True))
+    ok("score", *words, tmp_path / "pool.jsonl", "-o", tmp_path / "s")
+    expected = scores(tmp_path / "s")[:, 0]
+    np.testing.assert_allclose([found[one["text"]] for one in documents], expected, atol=1e-3)
+
+
+# --- Bad input. ---
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--distil-documents", 20), "--distil-documents 20: too few to learn from; give 100 or more"),
+        (("--distil-floor", 2), "--distil-floor 2.0: no rank correlation to ask for"),
+        (("--distil-floor", "nan"), "--distil-floor nan: no rank correlation to ask for"),
+    ],
+)
+def test_options_out_of_range(folder: Path, tmp_path: Path, words: tuple[object, ...], complaint: str) -> None:
+    assert complaint in failure(*scored(folder, tmp_path / "s", *words))
+
+
+def test_a_teacher_that_scores_few_documents(folder: Path, tmp_path: Path) -> None:
+    line = last_line(*scored(folder, tmp_path / "s", "--min-words", 350))
+    assert "dsir: gives " in line and "of the sample's 500 documents a score, and distilling takes 100 or more" in line
+
+
+def test_a_teacher_to_which_all_documents_are_the_same(folder: Path, tmp_path: Path) -> None:
+    words = ("score", "dsir", folder / "pool", "--target", folder / "pool", "--ngrams", 1, "--buckets", 1)
+    line = last_line(*words, "--min-words", 0, "--distil", "-w", 1, "-o", tmp_path / "s")
+    assert "dsir: gives all documents of the sample the same score; there is nothing to distil" in line
+
+
+def test_a_small_pool(folder: Path, tmp_path: Path) -> None:
+    corpus.write(tmp_path / "pool" / "a.jsonl", POOL[:60])
+    corpus.write(tmp_path / "target.jsonl", corpus.target())
+    line = last_line(*fit(tmp_path, tmp_path / "d"))
+    assert "the sample holds 60 documents, and distilling takes 100 or more; give a larger --sample-size" in line
+
+
+def test_a_cheap_teacher_is_told_of(folder: Path, tmp_path: Path) -> None:
+    assert "dsir: distilling is for scorers that run a model" in ok(*fit(folder, tmp_path / "d")).err
+
+
+def test_how_to_distil_without_distilling(folder: Path, tmp_path: Path) -> None:
+    words = ("fit", "dsir", "--pool", folder / "pool", "--target", folder / "target.jsonl", "-o", tmp_path / "d")
+    assert "add --distil, or drop them" in failure(*words, "--distil-floor", 0.5)
+
+
+def test_what_is_distilled_is_not_distilled_again(folder: Path, tmp_path: Path) -> None:
+    words = ("fit", "distilled", "--pool", folder / "pool", "--teacher", folder / "scores" / "dsir.fitted")
+    assert "is distilled itself; give dsir fitted without --distil" in failure(*words, "-o", tmp_path / "d")
+    assert "drop --distil" in failure(*words, "--distil", "-o", tmp_path / "d")
+    assert "no teacher; name a fitted scorer with --teacher" in failure("fit", "distilled", "-o", tmp_path / "d")
+
+
+def test_it_needs_a_pool_that_can_be_read_twice(folder: Path, tmp_path: Path) -> None:
+    target = ("--target", folder / "target.jsonl")
+    assert "name the pool's shards" in failure("fit", "dsir", *target, "--distil", "-o", tmp_path / "d")
+    line = failure("score", "dsir", *target, "--distil", "-", stdin=corpus.lines(POOL[:5]))
+    assert "stdin can be read only once; fit first" in line
+
+
+def test_a_fitted_scorer_is_distilled_by_name(folder: Path, tmp_path: Path) -> None:
+    fitted = folder / "scores" / ".steps" / "teacher.fitted"
+    line = failure("score", "dsir", folder / "pool", "--fitted", fitted, "--distil", "-o", tmp_path / "s")
+    assert "`dvsel score distilled --teacher FILE`" in line
+    words = ("--teacher", fitted, "--distil-documents", 500)
+    ok("score", "distilled", folder / "pool", *words, "-w", 1, "-o", tmp_path / "s")
+    np.testing.assert_array_equal(scores(tmp_path / "s"), scores(folder / "scores"))
