@@ -9,17 +9,17 @@ the same batches, so the same padding. Scoring is all of `GradientMeter.run` but
 
 Attention is the same work for both, so long documents bring the ratio nearer to 1.
 
-Memory is the most that a process of its own holds, over what it held when all was loaded (on Linux).
+Memory is the most that a process of its own holds, over what it held when all was ready (on Linux).
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ from measure import alternate, here, machine, ratio, spread, table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from corpus import add_options, corpus
+from corpus import corpus, parser_of
 from dvsel.gradients.direction import Direction
 from dvsel.gradients.layers import Layer, choose
 from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.scores import Scores, comparison
-from dvsel.language.losses import cut
+from dvsel.language import Documents
+from dvsel.language.feeding import cut
 from dvsel.language.models import load
 
 VOCABULARY = 2048
@@ -61,13 +62,30 @@ SCORINGS: dict[str, tuple[int, int, str, bool]] = {
 }
 
 
+@dataclass(frozen=True)
+class Task:
+    """What all have to do: documents through the model in a folder, in batches of at most so many tokens."""
+
+    folder: str
+    texts: Sequence[str]
+    batch_tokens: int
+
+
+Job = Callable[[str, Task], Callable[[], None]]
+"""Gets all ready for what has this name, and returns what is to be measured."""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    run(__doc__ or "", SCORINGS, job)
+
+
+def run(about: str, kinds: Iterable[str], job: Job) -> None:
+    """The command line: compare a training step with these kinds on each model."""
+    parser = parser_of(about, repeats=3)
     parser.add_argument("--length", type=int, default=128, help="tokens that documents are cut to")
     parser.add_argument("--tokens", type=int, default=4096, help="text to score")
     parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(kinds), help="fewer of the comparisons")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with corpus(options) as documents, tempfile.TemporaryDirectory() as folder:
@@ -77,7 +95,8 @@ def main() -> None:
         print(machine())
         for name, make in MODELS.items():
             build(make, tokenizer, Path(folder) / name)
-            compare(name, str(Path(folder) / name), some, options.batch_tokens, options.repeats)
+            task = Task(str(Path(folder) / name), some, options.batch_tokens)
+            compare(name, task, options.only or list(kinds), job, options.repeats)
 
 
 def train(texts: Sequence[str]) -> Any:
@@ -110,19 +129,23 @@ def build(make: Callable[[], Any], tokenizer: Any, folder: Path) -> None:
 
 
 class Training:
-    """The step by hand, over batches of token ids."""
+    """The step by hand.
 
-    def __init__(self, folder: str, texts: Sequence[str], batch_tokens: int) -> None:
-        model = load(folder, "fp32")
+    documents: their token ids, by batch. batches: inputs and labels, int64 (rows, length). tokens: to be predicted.
+    """
+
+    def __init__(self, task: Task) -> None:
+        model = load(task.folder, "fp32")
         self.network = model.network.requires_grad_(True)
-        ids = sorted(([0, *model.card.tokenizer(text)["input_ids"]] for text in texts), key=len, reverse=True)
+        ids = sorted(([0, *model.card.tokenizer(text)["input_ids"]] for text in task.texts), key=len, reverse=True)
         lengths = np.array([len(one) - 1 for one in ids])
-        self.batches = []
+        self.documents: list[list[list[int]]] = []
         first = 0
         while first < len(ids):
-            last = cut(lengths, first, batch_tokens)
-            self.batches.append(self._padded(ids[first:last]))
+            last = cut(lengths, first, task.batch_tokens)
+            self.documents.append(ids[first:last])
             first = last
+        self.batches = [self._padded(rows) for rows in self.documents]
         self.tokens = int(lengths.sum())
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,30 +172,20 @@ class Training:
 class Scoring:
     """dvsel, with random directions: their values change no cost."""
 
-    def __init__(self, folder: str, texts: Sequence[str], batch_tokens: int, name: str) -> None:
+    def __init__(self, name: str, task: Task) -> None:
         rank, groups, wanted, self.norms = SCORINGS[name]
-        model = load(folder, "fp32")
+        model = load(task.folder, "fp32")
         layers = choose(model, wanted)
-        self.meter = Tokenised(model, layers, batch_tokens=batch_tokens)
-        self.texts, self.groups = texts, groups
-        self.meter.prepare(texts)
+        self.meter = GradientMeter(model, layers, batch_tokens=task.batch_tokens)
+        self.documents, self.groups = Documents(task.texts), groups
+        read = self.meter.objective.read(self.documents)  # beforehand, as for the training step
+        self.meter.objective.read = lambda documents: read  # noqa: ARG005
         self.comparisons = [comparison(random_directions(layer, rank, groups)) for layer in layers]
 
     def step(self) -> None:
         """The scores of all documents."""
-        scores = Scores(self.comparisons, len(self.texts), self.groups, "cpu", self.norms)
-        self.meter.run(self.texts, scores, "mean")
-
-
-class Tokenised(GradientMeter):
-    """A meter whose documents are cut into tokens beforehand, as those of the training step are."""
-
-    def prepare(self, texts: Sequence[str]) -> None:
-        """Cut these into tokens."""
-        self.made = super()._documents(texts, None)
-
-    def _documents(self, texts: Sequence[str], prompts: Sequence[str] | None) -> Any:  # noqa: ARG002
-        return self.made
+        scores = Scores(self.comparisons, len(self.documents), self.groups, "cpu", self.norms)
+        self.meter.run(self.documents, scores, "mean")
 
 
 def random_directions(layer: Layer, rank: int, groups: int) -> list[Direction]:
@@ -180,23 +193,27 @@ def random_directions(layer: Layer, rank: int, groups: int) -> list[Direction]:
     return [Direction(torch.randn(layer.outputs, size), torch.randn(layer.inputs, size)) for _ in range(groups)]
 
 
-def job(kind: str, folder: str, texts: Sequence[str], batch_tokens: int) -> Callable[[], None]:
-    """What is measured under this name."""
+def job(kind: str, task: Task) -> Callable[[], None]:
+    """dvsel, and what it is compared with."""
     if kind in SCORINGS:
-        return Scoring(folder, texts, batch_tokens, kind).step
-    training = Training(folder, texts, batch_tokens)
+        return Scoring(kind, task).step
+    training = Training(task)
     return training.step if kind == "training step" else training.forward
 
 
-def memory(kind: str, folder: str, texts: Sequence[str], batch_tokens: int) -> float:
-    """MB that a process takes at most over what it had with everything loaded."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_memory, (kind, folder, texts, batch_tokens))
+def memory(work: Callable[[], None]) -> float:
+    """MB that a process, a copy of this one, takes at most over what it has, for running this once."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(_memory(work)))
+    child.start()
+    sender.close()  # so that a child that dies ends the wait
+    found: float = receiver.recv()
+    child.join()
+    return found
 
 
-def _memory(kind: str, folder: str, texts: Sequence[str], batch_tokens: int) -> float:
-    torch.set_num_threads(1)
-    work = job(kind, folder, texts, batch_tokens)
+def _memory(work: Callable[[], None]) -> float:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what loading held is not to be used again unseen
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
@@ -211,16 +228,17 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def compare(name: str, folder: str, texts: Sequence[str], batch_tokens: int, repeats: int) -> None:
+def compare(name: str, task: Task, kinds: Sequence[str], job: Job, repeats: int) -> None:
     """Run all in turn, and print their costs beside the training step's."""
-    kinds = ["training step", "forward", *SCORINGS]
-    work = {kind: job(kind, folder, texts, batch_tokens) for kind in kinds}
+    kinds = ["training step", "forward", *kinds]
+    work = {kind: job(kind, task) for kind in kinds}
+    peaks = {kind: memory(one) for kind, one in work.items()}  # before any has run here
     for one in work.values():
         one()
     rounds = alternate({kind: lambda one=one: here(one) for kind, one in work.items()}, repeats)
-    tokens = Training(folder, texts, batch_tokens).tokens
+    tokens = Training(task).tokens
     table(
-        f"{name}: {len(texts)} documents, {tokens:,} tokens, batches of {batch_tokens:,}; {repeats} rounds, "
+        f"{name}: {len(task.texts)} documents, {tokens:,} tokens, batches of {task.batch_tokens:,}; {repeats} rounds, "
         "min / median / max",
         ["", "times a training step, CPU", "tokens a CPU second", "peak memory, MB"],
         [
@@ -228,7 +246,7 @@ def compare(name: str, folder: str, texts: Sequence[str], batch_tokens: int, rep
                 kind,
                 spread(ratio(rounds, kind, "training step", "cpu")),
                 spread((tokens / cost.cpu for cost in rounds[kind]), 0),
-                f"{memory(kind, folder, texts, batch_tokens):,.0f}",
+                f"{peaks[kind]:,.0f}",
             ]
             for kind in kinds
         ],

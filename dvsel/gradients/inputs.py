@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from dvsel.language.products import multiply
+
 
 @dataclass(frozen=True)
 class OneHot:
@@ -30,7 +32,7 @@ def project(inputs: Inputs, matrix: torch.Tensor) -> torch.Tensor:
     """inputs @ matrix, in the inputs' precision where they have one; matrix: (width, columns)."""
     if isinstance(inputs, OneHot):
         return torch.nn.functional.embedding(inputs.numbers, matrix)
-    return inputs @ matrix.to(inputs.dtype)
+    return multiply(inputs, matrix.to(inputs.dtype).T)
 
 
 def outer(slopes: torch.Tensor, inputs: Inputs) -> torch.Tensor:

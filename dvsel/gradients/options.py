@@ -137,7 +137,7 @@ class SampleOptions(GradientOptions):
     """How a curvature is taken from the pool. Raises UserError for what is out of range."""
 
     damping: float = option(0.1, "added to the curvature's eigenvalues, as a multiple of their mean")
-    factor_documents: int = option(400, "documents of the pool's sample that the curvature is taken from, at most")
+    factor_documents: int = option(1000, "documents of the pool's sample that the curvature is taken from, at most")
 
     def __post_init__(self) -> None:
         super().__post_init__()

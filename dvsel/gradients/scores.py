@@ -44,11 +44,15 @@ class Thin:
         return project(inputs, self.right)
 
     def by_position(self, kept: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-        return (wide(slopes @ self.left.to(slopes.dtype)) * wide(kept)).sum(2)
+        return self._terms(kept, slopes).sum(2)
 
     def products(self, kept: torch.Tensor, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
-        sums = rows.sums(wide(slopes @ self.left.to(slopes.dtype)) * wide(kept))
+        sums = rows.sums(self._terms(kept, slopes))
         return torch.stack([part.sum(1) for part in torch.split(sums, self.ranks, 1)], 1)
+
+    def _terms(self, kept: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+        """The products of L^T g_t and R^T x_t, (rows, length, ranks of all groups)."""
+        return wide(project(slopes, self.left)) * wide(kept)
 
 
 class Whole:
@@ -71,7 +75,7 @@ def _terms(kept: Inputs, slopes: torch.Tensor, matrix: torch.Tensor) -> torch.Te
     """g_t^T Q x_t, (rows, length)."""
     if isinstance(kept, OneHot):
         return (wide(slopes) * wide(project(kept, matrix.T))).sum(2)
-    return (wide(slopes @ matrix.to(slopes.dtype)) * wide(kept)).sum(2)
+    return (wide(project(slopes, matrix)) * wide(kept)).sum(2)
 
 
 def comparison(directions: Sequence[Direction]) -> Comparison:

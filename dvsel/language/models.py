@@ -175,6 +175,8 @@ def load(name: str, precision: str = "auto", *, classifiers: bool = False, sprea
     import torch
     import transformers
 
+    from dvsel.language.products import quicken
+
     release()
     _limit_threads()
     device = _device(spread)
@@ -185,6 +187,8 @@ def load(name: str, precision: str = "auto", *, classifiers: bool = False, sprea
         with _explained(name, "give a smaller model, or --precision bf16"):
             if not spread:
                 network.to(device)
+        if device == "cpu":
+            quicken(network)
         return _checked(card, network, device, precision == "autocast")
 
 

@@ -52,13 +52,14 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
-    projection_dim: int = option(2048, "features of a document, spread over layers as squares of one size")
+    projection_dim: int = option(8192, "features of a document, spread over layers as squares of one size")
+    damping: float = option(1.0, "added to the kernel's eigenvalues, as a multiple of their mean")
     factor_documents: int = option(2000, "documents of the pool's sample that the kernel is taken from, at most")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.projection_dim < 1:
-            raise UserError(f"projection_dim {self.projection_dim}: out of range; give 1 or more, such as 2048")
+            raise UserError(f"projection_dim {self.projection_dim}: out of range; give 1 or more, such as 8192")
 
     @property
     def takes_pool(self) -> bool:

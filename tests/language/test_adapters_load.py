@@ -61,12 +61,18 @@ def _without(folder: Path, part: str, file: str = "model.safetensors") -> None:
         configure(folder, "config.json", architectures=["BertForMaskedLM"])
 
 
+@pytest.fixture
+def torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products are torch's, to the bit."""
+    monkeypatch.setattr("dvsel.language.products.available", lambda: False)
+
+
 def logits(network: Any, tokenizer: Any) -> Any:
     with torch.inference_mode():
         return network(**tokenizer(TEXT, return_tensors="pt", return_token_type_ids=False)).logits
 
 
-def test_a_causal_adapter_is_what_peft_makes_of_it(built: Path) -> None:
+def test_a_causal_adapter_is_what_peft_makes_of_it(built: Path, torchs_own: None) -> None:
     model = load(str(built / "adapter"), "fp32")
     base = transformers.AutoModelForCausalLM.from_pretrained(built / "base")
     plain = logits(base, model.card.tokenizer)
@@ -88,7 +94,7 @@ def test_losses_are_those_of_the_adapted_model(built: Path) -> None:
     )
 
 
-def test_a_classifier_takes_its_number_of_labels_from_the_adapter(built: Path) -> None:
+def test_a_classifier_takes_its_number_of_labels_from_the_adapter(built: Path, torchs_own: None) -> None:
     model = load(str(built / "labels"), "fp32", classifiers=True)
     assert model.card.classifier and model.network.config.num_labels == 5
     base = transformers.AutoModelForSequenceClassification.from_pretrained(built / "bert", num_labels=5)

@@ -46,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def fit(texts: list[str] = TARGET, **options: Any) -> FittedTrak:
     targets = {"a": [Batch.of(texts[:1])], "b": [Batch.of(texts[1:])]}
-    return Trak(precision="fp32", **{"projection_dim": 200, **options}).fit([Batch.of(TEXTS)], targets)
+    return Trak(precision="fp32", **{"projection_dim": 200, "damping": 0.1, **options}).fit([Batch.of(TEXTS)], targets)
 
 
 def parts(name: str, texts: list[str], side: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
