@@ -27,7 +27,15 @@ import numpy as np
 import torch
 from measure import alternate, here, machine, ratio, spread, table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from corpus import corpus, parser_of
 from dvsel.gradients.direction import Direction
@@ -135,9 +143,9 @@ class Training:
     """
 
     def __init__(self, task: Task) -> None:
-        model = load(task.folder, "fp32")
-        self.network = model.network.requires_grad_(True)
-        ids = sorted(([0, *model.card.tokenizer(text)["input_ids"]] for text in task.texts), key=len, reverse=True)
+        self.network = AutoModelForCausalLM.from_pretrained(task.folder)
+        tokenizer = AutoTokenizer.from_pretrained(task.folder)
+        ids = sorted(([0, *tokenizer(text)["input_ids"]] for text in task.texts), key=len, reverse=True)
         lengths = np.array([len(one) - 1 for one in ids])
         self.documents: list[list[list[int]]] = []
         first = 0
