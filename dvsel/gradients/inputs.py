@@ -39,7 +39,7 @@ def outer(slopes: torch.Tensor, inputs: Inputs) -> torch.Tensor:
     """sum_t g_t x_t^T, (outputs, inputs), of (positions, outputs) and (positions, inputs)."""
     if isinstance(inputs, OneHot):
         return slopes.new_zeros(slopes.shape[1], inputs.width).index_add_(1, inputs.numbers, slopes.T)
-    return slopes.T @ inputs.to(slopes.dtype)
+    return multiply(slopes.T, inputs.to(slopes.dtype).T)
 
 
 def overlaps(inputs: Inputs, dtype: torch.dtype) -> torch.Tensor:

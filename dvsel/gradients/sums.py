@@ -200,7 +200,7 @@ def _add_moments(total: torch.Tensor, rows: Inputs) -> None:
     elif total.ndim == 1:
         total += wide(rows).square().sum(0)
     else:
-        total.addmm_(wide(rows).T, wide(rows))
+        total += outer(wide(rows), rows)
 
 
 def _positions(rows: Rows, slopes: torch.Tensor) -> int:
