@@ -77,3 +77,8 @@ def run(*words: object, command: tuple[str, ...] = COMMAND, stdin: bytes = b"", 
     with start(*words, command=command, stdin=subprocess.PIPE) as process:
         out, err = process.communicate(stdin, timeout)
     return Answer(process.returncode, out, err.decode())
+
+
+def each(flag: str, values: tuple[str, ...]) -> list[str]:
+    """The flag before each of the values."""
+    return [word for value in values for word in (flag, value)]

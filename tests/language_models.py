@@ -7,8 +7,11 @@ import inspect
 import pydoc
 import pydoc_data.topics
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from dvsel.shards.columns import Batch, Column
 
 FAMILIES = ("llama", "gpt2", "gpt_neox", "qwen2", "gemma2")
 TEXTS = tuple(pydoc_data.topics.topics.values())
@@ -120,3 +123,8 @@ def tokenizer(special: tuple[str, ...] = ("bos", "eos"), vocabulary: int = 600) 
             single=f"{names['bos']} $A", special_tokens=[(names["bos"], raw.token_to_id(names["bos"]))]
         )
     return PreTrainedTokenizerFast(tokenizer_object=raw, **{f"{name}_token": token for name, token in names.items()})
+
+
+def labelled(texts: Sequence[str], labels: Sequence[str]) -> Batch:
+    """Documents with a field `label`."""
+    return Batch(Batch.of(texts).text, {"label": Column.of([label.encode() for label in labels])})

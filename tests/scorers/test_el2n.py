@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,10 @@ import pytest
 
 import corpus
 import language_models
-from commands import failure, ok
+from commands import each, failure, ok
 from dvsel.errors import UserError
 from dvsel.scorers.el2n import EL2N
-from dvsel.shards.columns import Batch, Column
+from dvsel.shards.columns import Batch
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 from dvsel.testing import check_scorer
 
@@ -27,42 +26,7 @@ TEXTS = [text[:200] for text in language_models.TEXTS[:10]]
 LONG = language_models.TEXTS[7][:900]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Of one shape, as checkpoints of a run are."""
-    folder = tmp_path_factory.mktemp("models")
-    return tuple(
-        language_models.build(folder / f"seed{seed}", hidden=16, layers=1, window=64, seed=seed) for seed in range(2)
-    )
-
-
-@pytest.fixture(scope="module")
-def classifiers(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    folder = tmp_path_factory.mktemp("classifiers")
-    more = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
-    return tuple(
-        language_models.build(
-            folder / f"seed{seed}", "bert", hidden=16, layers=1, seed=seed, task="SequenceClassification", **more
-        )
-        for seed in range(2)
-    )
-
-
-def labelled(texts: list[str], labels: list[str]) -> Batch:
-    return Batch(Batch.of(texts).text, {"label": Column.of([label.encode() for label in labels])})
-
-
-def each(flag: str, values: tuple[str, ...]) -> list[str]:
-    return [word for value in values for word in (flag, value)]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def score(texts: list[str], scorer: EL2N) -> npt.NDArray[np.float32]:
@@ -96,7 +60,7 @@ def test_the_mean_over_checkpoints(models: tuple[str, ...]) -> None:
 def test_a_wrong_label_is_a_larger_error(classifiers: tuple[str, ...]) -> None:
     """Both labels of a document: the errors are of sqrt(2) (1 - p), whose sum is sqrt(2)."""
     fitted = EL2N(model=classifiers[0], label_field="label").fit([], {})
-    good, bad, unknown = (fitted.score(labelled(TEXTS, [label] * 10)) for label in ("good", "bad", "?"))
+    good, bad, unknown = (fitted.score(language_models.labelled(TEXTS, [label] * 10)) for label in ("good", "bad", "?"))
     np.testing.assert_allclose(good + bad, 2**0.5, rtol=1e-5)
     assert np.isnan(unknown).all()
 

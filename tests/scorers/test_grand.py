@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 
 import corpus
 import language_models
-from commands import failure, ok
+from commands import each, failure, ok
 from dvsel.errors import UserError
 from dvsel.scorers.grand import GraNd
 from dvsel.shards.columns import Batch
@@ -27,26 +26,7 @@ TEXTS = [text[:200] for text in language_models.TEXTS[:10]]
 LONG = language_models.TEXTS[7][:900]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Of one shape, as checkpoints of a run are."""
-    folder = tmp_path_factory.mktemp("models")
-    return tuple(
-        language_models.build(folder / f"seed{seed}", hidden=16, layers=1, window=64, seed=seed) for seed in range(2)
-    )
-
-
-def each(flag: str, values: tuple[str, ...]) -> list[str]:
-    return [word for value in values for word in (flag, value)]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def score(texts: list[str], scorer: GraNd) -> npt.NDArray[np.float32]:

@@ -35,11 +35,6 @@ LONG = language_models.TEXTS[7][:900]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return language_models.build(tmp_path_factory.mktemp("models") / "llama", hidden=16, layers=1, window=64)
-
-
 def fit(model: str, **options: Any) -> FittedInfluence:
     scorer = Influence(model=model, precision="fp32", **options)
     targets = {"a": [Batch.of(TARGET[:1])], "b": [Batch.of(TARGET[1:3]), Batch.of(TARGET[3:])]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,10 @@ TEXTS = [text[:200] for text in language_models.TEXTS[:10]]
 LONG = language_models.TEXTS[7][:900]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 TARGET = [text[:200] for text in language_models.TEXTS[20:24]]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return language_models.build(tmp_path_factory.mktemp("models") / "llama", hidden=16, layers=1, window=64)
 
 
 def fit(model: str, **options: Any) -> FittedMirror:
