@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
 from dvsel.runs import Execution, FitRun, Reading, ScoreRun
-from dvsel.sample import Sample
+from dvsel.sample import Sample, pieces
 from dvsel.score import score
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled, FittedDistilled
@@ -157,7 +157,7 @@ def _draw(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: E
     rows = np.sort(first)[:asked]
     _check_enough(len(rows), asked)
     number = 0
-    for number, piece in enumerate(_pieces(_lines(sample, rows, run))):
+    for number, piece in enumerate(pieces(_lines(sample, rows, run), _PIECE)):
         _write_piece(folder, _name(number), piece)
     while exists(join(place, _name(number := number + 1))):
         _drop_piece(folder, _name(number))
@@ -197,17 +197,6 @@ def _value(column: Column, row: int) -> object:
     if column.kind[row] == Kind.STRING:
         return column[row].decode(errors="replace")
     return None if column.kind[row] == Kind.NULL else orjson.Fragment(column[row])
-
-
-def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
-    piece = bytearray()
-    for line in lines:
-        piece += line
-        if len(piece) >= _PIECE:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
 
 
 def _name(number: int) -> str:

@@ -17,7 +17,7 @@ import dataclasses
 import itertools
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
 from dvsel.report import SelectReport
 from dvsel.runs import Execution, FitRun, Reading, Sampling, SelectRun
-from dvsel.sample import Sample
+from dvsel.sample import Sample, pieces
 from dvsel.scorers import Fitted
 from dvsel.scorers.preselect import FittedPreSelect, PreSelect
 from dvsel.select import select
@@ -94,7 +94,7 @@ def _draw(run: FitRun, shards: list[Shard], execution: Execution, place: str) ->
     sample = pool_sample(run, shards, (run.domain_field,), execution)
     _, first = np.unique(hash_rows(sample.text), return_index=True)
     rows = np.sort(first)
-    for number, piece in enumerate(_pieces(_lines(sample, rows, run.domain_field))):
+    for number, piece in enumerate(pieces(_lines(sample, rows, run.domain_field), _PIECE)):
         _write(join(place, f"{number:05}.jsonl"), piece)
     report = {"documents": len(rows), "copies_left_out": len(sample.text) - len(rows)}
     _write(join(place, REPORT), json.dumps(report).encode())
@@ -107,17 +107,6 @@ def _lines(sample: Sample, rows: npt.NDArray[np.int64], domain_field: str) -> It
         if domain.kind[row] == Kind.STRING:
             document["domain"] = domain[row].decode(errors="replace")
         yield orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
-    piece = bytearray()
-    for line in lines:
-        piece += line
-        if len(piece) >= _PIECE:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
 
 
 def _write(url: str, content: bytes) -> None:

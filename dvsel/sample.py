@@ -10,7 +10,7 @@ head: the first documents of each shard, as the reference implementation of DSIR
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,3 +182,15 @@ def _joined(samples: Sequence[Sample]) -> Sample:
         np.concatenate([sample.draw for sample in samples]),
         {path: Column.join([sample.columns[path] for sample in samples]) for path in samples[0].columns},
     )
+
+
+def pieces(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Lines end to end in pieces, each of which ends with the line that brings it to `size` bytes or more."""
+    piece = bytearray()
+    for line in lines:
+        piece += line
+        if len(piece) >= size:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)

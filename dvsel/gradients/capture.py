@@ -89,9 +89,9 @@ class Collector:
         """The forward pass is over; what runs again now, with gradient checkpointing, was shown already."""
         self.backward = True
 
-    def keep(self, layer: int, inputs: Inputs) -> Any:
-        """What is needed of a layer's inputs until its outputs' gradients come; must not hold a graph."""
-        raise NotImplementedError
+    def keep(self, layer: int, inputs: Inputs) -> Any:  # noqa: ARG002
+        """What is needed of a layer's inputs until its outputs' gradients come, by default they; must hold no graph."""
+        return inputs
 
     def take(self, layer: int, kept: Any, slopes: torch.Tensor) -> None:
         """The gradient of the summed losses by a layer's outputs, and what was kept of its inputs."""

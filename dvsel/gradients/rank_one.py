@@ -46,9 +46,6 @@ class Products(ByDocument):
         self.products.zero_()
         self.squares.zero_()
 
-    def keep(self, layer: int, inputs: Inputs) -> Inputs:  # noqa: ARG002
-        return inputs
-
     def take(self, layer: int, kept: Inputs, slopes: torch.Tensor) -> None:
         for document, gradient in self.gradients(layer, kept, slopes):
             self.products[layer, :, document] = (self.queries[layer] @ gradient.flatten()).to(self.products)
@@ -95,9 +92,6 @@ class WeightedSums(ByDocument):
         super().reset()
         for total in self.total:
             total.zero_()
-
-    def keep(self, layer: int, inputs: Inputs) -> Inputs:  # noqa: ARG002
-        return inputs
 
     def take(self, layer: int, kept: Inputs, slopes: torch.Tensor) -> None:
         for document, gradient in self.gradients(layer, kept, slopes):

@@ -31,9 +31,6 @@ class GradientSum(Collector):
         for total in self.total:
             total.zero_()
 
-    def keep(self, layer: int, inputs: Inputs) -> Inputs:  # noqa: ARG002
-        return inputs
-
     def take(self, layer: int, kept: Inputs, slopes: torch.Tensor) -> None:
         self.total[layer] += outer(wide(slopes).flatten(0, 1), flat(kept))
 

@@ -48,8 +48,6 @@ class Updates(ByDocument):
     <Gamma, task>. squares: float64 (documents,), |Gamma|^2.
     """
 
-    whole_documents = True
-
     def __init__(self, moments: Sequence[Moments], tasks: Sequence[torch.Tensor], documents: int, device: str) -> None:
         super().__init__()
         self.moments, self.tasks = moments, [one.flatten(1) for one in tasks]
@@ -60,9 +58,6 @@ class Updates(ByDocument):
         super().reset()
         self.products.zero_()
         self.squares.zero_()
-
-    def keep(self, layer: int, inputs: Inputs) -> Inputs:  # noqa: ARG002
-        return inputs
 
     def take(self, layer: int, kept: Inputs, slopes: torch.Tensor) -> None:
         for document, gradient in self.gradients(layer, kept, slopes):
