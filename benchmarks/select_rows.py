@@ -32,7 +32,8 @@ import pyarrow.parquet as pq
 from measure import Cost, alternate, command, here, machine, ratio, spread, table
 
 from dvsel.budget import Budget
-from dvsel.plan import Plan, Pool
+from dvsel.plan import Plan
+from dvsel.rule import Pool
 from dvsel.selectors import Selector
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.topk import TopK

@@ -14,12 +14,13 @@ from dvsel.options import fields_of
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import showing
+from dvsel.rowfiles import expand_pool
 from dvsel.runs import Execution, FitRun, Reading
 from dvsel.sample import Sample, draw_sample
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, expand
+from dvsel.shards.files import Shard
 
 _DISTIL = "dvsel.distil:fit"
 
@@ -27,7 +28,7 @@ _DISTIL = "dvsel.distil:fit"
 def fit(run: FitRun, execution: Execution) -> Fitted:
     """Fit `run.scorer` and write it to `run.output`."""
     check_fit(run)
-    fitted = fit_scorer(run, expand(run.pool) if run.pool else [], execution, run.output + STEPS)
+    fitted = fit_scorer(run, expand_pool(run.pool) if run.pool else [], execution, run.output + STEPS)
     storage.save(fitted, run.output)
     return fitted
 
@@ -94,7 +95,9 @@ def pool_sample(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execut
 
 
 def _targets(run: FitRun, scorer: Scorer) -> dict[str, Iterable[Batch]]:
-    patterns = [shard.url for shard in expand(run.target)] if scorer.splits_targets else list(run.target)
+    patterns = list(run.target)
+    if scorer.splits_targets:
+        patterns = [shard.vectors or shard.url for shard in expand_pool(run.target)]
     names = [PurePosixPath(pattern).name for pattern in patterns]
     if len(set(names)) < len(names):
         names = patterns
@@ -114,7 +117,7 @@ def _documents(run: FitRun, scorer: Scorer) -> dict[str, Iterable[Batch]]:
 
 
 def _batches(patterns: Sequence[str], reading: Reading, needs: tuple[str, ...]) -> Iterator[Batch]:
-    for shard in expand(patterns):
+    for shard in expand_pool(patterns):
         with DocumentReader(shard, paths_to_read(reading, *needs)) as reader:
             for batch in read_pool(reader, shard, reading):
                 yield batch.batch(needs)

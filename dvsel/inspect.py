@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from dvsel.budget import Budget
-from dvsel.plan import Plan, Pool
+from dvsel.plan import Plan
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.report import Share
+from dvsel.rowfiles import row_files, unchanged_shard
+from dvsel.rule import Pool
 from dvsel.runs import Reading
-from dvsel.select import domains_of, histogram_of, score_files, unchanged_shard
+from dvsel.select import domains_of, histogram_of
 from dvsel.selectors.topk import TopK
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.scorefile import ScoreFile
@@ -55,7 +57,7 @@ class Inspection:
 
 def inspect(sources: Sequence[str], budget: Budget, documents: int, threads: int) -> Inspection:
     """Inspect score files; documents: how many of the best and of the worst to read."""
-    pool = Pool.of([ScoreFile(url) for source in sources for url in score_files(source)])
+    pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source)])
     with tempfile.TemporaryDirectory() as scratch:
         plan = Plan.make(pool, TopK(), 0, Path(scratch), budget, threads=threads)
     best, worst = _extremes(pool, documents)

@@ -12,34 +12,40 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.errors import BadLine
+from dvsel.errors import BadLine, UserError
 from dvsel.runs import Reading
 from dvsel.scorers import Fitted
 from dvsel.shards.columns import Batch, Column, Kind, Status
 from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.files import Shard, open_read
 from dvsel.shards.hashing import combine, hash_rows
+from dvsel.shards.scorefile import VectorReader
 from dvsel.shards.tokens import field_causes
+from dvsel.shards.vectors import Vectors
 
 
 @dataclass(frozen=True, slots=True)
 class PoolBatch:
     """Consecutive documents of a shard.
 
-    status: uint8 (n,), a `Status`; the text of a row that is not SCORED is empty. bad: cause by row.
+    status: uint8 (n,), a `Status`; the text of a row that is not SCORED is empty. bad: cause by row. key,
+    text_hash: uint64 (n,), each document's own number, of text and id, and its text's. vectors: if it has some.
     """
 
     documents: Documents
     text: Column
     status: npt.NDArray[np.uint8]
     bad: dict[int, str]
+    key: npt.NDArray[np.uint64]
+    text_hash: npt.NDArray[np.uint64]
+    vectors: Vectors | None = None
 
     def __len__(self) -> int:
         return len(self.text)
 
     def batch(self, needs: tuple[str, ...] = ()) -> Batch:
         """What a scorer sees."""
-        return Batch(self.text, {path: self.documents.fields[path] for path in needs})
+        return Batch(self.text, {path: self.documents.fields[path] for path in needs}, self.key, self.vectors)
 
     def score(self, fitted: Fitted) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Scores, float32 (n, groups) with NaN where there is none, and the status of each row."""
@@ -51,16 +57,12 @@ class PoolBatch:
         unscored = competes & np.isnan(scores).all(axis=1)
         return scores, np.where(unscored, Status.UNSCORED, self.status).astype(np.uint8)
 
-    def keys(self, reading: Reading) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        """Each document's own number (of text and id), and its text's hash, uint64 (n,) each."""
-        text_hash = hash_rows(self.text)
-        return combine(text_hash, hash_rows(self.documents.fields[reading.id_field])), text_hash
-
 
 def read_pool(
     reader: DocumentReader, shard: Shard | None, reading: Reading, begin: int = 0, tokens_field: str = ""
 ) -> Iterator[PoolBatch]:
     """The documents of a shard (None: stdin), judged. Raises BadLine where `reading` says fail."""
+    vectors = VectorReader(shard.vectors) if shard and shard.vectors else None
     for documents in reader:
         bad = documents.bad | _text_causes(documents.fields[reading.text_field], reading.text_field, documents.bad)
         if tokens_field:
@@ -74,7 +76,16 @@ def read_pool(
         if bad:
             text = _without(text, list(bad))
             status[list(bad)] = Status.BAD_LINE
-        yield PoolBatch(documents, text, status, bad)
+        text_hash = hash_rows(text)
+        key = combine(text_hash, hash_rows(documents.fields[reading.id_field]))
+        yield PoolBatch(documents, text, status, bad, key, text_hash, _next(vectors, len(text), shard))
+
+
+def _next(vectors: VectorReader | None, count: int, shard: Shard | None) -> Vectors | None:
+    if vectors is None or (found := vectors.take(count)) is not None:
+        return None if vectors is None else found
+    assert shard is not None
+    raise UserError(f"{shard.url}: has more documents than {shard.vectors} has vectors; embed it again")
 
 
 def paths_to_read(reading: Reading, *more: str) -> list[str]:

@@ -5,6 +5,7 @@ The keys are the options of the command, flat; `scorer` and `selector` hold a na
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -43,6 +44,13 @@ def _said(options: Any) -> dict[str, Any]:
         for name, value in to_mapping(options).items()
         if value not in (None, "", []) or getattr(options, name) != fields[name][0].default
     }
+
+
+def command_of(url: str) -> str:
+    """The command of the run that wrote this recipe; "" for a file that is none."""
+    with contextlib.suppress(UserError):
+        return load(url)[0]
+    return ""
 
 
 def load(url: str) -> tuple[str, dict[str, Any]]:

@@ -96,6 +96,7 @@ class SelectReport:
     histogram: dict[str, Any]
     effective_sample_size: float | None = None
     overlap: float | None = None
+    notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, int, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -118,6 +119,7 @@ class SelectReport:
             lines.append(f"effective sample size {size}: the weights count as if spread over so many documents")
         if self.overlap is not None:
             lines.append(f"overlap with topk {self.overlap:.1%}" + self._degenerate())
+        lines += self.notes
         if self.duplicates:
             lines.append(f"left out {self.duplicates:,} duplicates")
         return lines + losses(self.totals, self.unscored, self.skipped, [])

@@ -58,6 +58,15 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Counting:
+    """How a document's tokens are counted."""
+
+    tokens_field: str | None = option(None, "field that holds the document's token count")
+    tokenizer: str | None = option(None, "count tokens with this tokenizer (folder or hub name); exact and slower")
+    token_sample: int | None = option(None, "with --tokenizer: count this many documents, and estimate the others")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitRun(Reading, Sampling):
     """Fit a scorer once, to score with it many times."""
 
@@ -73,13 +82,10 @@ class FitRun(Reading, Sampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreRun(FitRun):
+class ScoreRun(Counting, FitRun):
     """Score every document of a pool, into one score file a shard."""
 
     fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting")
-    tokens_field: str | None = option(None, "field that holds the document's token count")
-    tokenizer: str | None = option(None, "count tokens with this tokenizer (folder or hub name); exact and slower")
-    token_sample: int | None = option(None, "with --tokenizer: count this many documents, and estimate the others")
     output: str = option("", "folder to write score files to")
 
 
@@ -88,6 +94,7 @@ class SelectRun(ScoreRun):
     """Keep the documents that a budget allows, and write them out as shards."""
 
     selector: Selector | None = None
+    embeddings: tuple[str, ...] = option((), "what `dvsel embed` made of the pool, for methods that look at vectors")
     budget: str | None = option(None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)")
     quota: str | None = option(None, "YAML file of domain: share or budget")
     dedup: bool = option(False, "keep one document of those with the same text")

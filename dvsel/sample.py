@@ -25,6 +25,7 @@ from dvsel.shards.columns import Batch, Column, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard
 from dvsel.shards.hashing import uniform
+from dvsel.shards.vectors import Vectors
 
 _SHARDS_MODE_FACTOR = 4
 _BATCH = 8 << 20
@@ -35,11 +36,14 @@ _COPIES = 4  # a thinner joins what it holds after it has grown by this share of
 class Sample:
     """Documents of a sample, in the order of their draws.
 
-    draw: float64 (n,) in (0, 1), a hash of document and seed. columns: field by path, the text first.
+    draw: float64 (n,) in (0, 1), a hash of document and seed. columns: field by path, the text first. keys: uint64
+    (n,), the documents' own numbers. vectors: where the pool comes with some.
     """
 
     draw: npt.NDArray[np.float64]
     columns: dict[str, Column]
+    keys: npt.NDArray[np.uint64]
+    vectors: Vectors | None = None
 
     @property
     def text(self) -> Column:
@@ -54,7 +58,8 @@ class Sample:
             last = max(int(np.searchsorted(self.text.offsets, limit, "right")) - 1, first + 1)
             rows = np.arange(first, last)
             cut = {path: column.take(rows) for path, column in self.columns.items()}
-            yield Batch(cut[next(iter(cut))], cut)
+            vectors = self.vectors.take(rows) if self.vectors is not None else None
+            yield Batch(cut[next(iter(cut))], cut, self.keys[first:last], vectors)
             first = last
 
 
@@ -124,9 +129,11 @@ def _documents(task: _Task) -> Iterator[Sample]:
     wanted = paths_to_read(task.reading, *task.paths)
     with DocumentReader(task.shard, wanted, on_read=local.advance) as reader:
         for batch in read_pool(reader, task.shard, task.reading):
-            draw = uniform(batch.keys(task.reading)[0], task.seed)
+            draw = uniform(batch.key, task.seed)
             rows = np.flatnonzero((batch.status == Status.SCORED) & (draw < task.below))
-            yield Sample(draw[rows], {path: batch.documents.fields[path].take(rows) for path in task.paths})
+            fields = {path: batch.documents.fields[path].take(rows) for path in task.paths}
+            vectors = batch.vectors.take(rows) if batch.vectors is not None else None
+            yield Sample(draw[rows], fields, batch.key[rows], vectors)
 
 
 class _Thinned:
@@ -170,17 +177,21 @@ class _Thinned:
 
 
 def _take(sample: Sample, rows: npt.NDArray[np.int64]) -> Sample:
-    return Sample(sample.draw[rows], {path: column.take(rows) for path, column in sample.columns.items()})
+    columns = {path: column.take(rows) for path, column in sample.columns.items()}
+    vectors = sample.vectors.take(rows) if sample.vectors is not None else None
+    return Sample(sample.draw[rows], columns, sample.keys[rows], vectors)
 
 
 def _empty(paths: Sequence[str]) -> Sample:
-    return Sample(np.zeros(0), {path: Column.of([]) for path in paths})
+    return Sample(np.zeros(0), {path: Column.of([]) for path in paths}, np.zeros(0, np.uint64))
 
 
 def _joined(samples: Sequence[Sample]) -> Sample:
     return Sample(
         np.concatenate([sample.draw for sample in samples]),
         {path: Column.join([sample.columns[path] for sample in samples]) for path in samples[0].columns},
+        np.concatenate([sample.keys for sample in samples]),
+        Vectors.join(vectors) if (vectors := [one.vectors for one in samples if one.vectors is not None]) else None,
     )
 
 

@@ -28,23 +28,25 @@ from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.options import to_mapping
-from dvsel.plan import Plan, Pool, check_budget, mask_file
+from dvsel.plan import Plan, check_budget, follows_scores, mask_file, weights_file
 from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
+from dvsel.rowfiles import SCORES, changed, row_files, unchanged_shard
+from dvsel.rule import Pool
 from dvsel.runs import Execution, ScoreRun, SelectRun
-from dvsel.score import changed, check_unchanged, score
+from dvsel.score import score
+from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates, unpacked
 from dvsel.selectors.quota import Quota
-from dvsel.shards.columns import Status
+from dvsel.shards.columns import Kind, Status
 from dvsel.shards.documents import DocumentReader
+from dvsel.shards.extract import extract
 from dvsel.shards.files import (
     Shard,
     atomic_writer,
     exists,
     expand,
-    find,
-    info,
     is_remote,
     join,
     make_folder,
@@ -53,13 +55,14 @@ from dvsel.shards.files import (
 )
 from dvsel.shards.hashing import mix
 from dvsel.shards.lines import LineReader, Lines
-from dvsel.shards.scorefile import SUFFIX, Rows, ScoreFile, Totals
+from dvsel.shards.members import as_json, with_column, with_member
+from dvsel.shards.scorefile import Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 from dvsel.shards.write import ShardWriter, first_piece
 
-SCORES = "scores"
 STDOUT = "-"
 _SUBSET = ".subset"
+_NO_RULE = "topk"  # of files that no scorer wrote
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,38 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
 
 
 def _select_from(sources: Sequence[str], run: SelectRun, terms: _Terms, execution: Execution) -> SelectReport:
-    pool = Pool.of([ScoreFile(url) for source in sources for url in score_files(source)])
-    selector = run.selector or selector_class(pool.files[0].header.selector)()
+    pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source)])
+    selector = run.selector or selector_class(pool.files[0].header.selector or _NO_RULE)()
+    _check_scores(pool, selector)
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
-        plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, execution.processes())
+        vectors = _vectors(pool, selector, run.embeddings)
+        threads = execution.processes()
+        plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, vectors)
         if not execution.dry_run:
             _write(plan, run.output, terms.cap, execution)
         return report_on(plan, run)
+
+
+def _check_scores(pool: Pool, selector: Selector) -> None:
+    """Raise UserError for a rule that goes by scores where there are none."""
+    by_scores = not isinstance(selector, SetSelector) and follows_scores(selector)
+    if pool.files[0].header.embedding and by_scores:
+        raise UserError(
+            f"{pool.files[0].url} holds vectors and no scores; score first, or choose a --method that looks at vectors"
+        )
+
+
+def _vectors(pool: Pool, selector: Selector, embeddings: Sequence[str]) -> list[ScoreFile]:
+    """The files of vectors beside the pool's, for a selector that looks at them."""
+    if not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
+        if embeddings:
+            raise UserError(f"{embeddings[0]}: this method looks at no vectors; drop --embeddings")
+        return []
+    from dvsel.survey import beside  # which needs torch
+
+    return beside(pool, embeddings)
 
 
 @contextmanager
@@ -137,18 +163,6 @@ def _score_part(run: SelectRun) -> ScoreRun:
     return ScoreRun(**values | {"output": join(run.output, SCORES)})
 
 
-def score_files(source: str) -> list[str]:
-    """The score files that a folder holds, or the one that is named."""
-    if source.endswith(SUFFIX):
-        return [source]
-    if exists(join(source, SCORES)) and not find(source, SUFFIX, depth=1):
-        source = join(source, SCORES)
-    found = find(source, SUFFIX)
-    if not found:
-        raise UserError(f"{source}: holds no score files; make them with `dvsel score NAME {source} -o scores/`")
-    return found
-
-
 def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> AbstractContextManager[Drops]:
     """Which rows repeat the text of another; only rows that some budget is for are looked at."""
 
@@ -170,11 +184,23 @@ class _Task:
     mask: str
     folder: str
     cap: int
+    weights: str = ""
+    weight_field: str = ""
 
 
 def _write(plan: Plan, folder: str, cap: int, execution: Execution) -> None:
+    selector = plan.rule.selector
+    field = selector.weight_field if isinstance(selector, SetSelector) else ""
     tasks = [
-        _Task(unchanged_shard(file), len(file), str(mask_file(plan.masks, number)), folder, cap)
+        _Task(
+            unchanged_shard(file),
+            len(file),
+            str(mask_file(plan.masks, number)),
+            folder,
+            cap,
+            str(weights_file(plan.masks, number)) if field else "",
+            field,
+        )
         for number, file in enumerate(plan.pool.files)
         if plan.kept[number]
     ]
@@ -200,6 +226,8 @@ def _check_same_subset(plan: Plan, folder: str) -> None:
     for number in np.flatnonzero(plan.kept).tolist():
         hashed.update(f"{plan.pool.files[number].header.shard['name']}\n".encode())
         hashed.update(mask_file(plan.masks, number).read_bytes())
+        if (weights := weights_file(plan.masks, number)).exists():
+            hashed.update(weights.read_bytes())
     place = join(folder, _SUBSET)
     if not exists(place):
         with atomic_writer(place) as file:
@@ -213,29 +241,26 @@ def _check_same_subset(plan: Plan, folder: str) -> None:
             )
 
 
-def unchanged_shard(file: ScoreFile) -> Shard:
-    """The shard of a score file, which must be as it was when it was scored."""
-    was = Shard(**{name: value for name, value in file.header.shard.items() if name != "digest"})
-    size, modified = info(was.url)
-    now = dataclasses.replace(was, size=size, modified=modified)
-    check_unchanged(now, file)
-    return now
-
-
 class _Mask:
     """The kept rows of one shard, in order."""
 
     def __init__(self, task: _Task) -> None:
         self._task = task
         self._bits = np.fromfile(task.mask, np.uint8)
+        self._weights = np.fromfile(task.weights, np.float32) if task.weights else np.empty(0, np.float32)
         self._at = 0
 
-    def take(self, count: int) -> npt.NDArray[np.bool_]:
-        """bool (count,): which of the next `count` rows are kept."""
-        first, self._at = self._at, self._at + count
+    def take(self, rows: Lines | pa.RecordBatch) -> tuple[Lines | pa.RecordBatch, npt.NDArray[np.bool_]]:
+        """The next rows, and bool (n,): which of them are kept. Where there are weights, only these, with theirs."""
+        first, self._at = self._at, self._at + len(rows)
         if self._at > self._task.rows:
             raise changed(self._task.shard)
-        return unpacked(self._bits, first, self._at)
+        kept = unpacked(self._bits, first, self._at)
+        if not self._task.weights:
+            return rows, kept
+        count = int(kept.sum())
+        weights, self._weights = self._weights[:count], self._weights[count:]
+        return _weighted(rows, kept, self._task.weight_field, weights), np.ones(count, np.bool_)
 
     def finish(self) -> None:
         """Check that the shard had all the rows that were scored."""
@@ -243,15 +268,27 @@ class _Mask:
             raise changed(self._task.shard)
 
 
+def _weighted(
+    rows: Lines | pa.RecordBatch, kept: npt.NDArray[np.bool_], field: str, weights: npt.NDArray[np.float32]
+) -> Lines | pa.RecordBatch:
+    """The rows that are kept, each with its weight."""
+    if not isinstance(rows, Lines):
+        return with_column(rows.filter(pa.array(kept)), field, weights)
+    there = extract(rows.data, rows.starts, rows.ends, [field]).columns[field].kind != Kind.MISSING
+    numbered = zip(np.flatnonzero(kept).tolist(), weights, strict=True)
+    return Lines.of([with_member(rows[row], field, as_json(weight), bool(there[row])) for row, weight in numbered])
+
+
 def _write_shard(task: _Task) -> None:
     """Copy the kept rows of one shard into its output shards."""
     mask = _Mask(task)
     with ShardWriter(task.folder, task.shard, task.cap) as writer:
         for rows in _rows_of(task.shard):
-            if isinstance(rows, Lines):
-                writer.write_lines(rows, mask.take(len(rows)))
+            taken, kept = mask.take(rows)
+            if isinstance(taken, Lines):
+                writer.write_lines(taken, kept)
             else:
-                writer.write_table(rows, mask.take(len(rows)))
+                writer.write_table(taken, kept)
         mask.finish()
 
 
@@ -259,11 +296,12 @@ def _print_shard(task: _Task) -> None:
     """Copy the kept rows of one shard to stdout, as JSON Lines."""
     mask = _Mask(task)
     for rows in _rows_of(task.shard):
-        kept = np.flatnonzero(mask.take(len(rows))).tolist()
-        if isinstance(rows, Lines):
-            lines = [rows[row] for row in kept]
+        taken, flags = mask.take(rows)
+        kept = np.flatnonzero(flags).tolist()
+        if isinstance(taken, Lines):
+            lines = [taken[row] for row in kept]
         else:
-            lines = [orjson.dumps(row, default=str) for row in rows.take(pa.array(kept)).to_pylist()]
+            lines = [orjson.dumps(row, default=str) for row in taken.take(pa.array(kept)).to_pylist()]
         sys.stdout.buffer.write(b"".join(line + b"\n" for line in lines))
     mask.finish()
 
@@ -303,7 +341,7 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
             "tokens": sum(share.kept_tokens for share in domains.values()),
             "bytes": sum(int(row[4]) for row in plan.tally.domains.values()),
         },
-        took_all=plan.budget is not None and plan.took_all and run.quota is None,
+        took_all=plan.budget is not None and run.quota is None and _took_all(plan),
         duplicates=plan.tally.duplicates,
         tokens=TokenCounter.of(header.tokens).method,
         unscored=header.unscored,
@@ -314,8 +352,15 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         histogram=histogram_of(plan),
         effective_sample_size=plan.tally.effective_sample_size() if weighted else None,
         overlap=plan.tally.overlap / max(given, 1) if weighted else None,
+        notes=plan.notes,
         skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
     )
+
+
+def _took_all(plan: Plan) -> bool:
+    """Whether the budget was more than enough; a rule that sees the set may have given few documents a key."""
+    is_set = isinstance(plan.rule.selector, SetSelector)
+    return plan.took_all and not (is_set and sum(plan.kept) < plan.pool.total("docs"))
 
 
 def _with_thresholds(plan: Plan) -> tuple[list[dict[str, Any]], str]:

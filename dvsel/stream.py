@@ -5,8 +5,6 @@ What can be decided a line at a time works on a stream; budgets, quotas and quan
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from dvsel.shards.columns import Column, Kind, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.extract import extract
 from dvsel.shards.lines import LineReader, Lines
+from dvsel.shards.members import as_json, with_member
 
 PREFIX = "dvsel_"
 STDIN = "stdin"
@@ -59,37 +58,20 @@ def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
 def _with_scores(batch: PoolBatch, field: str, values: list[bytes]) -> Iterator[bytes]:
     lines = batch.documents.lines
     assert lines is not None
-    member = b"," + orjson.dumps(field) + b":"
     there = batch.documents.fields[field].kind != Kind.MISSING
     for row in np.flatnonzero(batch.status != Status.BAD_LINE).tolist():
-        line = lines[row].rstrip(b" \t\r")
-        if there[row]:
-            line = _without_member(line, field)
-        yield line[:-1] + (member + values[row] + b"}\n")
-
-
-def _without_member(line: bytes, field: str) -> bytes:
-    """A JSON object without a member: byte for byte where it is a score of dvsel at the end, else written anew."""
-    score = rb",\s*" + re.escape(orjson.dumps(field)) + rb"\s*:\s*(?:[-+.\w]+|\{[^{}]*\})\s*\}$"
-    if found := re.search(score, line):
-        return line[: found.start()] + b"}"
-    # Not orjson, which turns integers of more than 64 bits into floats.
-    return json.dumps({name: value for name, value in json.loads(line).items() if name != field}).encode()
+        yield with_member(lines[row], field, values[row], bool(there[row])) + b"\n"
 
 
 def _as_json(scores: npt.NDArray[np.float32], groups: tuple[str, ...]) -> list[bytes]:
     """A number a row, or an object of one a group; the shortest that reads back as the same float32."""
     if len(groups) == 1:
-        return [_number(score) for score in scores[:, 0]]
+        return [as_json(score) for score in scores[:, 0]]
     names = [orjson.dumps(group) for group in groups]
     return [
-        b"{" + b",".join(name + b":" + _number(score) for name, score in zip(names, row, strict=True)) + b"}"
+        b"{" + b",".join(name + b":" + as_json(score) for name, score in zip(names, row, strict=True)) + b"}"
         for row in scores
     ]
-
-
-def _number(score: np.float32) -> bytes:
-    return str(score).encode() if np.isfinite(score) else b"null"
 
 
 def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:

@@ -39,7 +39,7 @@ def check_scorer(scorer: Scorer, pool: Sequence[str], target: Sequence[str] = ()
     assert storage.to_bytes(_fit(scorer, pool, target, len(pool))) == content, "two fits on the same data differ"
     assert storage.to_bytes(_fit(scorer, pool, target, 3)) == content, "the fit depends on how the sample is batched"
     loaded = storage.from_bytes(content, "saved")
-    assert loaded.scorer == scorer, "options are lost in saving"
+    assert loaded.scorer == fitted.scorer, "options are lost in saving"
     assert (loaded.groups, loaded.shares, loaded.unscored) == (
         fitted.groups,
         fitted.shares,

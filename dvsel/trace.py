@@ -26,11 +26,11 @@ from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import showing
 from dvsel.recipe import dump
 from dvsel.report import write_json
+from dvsel.rowfiles import unchanged_shard
 from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun
 from dvsel.score import score
 from dvsel.scorers import Scorer
 from dvsel.scorers.influence import Influence
-from dvsel.select import unchanged_shard
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import atomic_writer, exists, expand, find, join

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from dvsel.budget import Budget
 from dvsel.errors import UserError
-from dvsel.plan import Plan, Pool, mask_file
+from dvsel.plan import Plan, mask_file
+from dvsel.rule import Pool
 from dvsel.selectors import Selector
 from dvsel.selectors.dedup import Chunk, duplicates
 from dvsel.selectors.quota import Quota
@@ -473,7 +474,7 @@ def test_a_shard_that_was_scored_twice_is_refused(tmp_path: Path) -> None:
         score_file(tmp_path / name, many(3), shard={"url": f"/pool/{shard}", "name": name})
         for name, shard in (("a", "x"), ("b", "y"), ("c", "y"))
     )
-    assert refusal(first, one, other) == f"{one.url} and {other.url} score the same shard; name one of them"
+    assert refusal(first, one, other) == f"{one.url} and {other.url} speak of the same shard; name one of them"
 
 
 def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -482,7 +483,7 @@ def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
         score_file(tmp_path / file, many(3), shard={"url": f"/{file}/{name}", "name": name})
         for file, name in (("a", "0.jsonl"), ("b", "x.jsonl"), ("c", "x.jsonl"))
     )
-    assert refusal(first, one, other).startswith(f"{one.url} and {other.url} score shards of the same name, x.jsonl, ")
+    assert refusal(first, one, other).startswith(f"{one.url} and {other.url} speak of shards of the same name, x.jsonl, ")
 
 
 def test_no_files_are_refused() -> None:

@@ -87,7 +87,7 @@ def test_each_field_is_read_once_the_text_first() -> None:
 def test_keys_are_hashes_of_text_and_id(tmp_path: Path) -> None:
     lines = [b'{"text": "t", "id": "a"}', b'{"text": "t", "id": 7}', b'{"text": "t"}']
     (batch,) = batches(write(tmp_path / "a.jsonl", lines), Reading())
-    keys, text_hash = batch.keys(Reading())
+    keys, text_hash = batch.key, batch.text_hash
     text = xxhash.xxh64_intdigest(b"t")
     pairs = [text.to_bytes(8, "little") + xxhash.xxh64_digest(one)[::-1] for one in (b"a", b"7", b"")]
     assert text_hash.tolist() == [text] * 3

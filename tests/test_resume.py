@@ -20,7 +20,7 @@ from commands import environment, failure, ok, start
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 # The command line, with files split into ranges of 200 kB instead of 64 MB. Workers are told their range.
-SMALL_RANGES = (sys.executable, "-c", "import dvsel.cli, dvsel.score; dvsel.score.RANGE = 200_000; dvsel.cli.main()")
+SMALL_RANGES = (sys.executable, "-c", "import dvsel.cli, dvsel.rowfiles; dvsel.rowfiles.RANGE = 200_000; dvsel.cli.main()")
 MARK = "DVSEL_TEST_MARK"
 
 
@@ -239,7 +239,7 @@ def test_ctrl_c_while_starting(delay: float, pool: Pool, tmp_path: Path) -> None
 def test_one_worker_makes_the_same_files(
     pool: Pool, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsel.score.RANGE", 200_000)
+    monkeypatch.setattr("dvsel.rowfiles.RANGE", 200_000)
     monkeypatch.chdir(tmp_path)
     ok(*pool.command, "--workers", 1)
     assert corpus.tree(tmp_path / "out") == undisturbed

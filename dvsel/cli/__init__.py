@@ -10,6 +10,7 @@ COMMANDS = {
     "score": "Give every document of a pool a score.",
     "select": "Keep the documents that a budget allows.",
     "fit": "Fit a scorer once, to score with it many times.",
+    "embed": "Make every document of a pool a vector, once for all methods that use some.",
     "losses": "Compute the loss of every document under each model of a ladder.",
     "strength": "Score documents by how well their losses order the models of a ladder.",
     "trace": "Find the documents that lower the loss on single documents most, and by which tokens.",

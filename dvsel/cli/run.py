@@ -42,7 +42,8 @@ def _placeholder(file: str = typer.Argument(..., metavar="FILE", help="a recipe"
 
 
 def _made(file: str, rest: Sequence[str]) -> Any:
-    from dvsel.cli import fit, losses, score, select, strength, trace
+    from dvsel.cli import embed, fit, losses, score, select, strength, trace
+    from dvsel.embed import EmbedRun
     from dvsel.losses import LossesRun
     from dvsel.recipe import load, make
     from dvsel.runs import FitRun, ScoreRun, SelectRun
@@ -52,13 +53,14 @@ def _made(file: str, rest: Sequence[str]) -> Any:
     name, values = load(file)
     runs = {
         **{"fit": FitRun, "score": ScoreRun, "select": SelectRun},
-        **{"losses": LossesRun, "strength": StrengthRun, "trace": TraceRun},
+        **{"embed": EmbedRun, "losses": LossesRun, "strength": StrengthRun, "trace": TraceRun},
     }
     if name not in runs:
         raise UserError(f"{file}: command is {name!r}; it is one of {', '.join(runs)}")
     make(runs[name], values, file)
-    if name in ("losses", "strength"):
-        return _without_file({"losses": losses.make, "strength": strength.make}[name](values), file)
+    plain = {"embed": embed.make, "losses": losses.make, "strength": strength.make}
+    if name in plain:
+        return _without_file(plain[name](values), file)
     scorer, selector = _part(values, "scorer"), _part(values, "selector")
     if name == "select":
         return _without_file(select.make(rest, values, scorer, selector), file)

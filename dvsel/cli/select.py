@@ -109,7 +109,7 @@ def make(
 
 def _rule_of_scores(words: Sequence[str]) -> str | None:
     """The selection rule that score files ask for, where the words name some; so its flags are known too."""
-    from dvsel.select import score_files
+    from dvsel.rowfiles import row_files
     from dvsel.shards.files import exists, join
     from dvsel.shards.scorefile import ScoreFile
 
@@ -117,7 +117,7 @@ def _rule_of_scores(words: Sequence[str]) -> str | None:
     for word in words:
         with contextlib.suppress(UserError):  # told when the run reads them
             if word != output and exists(join(word, RECIPE)):
-                return ScoreFile(score_files(word)[0]).header.selector
+                return ScoreFile(row_files(word)[0]).header.selector
     return None
 
 

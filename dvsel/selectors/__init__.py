@@ -17,6 +17,9 @@ duplicates, ties and the exact cut are not a selector's business.
 A key depends on its own document alone, so that the subset is the same whatever the sharding, the order and
 the number of workers. A package adds a selector with an entry point in the group `dvsel.selectors`
 (`middle = "my_package:Middle"`), as dvsel's own do, and tests it with `dvsel.testing.check_selector`.
+
+A rule that has to see the set, not one document at a time, is a `SetSelector`: it gives all documents their keys in
+passes of its own. What follows (the exact cut, writing) is the same.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dvsel.budget import Budget
+    from dvsel.selectors.candidates import Candidates
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,39 @@ class Selector:
     def needs_budget(self) -> bool:
         """Whether the user has to give a budget: not where the rule has one, or its keys bound the subset."""
         return self.budget is None
+
+
+@dataclass(frozen=True)
+class SetSelector(Selector):
+    """A rule whose keys depend on other documents too."""
+
+    needs_vectors: ClassVar[bool] = True
+    """Whether it looks at embeddings, unless `looks_at_vectors` says otherwise."""
+    divides_budget: ClassVar[bool] = False
+    """Whether it divides the budget itself, so that a quota cannot."""
+    weight_field: ClassVar[str] = ""
+    """The field that the kept documents' weights are written to; "" for a rule without."""
+
+    @property
+    def looks_at_vectors(self) -> bool:
+        """Whether it needs embeddings with these options."""
+        return self.needs_vectors
+
+    def rank(self, candidates: Candidates) -> list[str]:
+        """Fill `candidates.keys`; returns what the summary should say.
+
+        The keys may depend on the documents, their scores and vectors, the limit and the seed; on nothing else.
+        """
+        raise NotImplementedError
+
+    def weight(
+        self,
+        key: npt.NDArray[np.float32],
+        uniform: npt.NDArray[np.float64],
+        threshold: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """Weights of kept documents, float32 (n,), for a rule with a `weight_field`.
+
+        threshold: float32 (n,), the highest key that the document's budget left out, -inf where it left none.
+        """
+        raise NotImplementedError

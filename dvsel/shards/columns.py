@@ -6,12 +6,15 @@ kernel may load a whole vector at any position of the data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
+
+from dvsel.shards.vectors import Vectors
 
 PAD = 64
 
@@ -103,14 +106,46 @@ def _ends(sizes: npt.NDArray[np.int64]) -> Offsets:
 class Batch:
     """What a scorer sees: n documents.
 
-    text: their texts. columns: the further fields that the scorer declared in `needs`, by path.
+    text: their texts. columns: the further fields that the scorer declared in `needs`, by path. keys: uint64 (n,), each
+    document's own number, of text and id. vectors: their embeddings, where the pool has some.
     """
 
     text: Column
     columns: Mapping[str, Column] = field(default_factory=dict)
+    keys: npt.NDArray[np.uint64] | None = None
+    vectors: Vectors | None = None
 
     def __len__(self) -> int:
         return len(self.text)
+
+    @classmethod
+    def join(cls, batches: Iterable[Batch], count: int | None = None) -> Batch:
+        """One batch of the first `count` documents, None for all; further batches are not asked for."""
+        parts, missing = [cls.of([])], sys.maxsize if count is None else count
+        for batch in batches:
+            parts.append(batch.head(missing))
+            missing -= len(parts[-1])
+            if not missing:
+                break
+        parts = parts[1:] or parts
+        names = parts[0].columns
+        keys = [part.keys for part in parts if part.keys is not None]
+        vectors = [part.vectors for part in parts if part.vectors is not None]
+        return cls(
+            Column.join([part.text for part in parts]),
+            {name: Column.join([part.columns[name] for part in parts]) for name in names},
+            np.concatenate(keys) if len(keys) == len(parts) else None,
+            Vectors.join(vectors) if len(vectors) == len(parts) else None,
+        )
+
+    def head(self, count: int) -> Batch:
+        """The first `count` documents, or all."""
+        if len(self) <= count:
+            return self
+        rows = np.arange(count)
+        columns = {name: column.take(rows) for name, column in self.columns.items()}
+        keys = None if self.keys is None else self.keys[:count]
+        return Batch(self.text.take(rows), columns, keys, None if self.vectors is None else self.vectors.take(rows))
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Batch:

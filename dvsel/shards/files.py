@@ -8,6 +8,7 @@ bytes is a UserError that names the place.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import json
 import os
@@ -49,6 +50,7 @@ class Shard:
     url: absolute. name: relative, with slashes, unique within the run. format: "jsonl", "parquet" or "arrow".
     compression: "", "gzip" or "zstd". size: bytes as stored.
     modified: changes when the file does; mtime in ns for a local file, else what the store offers, or "".
+    vectors: the place of its documents' embeddings, or "".
     """
 
     url: str
@@ -57,6 +59,12 @@ class Shard:
     compression: str
     size: int
     modified: str
+    vectors: str = ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields that say which file it is, and in which state."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "vectors"}
 
 
 # --- Places. ---

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 
 from dvsel.errors import UserError
-from dvsel.shards.columns import PAD, Bytes, Offsets
+from dvsel.shards.columns import PAD, Bytes, Column, Offsets
 from dvsel.shards.decode import HEAD, Reader, check_text
 from dvsel.shards.extract import find_lines
 from dvsel.shards.files import Shard
@@ -49,6 +49,12 @@ class Lines:
 
     def __getitem__(self, row: int) -> bytes:
         return self.data[self.starts[row] : self.ends[row]].tobytes()
+
+    @classmethod
+    def of(cls, lines: Sequence[bytes]) -> Lines:
+        """Lines from byte strings."""
+        column = Column.of(lines)
+        return cls(column.data, column.offsets[:-1], column.offsets[1:], 0)
 
 
 class _Source(Protocol):

@@ -1,10 +1,11 @@
-"""Score files: one Parquet file beside each shard, row-aligned.
+"""Score files and files of embeddings: one Parquet file beside each shard, row-aligned.
 
 Row i speaks of line i + 1 of a JSON Lines shard, or of row i of a Parquet one; a line that was skipped has a row
 too. A score file is written under a temporary name and renamed when it is whole, so its existence is the mark that
 its shard is done. Columns are plain and uncompressed: selection reads them at the speed of a copy.
 
-    score        float32, NaN for a document without a usable score; with several groups score.NAME, one each
+    score        float32, NaN for a document without a usable score; with several groups score.NAME, one each;
+                 in a file of embeddings instead vector, bytes of fixed length: float16 or float32, little-endian
     key          uint64, XXH64 of text and id: the document's own number, which noise and ties come from
     text_hash    uint64, XXH64 of the text
     tokens       uint32
@@ -12,7 +13,8 @@ its shard is done. Columns are plain and uncompressed: selection reads them at t
     status       uint8, a `Status`
     domain       dictionary of strings, "" for none
 
-The footer's key `dvsel` holds a `Header` as JSON.
+The footer's key `dvsel` holds a `Header` as JSON. A vector is bytes since Parquet's lists of numbers are read 50 times
+as slowly: `numpy.frombuffer(table["vector"].chunk(0).buffers()[1], "f2").reshape(-1, width)` gives all of a row group.
 """
 
 from __future__ import annotations
@@ -35,13 +37,31 @@ import pyarrow.parquet as pq
 from dvsel.errors import UserError
 from dvsel.shards.columns import Status
 from dvsel.shards.files import atomic_writer, is_remote, open_read
+from dvsel.shards.vectors import Maker, Vectors
 
 SUFFIX = ".dvsel.parquet"
 ROWS_A_GROUP = 1 << 17
+VECTORS_A_GROUP = 16 << 20  # bytes
 NAMED_BAD_LINES = 100
 COLUMNS = ("key", "text_hash", "tokens", "bytes", "status", "domain")
 ROWS_AT_ONCE = 1 << 15  # what is computed of so many rows fits a processor's cache
+DTYPES = ("float16", "float32")
 _KEY = b"dvsel"
+_VECTOR = "vector"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a file of embeddings holds. width: numbers in a vector. dtype: of `DTYPES`."""
+
+    width: int
+    dtype: str
+    maker: Maker
+
+    @property
+    def row(self) -> int:
+        """Bytes of a vector."""
+        return self.width * np.dtype(self.dtype).itemsize
 
 
 @dataclass
@@ -96,6 +116,7 @@ class Header:
     groups, shares, selector, unscored: as the fitted scorer states them.
     reading: the options of reading that the score depends on.
     tokens: how tokens were counted, and with what error.
+    embedding: of a file that holds vectors and no scores.
     """
 
     version: str
@@ -109,11 +130,17 @@ class Header:
     reading: dict[str, Any]
     tokens: dict[str, Any]
     totals: Totals = field(default_factory=Totals)
+    embedding: Embedding | None = None
 
     @property
     def score_columns(self) -> list[str]:
         """The names of the score's columns."""
-        return [f"score.{group}" if group else "score" for group in self.groups]
+        return [] if self.embedding else [f"score.{group}" if group else "score" for group in self.groups]
+
+    @property
+    def rows_a_group(self) -> int:
+        """Rows that are written at once."""
+        return max(VECTORS_A_GROUP // self.embedding.row, 1) if self.embedding else ROWS_A_GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +148,8 @@ class Rows:
     """Consecutive rows of a score file.
 
     count: n. score: float32 (n, groups); key, text_hash: uint64 (n,); tokens, bytes: uint32 (n,); status: uint8 (n,);
-    domain: int32 (n,), indices into `domains`. What was not asked for is empty.
+    domain: int32 (n,), indices into `domains`. What was not asked for is empty. vectors: float16 or float32 (n, width).
+    The score of a row of embeddings is 0, and NaN where it has none.
     """
 
     count: int
@@ -133,6 +161,7 @@ class Rows:
     status: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     domain: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     domains: list[str] = field(default_factory=list)
+    vectors: npt.NDArray[Any] = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def __len__(self) -> int:
         return self.count
@@ -150,31 +179,37 @@ class Rows:
             self.status[cut],
             self.domain[cut],
             self.domains,
+            self.vectors[cut],
         )
 
 
-def _schema(columns: Sequence[str]) -> pa.Schema:
-    types = dict.fromkeys(columns, pa.float32()) | {
-        "key": pa.uint64(),
-        "text_hash": pa.uint64(),
-        "tokens": pa.uint32(),
-        "bytes": pa.uint32(),
-        "status": pa.uint8(),
-        "domain": pa.dictionary(pa.int32(), pa.string()),
-    }
+def _schema(header: Header) -> pa.Schema:
+    vector = {_VECTOR: pa.binary(header.embedding.row)} if header.embedding else {}
+    types = (
+        dict.fromkeys(header.score_columns, pa.float32())
+        | vector
+        | {
+            "key": pa.uint64(),
+            "text_hash": pa.uint64(),
+            "tokens": pa.uint32(),
+            "bytes": pa.uint32(),
+            "status": pa.uint8(),
+            "domain": pa.dictionary(pa.int32(), pa.string()),
+        }
+    )
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
 
 class ScoreFileWriter:
     """Write one score file; it appears under its name only when the `with` block ends well.
 
-    Row groups hold `ROWS_A_GROUP` rows, however the rows arrive.
+    Row groups hold `Header.rows_a_group` rows, however the rows arrive.
     """
 
     def __init__(self, url: str, header: Header) -> None:
         self._header = header
         self._totals = Totals()
-        self._schema = _schema(header.score_columns)
+        self._schema = _schema(header)
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._target: AbstractContextManager[BinaryIO] = atomic_writer(url)
@@ -198,17 +233,19 @@ class ScoreFileWriter:
     def absorb(self, part: ScoreFile) -> None:
         """Add the rows of a score file that speaks of the next part of the shard."""
         self._totals.add(part.header.totals)
-        for rows in part.rows():
+        for rows in part.rows((*COLUMNS, *([_VECTOR] if self._header.embedding else []))):
             self._buffer(rows)
 
     def _buffer(self, rows: Rows) -> None:
-        plain = [*rows.score.T, rows.key, rows.text_hash, rows.tokens, rows.bytes, rows.status]
-        arrays = [_numbers(column) for column in plain]
+        scores = list(rows.score.T[: len(self._header.score_columns)])
+        arrays = [_of_fixed_length(rows.vectors)] if self._header.embedding else []
+        plain = [*scores, rows.key, rows.text_hash, rows.tokens, rows.bytes, rows.status]
+        arrays += [_numbers(column) for column in plain]
         arrays += [pa.DictionaryArray.from_arrays(_numbers(rows.domain), _strings(rows.domains))]
         self._pending.append(pa.Table.from_arrays(arrays, schema=self._schema))
         self._pending_rows += len(rows)
-        while self._pending_rows >= ROWS_A_GROUP:
-            self._flush(ROWS_A_GROUP)
+        while self._pending_rows >= self._header.rows_a_group:
+            self._flush(self._header.rows_a_group)
 
     def _flush(self, count: int) -> None:
         table = pa.concat_tables(self._pending).unify_dictionaries()
@@ -238,6 +275,11 @@ def _numbers(column: npt.NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, buffer])
 
 
+def _of_fixed_length(vectors: npt.NDArray[Any]) -> pa.Array:
+    buffer = pa.py_buffer(np.ascontiguousarray(vectors))
+    return pa.Array.from_buffers(pa.binary(vectors.shape[1] * vectors.itemsize), len(vectors), [None, buffer])
+
+
 def _strings(names: Sequence[str]) -> pa.Array:
     encoded = [name.encode() for name in names]
     ends = np.cumsum([0, *(len(name) for name in encoded)], dtype=np.int32)
@@ -257,6 +299,8 @@ def _header(values: dict[str, Any]) -> Header:
     totals = Totals(**values["totals"])
     totals.named = [(line, cause) for line, cause in totals.named]
     exact = {"groups": tuple(values["groups"]), "shares": tuple(values["shares"]), "totals": totals}
+    if embedding := values.get("embedding"):
+        exact["embedding"] = Embedding(**embedding | {"maker": Maker.of(embedding["maker"])})
     return Header(**values | exact)
 
 
@@ -276,11 +320,13 @@ class ScoreFile:
         return self._rows_there
 
     def rows(self, columns: Sequence[str] = COLUMNS) -> Iterator[Rows]:
-        """All rows in order, `ROWS_AT_ONCE` at a time, with the scores and the columns named.
+        """All rows in order, `ROWS_AT_ONCE` at a time, with the scores and the columns named ("vector" too).
 
         The file is open only meanwhile: a pool has many.
         """
         wanted = [*self.header.score_columns, *columns]
+        if self.header.embedding and "status" not in columns:
+            wanted.append("status")
         with self._open() as file:
             for group in range(file.num_row_groups):
                 rows = self._rows(file.read_row_group(group, columns=wanted, use_threads=False))
@@ -301,9 +347,41 @@ class ScoreFile:
         return UserError(f"{self.url}: no score file of dvsel; make one with this version's `dvsel score`")
 
     def _rows(self, table: pa.Table) -> Rows:
-        plain = {name: table.column(name).chunk(0).to_numpy() for name in table.column_names if name != "domain"}
+        names = [name for name in table.column_names if name not in ("domain", _VECTOR)]
+        plain = {name: table.column(name).chunk(0).to_numpy() for name in names}
         scores = [plain.pop(name) for name in self.header.score_columns]
+        if self.header.embedding:
+            scores = [np.where(plain["status"] == Status.SCORED, np.float32(0), np.float32(np.nan))]
+            if _VECTOR in table.column_names:
+                plain["vectors"] = _vectors(table.column(_VECTOR).chunk(0), self.header.embedding)
         if "domain" in table.column_names:
             domain = table.column("domain").chunk(0)
             plain |= {"domain": domain.indices.to_numpy(), "domains": domain.dictionary.to_pylist()}
         return Rows(len(table), np.stack(scores, axis=1) if len(scores) > 1 else scores[0][:, None], **plain)
+
+
+def _vectors(column: pa.Array, embedding: Embedding) -> npt.NDArray[Any]:
+    """The column's memory, as numbers."""
+    numbers, offset = len(column) * embedding.width, column.offset * embedding.row
+    return np.frombuffer(column.buffers()[1], embedding.dtype, numbers, offset).reshape(-1, embedding.width)
+
+
+class VectorReader:
+    """Reads a file of embeddings beside its shard, any number of rows at a time."""
+
+    def __init__(self, url: str) -> None:
+        self._file = ScoreFile(url)
+        assert self._file.header.embedding is not None
+        self._maker = self._file.header.embedding.maker
+        self._rows = self._file.rows((_VECTOR,))
+        self._left = np.empty((0, self._file.header.embedding.width), self._file.header.embedding.dtype)
+
+    def take(self, count: int) -> Vectors | None:
+        """The next `count` rows; None where there are not so many."""
+        parts, missing = [self._left], count - len(self._left)
+        while missing > 0 and (rows := next(self._rows, None)) is not None:
+            parts.append(rows.vectors)
+            missing -= len(rows)
+        found = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        self._left = found[count:]
+        return Vectors(found[:count], self._maker) if len(found) >= count else None

@@ -1,0 +1,152 @@
+"""Embed a pool: shards in, one file of vectors beside each out, row by row.
+
+The files are row files like those of scores, with vectors in place of scores: finished shards are kept, and what
+selection needs beside scores (tokens, domains, keys) is there too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from dvsel import __version__
+from dvsel.embeddings import EmbedderOptions
+from dvsel.embeddings.source import embedder_of, forget_embedder
+from dvsel.errors import UserError
+from dvsel.folder import REPORT, working_in
+from dvsel.forecast import Forecast, forecast
+from dvsel.language import models, strings
+from dvsel.options import option, to_mapping
+from dvsel.pool import PoolBatch
+from dvsel.recipe import dump
+from dvsel.report import losses, write_json
+from dvsel.rowfiles import reading_of, rows_of, token_counter, write_beside
+from dvsel.runs import Counting, Execution, Reading, Sampling
+from dvsel.shards.columns import Status
+from dvsel.shards.files import expand, join
+from dvsel.shards.scorefile import DTYPES, Embedding, Header, Rows, Totals
+from dvsel.shards.tokens import TokenCounter
+from dvsel.shards.vectors import Maker
+
+_UNSCORED = "no tokens to embed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedRun(Reading, Counting, EmbedderOptions):
+    """Make every document of a pool a vector."""
+
+    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs")
+    dtype: str = option("float16", "numbers of a vector: 2 bytes each, or 4", choices=DTYPES)
+    output: str = option("", "folder to write files of vectors to")
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What `dvsel embed` did."""
+
+    shards: int
+    totals: Totals
+    embedder: Maker
+    width: int
+    dtype: str
+    tokens: str
+    skipped: list[tuple[str, int, str]]
+
+    def lines(self) -> list[str]:
+        """The summary."""
+        maker, totals = self.embedder, self.totals
+        return [
+            f"embedded {totals.docs:,} of {totals.rows:,} documents in {self.shards:,} shards with {maker.model}",
+            f"vectors of {self.width:,} numbers ({self.dtype}): {maker.pooling} over layer {maker.layer}, "
+            f"{maker.max_tokens:,} tokens of a text at most",
+            f"tokens {totals.tokens:,}, {self.tokens}",
+            *losses(totals, _UNSCORED, self.skipped, []),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedding:
+    """Annotates documents with vectors."""
+
+    options: EmbedderOptions
+    dtype: str
+    reading: Reading
+    counter: TokenCounter
+    paths: tuple[str, ...] = ()
+    is_slow: bool = True
+
+    def annotate(self, batch: PoolBatch) -> Rows:
+        """The rows of a batch; NaN where a document is empty, or has no tokens."""
+        vectors = embedder_of(self.options).embed(strings(batch.text))
+        there = np.asarray(~np.isnan(vectors).any(axis=1))
+        status = np.where((batch.status == Status.SCORED) & ~there, Status.UNSCORED, batch.status).astype(np.uint8)
+        rows = rows_of(batch, np.empty((len(batch), 0), np.float32), status, self.reading, self.counter)
+        return dataclasses.replace(rows, vectors=self._narrowed(vectors, there))
+
+    def _narrowed(self, vectors: npt.NDArray[np.float32], there: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
+        if np.abs(vectors[there]).max(initial=0) > np.finfo(self.dtype).max:
+            raise UserError(f"model {self.options.model}: its vectors exceed {self.dtype}; pass --dtype float32")
+        return vectors.astype(self.dtype)
+
+
+def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
+    """Embed the pool into `run.output`, where finished shards of the same run are kept."""
+    if not run.model:
+        raise UserError("no model; name a sentence encoder or a causal language model with --model")
+    shards = expand(run.pool)
+    if execution.dry_run:
+        return forecast(shards, run, dump("embed", run))
+    with working_in(run.output, dump("embed", run), execution.overwrite):
+        options = EmbedderOptions(**{name: getattr(run, name) for name in to_mapping(EmbedderOptions())})
+        embedding = _described(options, run.dtype)
+        reading, counter = reading_of(run), token_counter(run, run, Sampling(), shards, execution)
+        workers = execution.workers or max(models.gpus(), 1)
+        if workers > 1:
+            forget_embedder()
+        task = _Embedding(options, run.dtype, reading, counter)
+        header = _header(embedding, reading, counter)
+        files = write_beside(shards, task, header, run.output, workers, execution.progress, "embedding")
+        totals = Totals()
+        for file in files:
+            totals.add(file.header.totals)
+        named = [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named]
+        report = EmbedReport(
+            len(files),
+            dataclasses.replace(totals, named=[]),
+            embedding.maker,
+            embedding.width,
+            run.dtype,
+            counter.method,
+            named,
+        )
+        write_json(report, join(run.output, REPORT))
+    return report
+
+
+def _described(options: EmbedderOptions, dtype: str) -> Embedding:
+    """What the files will hold; the model is loaded for it, and tried out."""
+    embedder = embedder_of(options)
+    return Embedding(embedder.width, dtype, embedder.maker)
+
+
+def _header(embedding: Embedding, reading: Reading, counter: TokenCounter) -> Header:
+    made = {name: value for name, value in dataclasses.asdict(embedding.maker).items() if name != "model"}
+    content = json.dumps([made, embedding.dtype], sort_keys=True)
+    return Header(
+        version=__version__,
+        shard={},
+        scorer=f"embed {embedding.maker.model}",
+        fingerprint=xxhash.xxh3_128_hexdigest(content.encode()),
+        groups=("",),
+        shares=(1.0,),
+        selector="",
+        unscored=_UNSCORED,
+        reading=to_mapping(reading),
+        tokens=dataclasses.asdict(counter),
+        embedding=embedding,
+    )

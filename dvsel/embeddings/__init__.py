@@ -1,0 +1,42 @@
+"""What methods over embeddings share: the embedder (`encoder`), where vectors come from (`source`), clusters and
+neighbours (`clusters`, `neighbours`), and what sees a set of vectors (`facility`, `duplicates`).
+
+A pool's vectors are made once by `dvsel embed`, or on the fly. Torch is imported only by code that is about to use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dvsel.errors import UserError
+from dvsel.options import option
+
+POOLINGS = ("auto", "mean", "weighted-mean", "cls", "last")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class EmbedderOptions:
+    """How a text becomes a vector. Raises UserError for what is out of range."""
+
+    model: str = option("", "sentence encoder or causal language model: folder, or name on the Hugging Face hub")
+    pooling: str = option(
+        "auto",
+        "how the states of tokens become one vector; auto: as a sentence encoder says, else weighted-mean for a causal "
+        "model (later tokens count more: RDS+), else mean",
+        choices=POOLINGS,
+    )
+    layer: int = option(-1, "layer whose states are pooled, 1 for the first; those after it cost nothing; -1: the last")
+    max_tokens: int = option(0, "tokens of a text that are read; 0: what a sentence encoder says, else what the model takes, at most 8192")
+    batch_tokens: int = option(0, "tokens in a batch; 0: 2048 on a CPU, 65536 on a GPU")
+    precision: str = option("auto", "auto: bf16 on a GPU, fp32 on a CPU", choices=PRECISIONS)
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "batch_tokens"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more, or 0 for the default")
+        if self.layer == 0:
+            raise UserError("layer 0: out of range; give 1 for the first layer, or -1 for the last")
+        for name, known in (("pooling", POOLINGS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} {getattr(self, name)!r}: unknown; give one of {', '.join(known)}")

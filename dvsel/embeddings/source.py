@@ -1,0 +1,88 @@
+"""Where a scorer's vectors come from: the pool's own embeddings, or an embedder that reads the texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.embeddings import EmbedderOptions
+from dvsel.errors import UserError
+from dvsel.language import models, strings
+from dvsel.shards.columns import Batch
+from dvsel.shards.vectors import Maker
+
+if TYPE_CHECKING:
+    from dvsel.embeddings.encoder import Embedder
+
+Options = TypeVar("Options", bound=EmbedderOptions)
+
+
+class VectorSource:
+    """Gives each batch its vectors, all made alike.
+
+    options: the embedder's; without a model the first batch with vectors says what made them, and that model embeds
+    the texts of batches without. maker: what a fit's vectors were made by, where there is one.
+    """
+
+    def __init__(self, options: EmbedderOptions, maker: Maker | None = None) -> None:
+        self._options = options
+        self.maker = maker
+
+    def of(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """float32 (n, width); a row of NaN for a document without a vector.
+
+        Raises UserError where the vectors were not made alike, or there is nothing to make them with.
+        """
+        if batch.vectors is None:
+            return self._embedded(batch)
+        if self.maker is None and self._options.model:
+            self.maker = self._embedder().maker
+        if self.maker is None:
+            self.maker = batch.vectors.maker
+        self.maker.check_same(batch.vectors.maker, "the fit's documents", "the pool's")
+        return batch.vectors.values.astype(np.float32)
+
+    def all_of(self, batches: Iterable[Batch], count: int | None = None) -> npt.NDArray[np.float32]:
+        """Those of the first `count` documents of all batches, float32 (n, width), however they are batched."""
+        return self.of(Batch.join(batches, count))
+
+    def options(self, options: Options) -> Options:
+        """The options with those of the maker, so that they make the same vectors again."""
+        assert self.maker is not None
+        made = {name: getattr(self.maker, name) for name in ("model", "pooling", "layer", "max_tokens")}
+        return dataclasses.replace(options, **made)
+
+    def _embedded(self, batch: Batch) -> npt.NDArray[np.float32]:
+        embedder = self._embedder()
+        if self.maker is None:
+            self.maker = embedder.maker
+        self.maker.check_same(embedder.maker, "the fit's documents", "these")
+        return embedder.embed(strings(batch.text))
+
+    def _embedder(self) -> Embedder:
+        options = self._options
+        if self.maker is not None:
+            options = self.options(EmbedderOptions(batch_tokens=options.batch_tokens, precision=options.precision))
+        elif not options.model:
+            raise UserError("no model to embed texts with; name one with --model, or give a pool of `dvsel embed`")
+        plain = {field.name: getattr(options, field.name) for field in dataclasses.fields(EmbedderOptions)}
+        return embedder_of(EmbedderOptions(**plain))
+
+
+@functools.lru_cache(maxsize=1)
+def embedder_of(options: EmbedderOptions) -> Embedder:
+    """The embedder with these options, loaded once."""
+    from dvsel.embeddings.encoder import Embedder
+
+    return Embedder(options)
+
+
+def forget_embedder() -> None:
+    """Free what the one that is loaded holds of the memory, for other processes."""
+    embedder_of.cache_clear()
+    models.release()

@@ -1,0 +1,92 @@
+"""Facility location inside clusters: INGENIOUS (Renduchintala et al. 2023, "INGENIOUS: Using Informative Data Subsets
+for Efficient Pre-Training of Language Models")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.errors import UserError
+from dvsel.options import option
+from dvsel.selectors import SetSelector
+from dvsel.shards.hashing import uniform
+
+if TYPE_CHECKING:
+    from dvsel.embeddings.cells import Rows
+    from dvsel.selectors.candidates import Candidates
+
+_REACH = 4  # times its even share of the budget that a cell is asked for
+
+
+@dataclass(frozen=True)
+class Coverage(SetSelector):
+    """Keep documents such that every document of the pool has a similar one among them.
+
+    Facility location, greedily, inside k-means cells: a cell's documents are ordered by how much each adds to the
+    similarity (cosine) of all to the nearest kept one, for its cost in the budget's unit. The cells then compete: those
+    that gain most for their cost are kept, whichever cell they are of, so a cell with much to cover gets more.
+    """
+
+    sampling: str = option(
+        "greedy",
+        "greedy: the highest gains; gain: sampled in proportion to the gains' Taylor-softmax, as INGENIOUS does",
+        choices=("greedy", "gain"),
+    )
+    exact: bool = option(False, "look at all documents in each step, not at a random part of them")
+    epsilon: float = option(0.01, "the smaller, the larger that random part")
+
+    divides_budget: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < 1:
+            raise UserError(f"epsilon {self.epsilon}: out of range; give more than 0 and less than 1")
+
+    def rank(self, candidates: Candidates) -> list[str]:
+        """The key is the gain for its cost, or with `sampling` gain the log of the weight plus Gumbel noise."""
+        from dvsel.embeddings.cells import cells
+        from dvsel.selectors.candidates import competing
+
+        count, ends = 0, []
+        for cell in cells(lambda: competing(candidates), candidates.docs, candidates.seed, candidates.scratch):
+            order, key = self._ordered(cell, candidates)
+            candidates.keys[cell.position[order]] = key
+            count += 1
+            if len(key) < len(cell):
+                ends.append(float(key[-1]) if len(key) else np.inf)
+        notes = [f"{count:,} cells compete by what their documents add"]
+        return notes if self.sampling == "gain" else notes + _short(candidates, np.array(ends))
+
+    def _ordered(self, cell: Rows, candidates: Candidates) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        from dvsel.embeddings.facility import greedy, taylor_log_probability
+
+        total = int(cell.cost.sum())
+        limit = total
+        if self.sampling == "greedy" and candidates.limit is not None:
+            limit = min(int(_REACH * total * candidates.limit / max(candidates.cost, 1)) + 1, total)
+        seed = candidates.seed + int(cell.tie.min()) % (1 << 32) if len(cell) else 0
+        picked = greedy(cell.vectors, cell.cost, limit, seed, self.exact, self.epsilon)
+        if self.sampling == "greedy":
+            return picked.order, np.minimum.accumulate(picked.gain / np.maximum(cell.cost[picked.order], 1))
+        noise = -np.log(-np.log(uniform(cell.tie[picked.order], candidates.seed)))
+        return picked.order, (taylor_log_probability(picked.gain) + noise).astype(np.float32)
+
+
+def _short(candidates: Candidates, ends: npt.NDArray[np.float64]) -> list[str]:
+    """What to say where cells ran out of ordered documents. ends: the lowest key of each cell that was not used up."""
+    from dvsel.selectors.radix import Chunk, cut
+
+    def chunks() -> Iterator[Chunk]:
+        for part in candidates.parts():
+            stratum = np.where(part.eligible, 0, -1).astype(np.int32)
+            keys = candidates.keys[part.first : part.first + len(part)]
+            yield Chunk(part.first, keys, part.tie, part.cost, stratum)
+
+    if candidates.limit is None:
+        return []
+    found = cut(lambda: [chunks()], np.array([candidates.limit]))
+    short = int((ends > found.threshold[0]).sum())
+    return [f"{short:,} of them were used up to {_REACH} times their share, and might have given more"] if short else []

@@ -1,0 +1,91 @@
+"""Columns take turns: RDS+ (Ivison et al. 2025, "Large-Scale Data Selection for Instruction Tuning")."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from dvsel.errors import UserError
+from dvsel.options import option
+from dvsel.selectors import SetSelector
+
+if TYPE_CHECKING:
+    from dvsel.embeddings.turns import Heaps, Turns
+    from dvsel.selectors.candidates import Candidates, Part
+
+_DEEPER = 4  # times the picks that a column can expect
+
+
+@dataclass(frozen=True)
+class RoundRobin(SetSelector):
+    """Let targets, or single queries, take turns: each takes the document that it scores highest of those left.
+
+    Without queries the columns of the scores take turns, one for each target. With queries each of these does, and its
+    scores are the cosines with the pool's embeddings.
+
+    A column looks no deeper than its heap. Without --heap the heaps grow, a pass each time, until none runs out; with
+    it one that runs out is told. The result is the exact rule's wherever none does.
+    """
+
+    queries: tuple[str, ...] = option((), "documents that take turns by their embeddings; repeatable")
+    heap: int = option(0, "documents that a column holds; 0: as many as it takes")
+
+    divides_budget: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.heap < 0:
+            raise UserError(f"heap {self.heap}: out of range; give 1 or more, or 0 for as many as it takes")
+
+    @property
+    def looks_at_vectors(self) -> bool:
+        """Only where queries are given."""
+        return bool(self.queries)
+
+    def rank(self, candidates: Candidates) -> list[str]:
+        """The first pick has the highest key. Beyond 16 million picks neighbours may share one: ties then decide."""
+        assert candidates.limit is not None, "without a budget there are no turns"
+        queries = candidates.embedded(self.queries) if self.queries else None
+        columns = len(candidates.groups) if queries is None else len(queries)
+        if columns == 1:
+            raise UserError("one column has no turns to take; give several targets or queries, or take --method topk")
+        size = self.heap or _expected(candidates, columns)
+        while True:
+            turns = _turns(candidates, columns, queries, size)
+            if self.heap or not turns.exhausted or size >= candidates.docs:
+                break
+            size *= _DEEPER
+        candidates.keys[turns.position] = -np.arange(len(turns.position), dtype=np.float32)
+        return [f"{columns:,} columns took turns, {len(turns.position):,} picks", *_exhaustion(turns, size)]
+
+
+def _expected(candidates: Candidates, columns: int) -> int:
+    assert candidates.limit is not None
+    picks = candidates.docs * min(candidates.limit / max(candidates.cost, 1), 1.0)
+    return _DEEPER * math.ceil(picks / columns) + 64
+
+
+def _turns(candidates: Candidates, columns: int, queries: np.ndarray | None, size: int) -> Turns:
+    from dvsel.embeddings.turns import Heaps
+
+    assert candidates.limit is not None
+    heaps = Heaps(columns, min(size, max(candidates.docs, 1)))
+    for part in candidates.parts(vectors=queries is not None):
+        _offer(heaps, part, queries)
+    return heaps.turns(candidates.limit)
+
+
+def _offer(heaps: Heaps, part: Part, queries: np.ndarray | None) -> None:
+    score = part.score if queries is None else part.vectors @ queries.T
+    heaps.add(np.where(part.eligible[:, None], score, np.float32(np.nan)), part.tie, part.first, part.cost)
+
+
+def _exhaustion(turns: Turns, size: int) -> list[str]:
+    if not turns.exhausted:
+        return []
+    return [
+        f"{len(turns.exhausted):,} columns used up their heaps of {size:,}: the first {turns.sure:,} picks are those of "
+        "the exact rule, the others may not be; give a larger --heap, or none"
+    ]

@@ -1,0 +1,56 @@
+"""Semantic deduplication: after SemDeDup (Abbas et al. 2023), against documents that stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dvsel.errors import UserError
+from dvsel.options import option
+from dvsel.selectors import SetSelector
+
+if TYPE_CHECKING:
+    from dvsel.selectors.candidates import Candidates
+
+
+@dataclass(frozen=True)
+class SemDedup(SetSelector):
+    """Drop documents that say the same as a better one: the cosine of their embeddings reaches a threshold.
+
+    Documents are looked at from the highest score down, inside k-means cells, and one goes if a document that stays
+    is as near. The published rule drops against those that go, too, and so loses documents that nobody stands for.
+    What stays is cut to the budget by score, if there is one. Documents without a vector stay.
+    """
+
+    threshold: float = option(0.95, "cosine from which on two documents say the same")
+    against: str = option(
+        "kept", "what a document is compared with: those that stay, or all (as published)", choices=("kept", "all")
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise UserError(f"threshold {self.threshold}: no cosine to ask for; give more than 0, and 1 at most")
+
+    @property
+    def needs_budget(self) -> bool:
+        """What is dropped bounds the subset."""
+        return False
+
+    def rank(self, candidates: Candidates) -> list[str]:
+        """The key is the score; that of a document that is dropped is NaN."""
+        from dvsel.embeddings.cells import cells
+        from dvsel.embeddings.duplicates import semantic_duplicates
+        from dvsel.selectors.candidates import competing
+
+        for part in candidates.parts():
+            score = np.fmax.reduce(part.score, axis=1)
+            candidates.keys[part.first : part.first + len(part)] = np.where(part.eligible, score, np.float32(np.nan))
+        looked_at = dropped = 0
+        for cell in cells(lambda: competing(candidates), candidates.docs, candidates.seed, candidates.scratch):
+            order = np.lexsort((cell.position, ~cell.tie, -cell.score))
+            same = semantic_duplicates(cell.vectors, order, self.threshold, self.against)  # type: ignore[arg-type]
+            candidates.keys[cell.position[same]] = np.nan
+            looked_at, dropped = looked_at + len(cell), dropped + int(same.sum())
+        return [f"dropped {dropped:,} of {looked_at:,} documents, whose like stays"]

@@ -1,0 +1,47 @@
+"""One member more in a document that is not parsed: a score or a weight, in a line or in a row of a table."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+
+def with_member(line: bytes, name: str, value: bytes, is_there: bool) -> bytes:
+    """A JSON object, with this member as its last.
+
+    value: JSON. is_there: whether it has a member of that name, which is then left out.
+    """
+    line = line.rstrip(b" \t\r\n")
+    if is_there:
+        line = _without_member(line, name)
+    inner = line[:-1].rstrip(b" \t")
+    comma = b"" if inner.endswith(b"{") else b","
+    return line[:-1] + comma + orjson.dumps(name) + b":" + value + b"}"
+
+
+def _without_member(line: bytes, name: str) -> bytes:
+    """A JSON object without a member: byte for byte where dvsel put it at the end, else written anew."""
+    member = rb",\s*" + re.escape(orjson.dumps(name)) + rb"\s*:\s*(?:[-+.\w]+|\{[^{}]*\})\s*\}$"
+    if found := re.search(member, line):
+        return line[: found.start()] + b"}"
+    # Not orjson, which turns integers of more than 64 bits into floats.
+    return json.dumps({key: value for key, value in json.loads(line).items() if key != name}).encode()
+
+
+def with_column(batch: pa.RecordBatch, name: str, values: npt.NDArray[np.float32]) -> pa.RecordBatch:
+    """The rows with a column of numbers, in the place of one of that name or as the last."""
+    column = pa.array(values)
+    table = pa.Table.from_batches([batch])
+    place = table.schema.get_field_index(name)
+    table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    return table.combine_chunks().to_batches()[0]
+
+
+def as_json(value: np.float32) -> bytes:
+    """The shortest JSON that reads back as the same float32; null for what is no number."""
+    return str(value).encode() if np.isfinite(value) else b"null"
