@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from dvsel import fitted as storage
 from dvsel.errors import Notice, UserError
@@ -34,11 +33,11 @@ from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
 from dvsel.runs import Execution, FitRun, Reading, ScoreRun
-from dvsel.sample import Sample, pieces
+from dvsel.sample import Sample, json_lines, pieces
 from dvsel.score import score
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled, FittedDistilled
-from dvsel.shards.columns import Column, Kind
+from dvsel.shards.columns import Column
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, atomic_writer, exists, expand, find, join, open_read, remove
 from dvsel.shards.hashing import hash_rows
@@ -175,28 +174,9 @@ def _check_enough(found: int, asked: int) -> None:
 
 
 def _lines(sample: Sample, rows: Rows, run: FitRun) -> Iterator[bytes]:
-    """The documents as JSON, with the fields that were sampled where they were, and the row for an id."""
-    inner_first = sorted(sample.columns.items(), key=lambda one: -one[0].count("."))  # an object has its fields
-    for row in rows.tolist():
-        document: dict[str, Any] = {}
-        _place(document, run.id_field, str(row))
-        for path, column in inner_first:
-            if column.kind[row] != Kind.MISSING:
-                _place(document, path, _value(column, row))
-        yield orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _place(document: dict[str, Any], path: str, value: object) -> None:
-    *above, name = path.split(".")
-    for one in above:
-        document = document.setdefault(one, {})
-    document[name] = value
-
-
-def _value(column: Column, row: int) -> object:
-    if column.kind[row] == Kind.STRING:
-        return column[row].decode(errors="replace")
-    return None if column.kind[row] == Kind.NULL else orjson.Fragment(column[row])
+    """The documents, with the row for an id."""
+    numbers = Column.of([b"%d" % row for row in range(len(sample.text))])
+    return json_lines({**sample.columns, run.id_field: numbers}, rows)
 
 
 def _name(number: int) -> str:

@@ -29,6 +29,7 @@ class ScoreReport:
     tokens: str
     empty_shards: list[str]
     skipped: list[tuple[str, int, str]]
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, files: Sequence[ScoreFile]) -> ScoreReport:
@@ -53,6 +54,7 @@ class ScoreReport:
         lines = [
             f"scored {totals.docs:,} of {totals.rows:,} documents in {self.shards:,} shards with {self.scorer}",
             f"tokens {totals.tokens:,}, {self.tokens}",
+            *self.notes,
         ]
         return lines + losses(totals, self.unscored, self.skipped, self.empty_shards)
 

@@ -10,18 +10,20 @@ head: the first documents of each shard, as the reference implementation of DSIR
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import xxhash
 
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.runs import Reading, Sampling
-from dvsel.shards.columns import Batch, Column, Status
+from dvsel.shards.columns import Batch, Column, Kind, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard
 from dvsel.shards.hashing import uniform
@@ -205,3 +207,27 @@ def pieces(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
             piece.clear()
     if piece:
         yield bytes(piece)
+
+
+def json_lines(fields: Mapping[str, Column], rows: npt.NDArray[np.integer]) -> Iterator[bytes]:
+    """Documents made of fields, by path: those of the rows given, as lines of JSON."""
+    inner_first = sorted(fields.items(), key=lambda one: -one[0].count("."))  # an object has its fields
+    for row in rows.tolist():
+        document: dict[str, Any] = {}
+        for path, column in inner_first:
+            if column.kind[row] != Kind.MISSING:
+                _place(document, path, _value(column, row))
+        yield orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _place(document: dict[str, Any], path: str, value: object) -> None:
+    *above, name = path.split(".")
+    for one in above:
+        document = document.setdefault(one, {})
+    document[name] = value
+
+
+def _value(column: Column, row: int) -> object:
+    if column.kind[row] == Kind.STRING:
+        return column[row].decode(errors="replace")
+    return None if column.kind[row] == Kind.NULL else orjson.Fragment(column[row])

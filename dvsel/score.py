@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dvsel import __version__
 from dvsel import fitted as storage
+from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.fit import check_fit, fit_scorer
 from dvsel.folder import REPORT, STEPS, working_in
@@ -22,9 +23,11 @@ from dvsel.report import ScoreReport, write_json
 from dvsel.rowfiles import expand_pool, reading_of, rows_of, token_counter, write_beside
 from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.scorers import Fitted
-from dvsel.shards.files import Shard, exists, join
-from dvsel.shards.scorefile import Header, Rows
+from dvsel.shards.files import Shard, exists, is_remote, join
+from dvsel.shards.scorefile import Header, Rows, ScoreFile
 from dvsel.shards.tokens import TokenCounter
+
+_SHARE = 0.25  # that --adaptive scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
             "`dvsel score distilled --teacher FILE`"
         )
     shards = expand_pool(run.pool)
+    _check_adaptive(run, shards)
     if execution.dry_run:
         return forecast(shards, run, dump("score", run))
     with working_in(run.output, dump("score", run), execution.overwrite):
@@ -76,15 +80,49 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
         header = _header(fitted, fingerprint, reading, counter)
         workers = execution.workers or _processes(fitted, shards, execution)
         scoring = _Scoring(place, fingerprint, reading, counter)
-        files = write_beside(shards, scoring, header, run.output, workers, execution.progress, "scoring")
-        report = ScoreReport.of(files)
+        files, notes = _score(run, shards, scoring, header, workers, execution)
+        report = dataclasses.replace(ScoreReport.of(files), notes=notes)
         write_json(report, join(run.output, REPORT))
     return report
 
 
+def _check_adaptive(run: ScoreRun, shards: Sequence[Shard]) -> None:
+    """Raise UserError for a pool that has no clusters, and for options that do not suit."""
+    if not run.adaptive:
+        if run.adaptive_share is not None or run.adaptive_clusters is not None:
+            raise UserError("--adaptive-share and --adaptive-clusters say how to be adaptive; add --adaptive")
+        return
+    if not all(shard.vectors for shard in shards):
+        raise UserError(
+            "--adaptive goes by clusters of embeddings; embed the pool (dvsel embed) and name emb/ as the pool"
+        )
+    if not 0 < (share := _share(run)) <= 1:
+        raise UserError(f"--adaptive-share {share}: no share of a pool; give more than 0, and 1 at most")
+    if run.adaptive_clusters is not None and run.adaptive_clusters < 2:
+        raise UserError(f"--adaptive-clusters {run.adaptive_clusters}: nothing to choose from; give 2 or more")
+    if is_remote(run.output):
+        raise UserError(f"{run.output}: --adaptive works in a local folder; name one with -o, and copy it after")
+
+
+def _share(run: ScoreRun) -> float:
+    return _SHARE if run.adaptive_share is None else run.adaptive_share
+
+
+def _score(
+    run: ScoreRun, shards: Sequence[Shard], scoring: _Scoring, header: Header, workers: int, execution: Execution
+) -> tuple[list[ScoreFile], list[str]]:
+    """The score files, and what the summary should say of how they came about."""
+    if not run.adaptive:
+        return write_beside(shards, scoring, header, run.output, workers, execution.progress, "scoring"), []
+    from dvsel.adaptive import score_part  # which needs torch
+
+    return score_part(run, shards, scoring, header, workers, execution.progress, _share(run))
+
+
 def _processes(fitted: Fitted, shards: Sequence[Shard], execution: Execution) -> int:
     """What a scorer asks for; what needs no model, since the vectors are there, can do with one a core."""
-    asked = 0 if all(shard.vectors for shard in shards) else fitted.scorer.processes
+    needs_model = not (isinstance(fitted.scorer, EmbedderOptions) and all(shard.vectors for shard in shards))
+    asked = fitted.scorer.processes if needs_model else 0
     return asked or execution.processes(sum(shard.size for shard in shards))
 
 

@@ -27,7 +27,9 @@ class EmbedderOptions:
         choices=POOLINGS,
     )
     layer: int = option(-1, "layer whose states are pooled, 1 for the first; those after it cost nothing; -1: the last")
-    max_tokens: int = option(0, "tokens of a text that are read; 0: what a sentence encoder says, else what the model takes, at most 8192")
+    max_tokens: int = option(
+        0, "tokens of a text that are read; 0: what a sentence encoder says, else what the model takes, at most 8192"
+    )
     batch_tokens: int = option(0, "tokens in a batch; 0: 2048 on a CPU, 65536 on a GPU")
     precision: str = option("auto", "auto: bf16 on a GPU, fp32 on a CPU", choices=PRECISIONS)
 

@@ -71,13 +71,14 @@ class Embedder(Feeder):
         tokens = self._tokens(texts)
         lengths = np.array([len(ids) for ids in tokens], np.int64)
         rows = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+        lengths = lengths[rows]
         vectors = np.full((len(texts), self.width), np.nan, np.float32)
         first = 0
         while first < len(rows):
-            batch = rows[first : cut(lengths[rows], first, self.batch_tokens)]
+            batch = rows[first : cut(lengths, first, self.batch_tokens)]
             made = self._run_if_it_fits([tokens[row] for row in batch])
             if made is None:
-                self.shrink(int(lengths[batch[0]]), len(batch))
+                self.shrink(int(lengths[first]), len(batch))
                 continue
             vectors[batch] = made
             first += len(batch)

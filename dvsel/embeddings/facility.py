@@ -6,11 +6,10 @@ With no similarity below 0, f is 0 for the empty set, never falls when S grows, 
 algorithms need for their guarantees. A document whose cosines with all picks are negative is as uncovered as at first.
 
 Documents cost (tokens, say) and a limit stands for the budget. Greedy takes the highest gain for its cost ("cost-
-benefit", Lin and Bilmes 2010). Up to and with the pick that reaches the limit, f is at least 1 - 1/e of the best that
-any set within the limit has (Khuller, Moss and Naor 1999, and for submodular f Krause and Guestrin 2005); a caller that
-cuts the last pick off may lose more than that only if one document is worth more than all others together, which
-Sviridenko's (2004) enumeration would mend and documents of a corpus do not call for. With equal costs it is plain
-greedy (Nemhauser et al. 1978).
+benefit", Lin and Bilmes 2010). With the pick that reaches the limit, f is at least 1 - 1/e of the best that any set
+within the limit has (Khuller, Moss and Naor 1999 for coverage; their proof needs only submodularity). Without that pick
+it is less by at most the pick's gain, which is little where documents are many; Sviridenko's (2004) enumeration of all
+triples would save even that. With equal costs this is plain greedy (Nemhauser et al. 1978).
 
 `exact` is lazy greedy (Minoux 1978): a gain never rises, so only those that could still be the highest are computed.
 Otherwise stochastic greedy (Mirzasoleiman et al. 2015): each step looks at a random (n / k) ln(1 / epsilon) of the

@@ -21,8 +21,8 @@ class Part:
 
     first: position of the first in the whole pool. score: float32 (n, groups), NaN for none. tie: uint64 (n,), the
     highest goes first among equals. uniform: float64 (n,) in (0, 1), drawn from the seed and the document. cost:
-    int64 (n,), in the budget's unit. eligible: bool (n,), whether it competes. vectors: float32 (n, width) of unit length, NaN for a
-    document without one; (n, 0) where none were asked for.
+    int64 (n,), in the budget's unit. eligible: bool (n,), whether it competes. vectors: float32 (n, width) of unit
+    length, NaN for a document without one; (n, 0) where none were asked for.
     """
 
     first: int

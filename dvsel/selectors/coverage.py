@@ -29,6 +29,9 @@ class Coverage(SetSelector):
     Facility location, greedily, inside k-means cells: a cell's documents are ordered by how much each adds to the
     similarity (cosine) of all to the nearest kept one, for its cost in the budget's unit. The cells then compete: those
     that gain most for their cost are kept, whichever cell they are of, so a cell with much to cover gets more.
+
+    Lazy greedy (Minoux 1978) costs no more than stochastic greedy (Mirzasoleiman et al. 2015) in cells of this size,
+    since the similarities cost most, and finds more; so it is the default.
     """
 
     sampling: str = option(
@@ -36,7 +39,7 @@ class Coverage(SetSelector):
         "greedy: the highest gains; gain: sampled in proportion to the gains' Taylor-softmax, as INGENIOUS does",
         choices=("greedy", "gain"),
     )
-    exact: bool = option(False, "look at all documents in each step, not at a random part of them")
+    stochastic: bool = option(False, "look at a random part of a cell in each step, not at all of it")
     epsilon: float = option(0.01, "the smaller, the larger that random part")
 
     divides_budget: ClassVar[bool] = True
@@ -53,7 +56,7 @@ class Coverage(SetSelector):
         count, ends = 0, []
         for cell in cells(lambda: competing(candidates), candidates.docs, candidates.seed, candidates.scratch):
             order, key = self._ordered(cell, candidates)
-            candidates.keys[cell.position[order]] = key
+            candidates.keys[order] = key
             count += 1
             if len(key) < len(cell):
                 ends.append(float(key[-1]) if len(key) else np.inf)
@@ -61,18 +64,26 @@ class Coverage(SetSelector):
         return notes if self.sampling == "gain" else notes + _short(candidates, np.array(ends))
 
     def _ordered(self, cell: Rows, candidates: Candidates) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Positions of the cell's documents in the order of greedy, float32 keys beside them; not all, where few do."""
         from dvsel.embeddings.facility import greedy, taylor_log_probability
 
-        total = int(cell.cost.sum())
-        limit = total
-        if self.sampling == "greedy" and candidates.limit is not None:
-            limit = min(int(_REACH * total * candidates.limit / max(candidates.cost, 1)) + 1, total)
-        seed = candidates.seed + int(cell.tie.min()) % (1 << 32) if len(cell) else 0
-        picked = greedy(cell.vectors, cell.cost, limit, seed, self.exact, self.epsilon)
+        cell = cell.take(np.argsort(cell.tie, kind="stable"))  # equal gains go by the order of rows
+        cost, total = cell.cost, int(cell.cost.sum())
+        limit = min(int(_REACH * total * _share(candidates)) + 1, total)
+        if self.sampling == "gain":
+            cost, limit = np.ones(len(cell), np.int64), len(cell)
+        seed = int(cell.tie[0]) if len(cell) else 0
+        order, gain = greedy(cell.vectors, cost, limit, seed, not self.stochastic, self.epsilon)
         if self.sampling == "greedy":
-            return picked.order, np.minimum.accumulate(picked.gain / np.maximum(cell.cost[picked.order], 1))
-        noise = -np.log(-np.log(uniform(cell.tie[picked.order], candidates.seed)))
-        return picked.order, (taylor_log_probability(picked.gain) + noise).astype(np.float32)
+            key = np.minimum.accumulate(gain / np.maximum(cost[order], 1))
+        else:
+            key = taylor_log_probability(gain) - np.log(-np.log(uniform(cell.tie[order], candidates.seed)))
+        return cell.position[order], key.astype(np.float32)
+
+
+def _share(candidates: Candidates) -> float:
+    """The budget as a share of what all documents cost."""
+    return 1.0 if candidates.limit is None else candidates.limit / max(candidates.cost, 1)
 
 
 def _short(candidates: Candidates, ends: npt.NDArray[np.float64]) -> list[str]:

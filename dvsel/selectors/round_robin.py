@@ -86,6 +86,6 @@ def _exhaustion(turns: Turns, size: int) -> list[str]:
     if not turns.exhausted:
         return []
     return [
-        f"{len(turns.exhausted):,} columns used up their heaps of {size:,}: the first {turns.sure:,} picks are those of "
-        "the exact rule, the others may not be; give a larger --heap, or none"
+        f"{len(turns.exhausted):,} columns used up their heaps of {size:,}: the first {turns.sure:,} picks are those "
+        "of the exact rule, the others may not be; give a larger --heap, or none"
     ]

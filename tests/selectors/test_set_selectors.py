@@ -1,0 +1,273 @@
+"""Rules that see the whole set, as a user runs them: `dvsel select emb/ --method NAME`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commands import failure, ok
+from dvsel.embeddings.cells import LARGEST
+from dvsel.embeddings.facility import greedy, value
+from embedded_pool import documents, embed, kept, unit, write_pool
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GROUPS = 6
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    """360 documents around 6 centres; document i is of group i % 6."""
+    generator = np.random.default_rng(0)
+    centres = np.eye(GROUPS, 24)
+    return unit(np.tile(centres, (60, 1)) + generator.normal(0, 0.15, (360, 24)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray) -> Path:
+    """A folder with pool/, emb/ and scores/ (of the loss 1 + i % 6, so of the group)."""
+    folder = tmp_path_factory.mktemp("sets")
+    texts = [{"text": "word " * (3 + row % 7), "domain": f"group {row % GROUPS}"} for row in range(len(vectors))]
+    write_pool(folder, texts)
+    embed(folder, vectors)
+    return folder
+
+
+def selected(folder: Path, out: Path, *words: object) -> list[int]:
+    ok("select", folder / "emb", "-o", out, "-w", 1, *words)
+    return kept(out)
+
+
+def report(out: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((out / "report.json").read_text())
+    return found
+
+
+# --- Coverage. ---
+
+
+def test_coverage_is_greedy_facility_location(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    rows = selected(folder, tmp_path / "out", "--method", "coverage", "--budget", "12 docs")
+    expected = greedy(vectors, np.ones(len(vectors), np.int64), 12, 0, exact=True).order
+    assert rows == sorted(expected.tolist())
+    assert {row % GROUPS for row in rows} == set(range(GROUPS))
+
+
+def test_coverage_keeps_to_a_budget_of_tokens_and_covers_more_than_chance(
+    folder: Path, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    rows = selected(folder, tmp_path / "out", "--method", "coverage", "--budget", "100 tokens")
+    given = report(tmp_path / "out")["given"]["tokens"]  # type: ignore[index]
+    assert 90 < given <= 100
+    chance = np.random.default_rng(1)
+    drawn = [value(vectors, chance.choice(len(vectors), len(rows), replace=False)) for _ in range(20)]
+    assert value(vectors, np.array(rows)) > max(drawn)
+
+
+def test_coverage_sampled_by_gain_depends_on_the_seed(folder: Path, tmp_path: Path) -> None:
+    words = ("--method", "coverage", "--sampling", "gain", "--budget", "40 docs")
+    one, again, other = (
+        selected(folder, tmp_path / name, *words, "--seed", seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert one == again != other
+    assert len(one) == 40
+
+
+def test_a_cell_that_ran_out_is_told(tmp_path: Path) -> None:
+    """Many copies of one document, and as many different ones: the even share of the copies is far too much."""
+    generator = np.random.default_rng(0)
+    near, count = unit(1 + generator.normal(0, 0.001, (LARGEST, 32))), LARGEST + LARGEST // 4
+    vectors = np.concatenate([near, unit(generator.normal(size=(count - LARGEST, 32)) - 2)])
+    write_pool(tmp_path, [{"text": f"text {row}"} for row in range(count)], shards=1)
+    embed(tmp_path, vectors)
+    rows = selected(tmp_path, tmp_path / "out", "--method", "coverage", "--budget", "100 docs")
+    assert sum(row >= LARGEST for row in rows) > 75
+    assert "used up to 4 times their share" in " ".join(report(tmp_path / "out")["notes"])  # type: ignore[arg-type]
+
+
+# --- Semantic deduplication. ---
+
+
+def test_semdedup_keeps_one_of_each_group_and_all_that_are_alone(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    alone = unit(generator.normal(size=(20, 40)))
+    vectors = np.concatenate([np.repeat(alone[:5], 4, axis=0), alone[5:]])
+    write_pool(tmp_path, [{"text": f"text {row}"} for row in range(len(vectors))])
+    embed(tmp_path, vectors)
+    rows = selected(tmp_path, tmp_path / "out", "--method", "semdedup")
+    assert len(rows) == 20
+    assert sorted(row // 4 for row in rows if row < 20) == list(range(5))
+    assert "dropped 15 of 35 documents" in " ".join(report(tmp_path / "out")["notes"])  # type: ignore[arg-type]
+
+
+def test_semdedup_prefers_high_scores_and_cuts_to_a_budget(folder: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    ok("score", "dsir", folder / "pool", "--target", folder / "pool" / "0.jsonl", "--min-words", 0, "-o", scores)
+    out = tmp_path / "out"
+    words = ("--embeddings", folder / "emb", "--method", "semdedup", "--threshold", 0.6)
+    ok("select", scores, *words, "-o", out, "-w", 1)
+    everything = kept(out)
+    ok("select", scores, *words, "--budget", "3 docs", "-o", tmp_path / "few", "-w", 1)
+    assert len(kept(tmp_path / "few")) == 3
+    assert set(kept(tmp_path / "few")) < set(everything)
+
+
+def test_documents_without_a_vector_stay_and_rank_last(tmp_path: Path, vectors: np.ndarray) -> None:
+    holed = vectors.copy()
+    holed[7] = np.nan
+    write_pool(tmp_path, [{"text": f"text {row}"} for row in range(len(holed))])
+    embed(tmp_path, holed)
+    answer = ok("select", tmp_path / "emb", "--method", "coverage", "--budget", "359 docs", "-o", tmp_path / "out")
+    assert 7 not in kept(tmp_path / "out")
+    assert "no score for 1 documents: no vector" in answer.err
+
+
+# --- Round-robin. ---
+
+
+def test_queries_take_turns(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    """Against the rule itself: each query takes the nearest document that nobody has."""
+    queries = tmp_path / "queries"
+    wanted = unit(np.eye(GROUPS, 24)[[2, 4]] + 0.01)
+    write_pool(queries, [{"text": "two"}, {"text": "four"}], shards=1)
+    embed(queries, wanted)
+    words = ("--method", "round-robin", "--queries", queries / "emb", "--budget", "30 docs")
+    similarity = vectors @ wanted.T
+    free, expected = np.ones(len(vectors), bool), []
+    for turn in range(30):
+        best = int(np.where(free, similarity[:, turn % 2], -np.inf).argmax())
+        free[best] = False
+        expected.append(best)
+    assert selected(folder, tmp_path / "out", *words) == sorted(expected)
+
+
+def test_columns_of_scores_take_turns(folder: Path, tmp_path: Path) -> None:
+    pool = folder / "pool"
+    scores = tmp_path / "scores"
+    ok("score", "target", folder / "emb", "--preset", "rds-max", "--target", folder / "emb" / "0.jsonl.dvsel.parquet",
+       "--target", folder / "emb" / "1.jsonl.dvsel.parquet", "-o", scores)  # fmt: skip
+    ok("select", scores, "--method", "round-robin", "--budget", "20 docs", "-o", tmp_path / "out", "-w", 1)
+    assert len(kept(tmp_path / "out")) == 20
+    assert pool.is_dir()
+
+
+def test_a_heap_that_runs_out_is_told(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    queries = tmp_path / "queries"
+    write_pool(queries, [{"text": "a"}, {"text": "b"}], shards=1)
+    embed(queries, vectors[:2])
+    words = ("--method", "round-robin", "--queries", queries / "emb", "--budget", "40 docs")
+    selected(folder, tmp_path / "out", *words, "--heap", 5)
+    assert "2 columns used up their heaps of 5" in " ".join(report(tmp_path / "out")["notes"])  # type: ignore[arg-type]
+
+
+# --- Sensitivity. ---
+
+
+def test_weights_make_up_for_the_probabilities(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    """The weights of a sample sum to the pool's size on average, and those of one group to the group's."""
+    totals, groups = [], []
+    for seed in range(30):
+        out = tmp_path / str(seed)
+        selected(folder, out, "--method", "sensitivity", "--budget", "60 docs", "--seed", seed, "--clusters", 6)
+        found = documents(out)
+        assert len(found) == 60
+        weights = np.array([document["weight"] for document in found])
+        own = np.array([int(document["id"]) % GROUPS for document in found])  # type: ignore[call-overload]
+        assert weights.min() >= 1
+        totals.append(weights.sum())
+        groups.append(weights[own == 0].sum())
+    assert np.mean(totals) == pytest.approx(360, rel=0.05)
+    assert np.mean(groups) == pytest.approx(60, rel=0.15)
+
+
+def test_sensitivity_is_the_loss_of_the_cluster_and_the_distance(folder: Path, vectors: np.ndarray) -> None:
+    from dvsel.selectors.sensitivity import Sensitivity
+
+    threshold = np.full(3, 4.0, np.float32)
+    key, uniform = np.array([8.0, 40.0, 4.5], np.float32), np.array([0.25, 0.5, 0.5])
+    assert Sensitivity().weight(key, uniform, threshold).tolist() == pytest.approx([4 / 2, 1, 4 / 2.25])
+
+
+def test_a_weight_replaces_one_that_is_there(tmp_path: Path, vectors: np.ndarray) -> None:
+    write_pool(tmp_path, [{"text": f"text {row}", "weight": 7, "last": 1} for row in range(len(vectors))])
+    embed(tmp_path, vectors)
+    selected(tmp_path, tmp_path / "out", "--method", "sensitivity", "--budget", "20 docs")
+    for document in documents(tmp_path / "out"):
+        assert list(document) == ["id", "text", "last", "weight"]
+        assert document["weight"] != 7
+
+
+def test_scores_that_are_no_losses_are_refused(vectors: np.ndarray, tmp_path: Path) -> None:
+    """The log ratios of DSIR are above 0 in the cluster that is like the target."""
+    texts = [{"text": ("zebra " if row % GROUPS == 0 else "word ") * 9} for row in range(len(vectors))]
+    write_pool(tmp_path, texts)
+    emb = embed(tmp_path, vectors)
+    (tmp_path / "target.jsonl").write_text(json.dumps(texts[0]) + "\n")
+    ok("score", "dsir", tmp_path / "pool", "--target", tmp_path / "target.jsonl", "-o", tmp_path / "scores")
+    words = ("--embeddings", emb, "--method", "sensitivity", "--budget", "9 docs", "-o", tmp_path / "out")
+    assert "takes losses" in failure("select", tmp_path / "scores", *words)
+
+
+# --- What all of them need. ---
+
+
+@pytest.mark.parametrize("method", ["coverage", "semdedup", "sensitivity"])
+def test_the_subset_does_not_depend_on_shards(tmp_path: Path, vectors: np.ndarray, method: str) -> None:
+    found = []
+    for shards in (1, 3):
+        place = tmp_path / str(shards)
+        write_pool(place, [{"text": f"text {row}"} for row in range(len(vectors))], shards)
+        embed(place, vectors)
+        found.append(selected(place, place / "out", "--method", method, "--budget", "50 docs"))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        ((), "holds vectors and no scores"),
+        (("--method", "topk"), "holds vectors and no scores"),
+        (("--method", "round-robin"), "one column has no turns to take"),
+        (("--method", "random", "--embeddings", "emb"), "this method looks at no vectors"),
+        (("--method", "coverage", "--quota", "quota.yaml"), "divides the budget itself"),
+    ],
+)
+def test_what_cannot_be_done(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], cause: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("quota.yaml").write_text("group 1: 50%\n")
+    assert cause in failure("select", folder / "emb", *words, "--budget", "10 docs", "-o", "out")
+
+
+def test_scores_without_vectors_are_refused(folder: Path, tmp_path: Path) -> None:
+    ok("score", "dsir", folder / "pool", "--target", folder / "pool" / "0.jsonl", "-o", tmp_path / "scores")
+    words = ("--method", "coverage", "--budget", "9 docs", "-o", tmp_path / "out")
+    assert "dvsel embed POOL" in failure("select", tmp_path / "scores", *words)
+    write_pool(tmp_path / "other", [{"text": "another"}], shards=1)
+    embed(tmp_path / "other", np.ones((1, 4), np.float32))
+    assert "has scores and no vectors" in failure(
+        "select", tmp_path / "scores", "--embeddings", tmp_path / "other" / "emb", *words
+    )
+
+
+def test_a_large_cell_is_cut_again(tmp_path: Path) -> None:
+    """Cells hold all rows once, whatever the cut."""
+    from dvsel.embeddings.cells import Rows, cells
+
+    generator = np.random.default_rng(0)
+    count = LARGEST * 3
+    vectors = unit(np.concatenate([np.ones((count - 100, 8)), generator.normal(size=(100, 8))]))
+    rows = Rows(
+        np.arange(count), generator.integers(0, 2**63, count).astype(np.uint64), np.ones(count, np.int64),
+        np.zeros(count, np.float32), vectors,
+    )  # fmt: skip
+    found = list(
+        cells(lambda: iter([rows.take(np.arange(0, 9000)), rows.take(np.arange(9000, count))]), count, 0, tmp_path)
+    )
+    assert max(map(len, found)) <= LARGEST
+    assert sorted(np.concatenate([cell.position for cell in found]).tolist()) == list(range(count))
+    assert not list(tmp_path.iterdir())
