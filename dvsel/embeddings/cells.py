@@ -70,7 +70,7 @@ def centres_of(passes: Callable[[], Iterator[Rows]], count: int, cells: int, see
     if not len(sample):
         sample = sampled(passes(), count, count)
     if not len(sample):
-        raise UserError("no document that competes has a vector; check the embeddings")
+        raise UserError("no document that competes has both a score and a vector; check scores and embeddings")
     return fit_centres(sample, cells, seed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,10 @@ from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.language import models, strings
 from dvsel.shards.columns import Batch
-from dvsel.shards.vectors import Maker
+from dvsel.shards.vectors import Maker, Options
 
 if TYPE_CHECKING:
     from dvsel.embeddings.encoder import Embedder
-
-Options = TypeVar("Options", bound=EmbedderOptions)
 
 
 class VectorSource:
@@ -40,10 +38,8 @@ class VectorSource:
         """
         if batch.vectors is None:
             return self._embedded(batch)
-        if self.maker is None and self._options.model:
-            self.maker = self._embedder().maker
         if self.maker is None:
-            self.maker = batch.vectors.maker
+            self.maker = self._maker_for(batch.vectors.maker)
         self.maker.check_same(batch.vectors.maker, "the fit's documents", "the pool's")
         return batch.vectors.values.astype(np.float32)
 
@@ -54,8 +50,12 @@ class VectorSource:
     def options(self, options: Options) -> Options:
         """The options with those of the maker, so that they make the same vectors again."""
         assert self.maker is not None
-        made = {name: getattr(self.maker, name) for name in ("model", "pooling", "layer", "max_tokens")}
-        return dataclasses.replace(options, **made)
+        return self.maker.chosen_in(options)
+
+    def _maker_for(self, found: Maker) -> Maker:
+        """What the options' model makes; it need not be loaded where they name what made the vectors found."""
+        asked = bool(self._options.model) and found.chosen_in(self._options) != self._options
+        return self._embedder().maker if asked else found
 
     def _embedded(self, batch: Batch) -> npt.NDArray[np.float32]:
         embedder = self._embedder()

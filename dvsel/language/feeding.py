@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,8 @@ class Feeder:
     Raises UserError for a window or stride that the model cannot have.
     """
 
+    flag: ClassVar[str] = "--window"  # what makes the longest row shorter
+
     def __init__(
         self, model: Model, window: int = 0, stride: int = 0, batch_tokens: int = 0, whole: bool = False
     ) -> None:
@@ -144,7 +147,7 @@ class Feeder:
         if rows == 1:
             raise UserError(
                 f"model {self.model.card.name}: the GPU's memory holds no window of {length} tokens; "
-                "lower --window, or pass --precision bf16"
+                f"lower {self.flag}, or pass --precision bf16"
             )
         self.batch_tokens = rows // 2 * length
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Language models of transformers, causal ones and sequence classifiers: found, loaded and checked.
+"""Language models of transformers, causal ones, sequence classifiers and encoders: found, loaded and checked.
 
 A model is named by a folder (config.json, weights and tokenizer, as `save_pretrained` leaves them) or by its name on
 the Hugging Face hub; so is a PEFT adapter, which names its base model. Code that comes with a model is never run.
@@ -51,6 +51,8 @@ _END = 1 << 20  # bytes at each end of a file that its digest reads
 _PROBE = 8  # tokens
 _CLASSIFIER = "ForSequenceClassification"
 _IN_ADAPTER = "base_model.model."  # before the names of an adapter's weights
+_POOLER = "pooler."  # in the names of weights that make one vector of a sequence, and that hidden states do without
+_WANTED = {False: "a causal language model", True: "a sentence encoder or causal language model"}  # by `encoders`
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class Card:
     """A model without its weights.
 
     name: as the user gave it. source: the folder or hub name of the weights without an adapter; adapter: that of the
-    adapter, or "". classifier: whether it gives a sequence one of some labels; else it is causal. config, tokenizer:
-    transformers' objects. limit: positions that the model takes, None where it states no limit. start: the token that a
-    document's first token is predicted from: the tokenizer's bos,
-    else its eos (as GPT-2 and Qwen 2 have it), else None. digest: 16 bytes that change with the model's files; of
-    a large file its size and both ends are read. From the hub: of its commit.
+    adapter, or "". classifier: whether it gives a sequence one of some labels. config, tokenizer: transformers'
+    objects. limit: positions that the model takes, None where it states no limit. start: the token that a document's
+    first token is predicted from: the tokenizer's bos, else its eos (as GPT-2 and Qwen 2 have it), else None. digest:
+    16 bytes that change with the model's files; of a large file its size and both ends are read. From the hub: of its
+    commit. encoder: whether it gives hidden states alone; a model that is neither this nor a classifier is causal.
     """
 
     name: str
@@ -74,6 +76,12 @@ class Card:
     limit: int | None
     start: int | None
     digest: bytes
+    encoder: bool = False
+
+    @property
+    def layers(self) -> int:
+        """How many hidden layers it states; 0 where it states none."""
+        return int(getattr(_text_config(self.config), "num_hidden_layers", 0))
 
     def windows(self, window: int, stride: int) -> tuple[int, int]:
         """Window and stride to use, in tokens, where 0 stands for the default: all the model takes, but at most
@@ -113,6 +121,34 @@ class Model:
         with self._precision():
             return self.network.base_model(input_ids=ids, use_cache=False, **more).last_hidden_state
 
+    def hidden(self, ids: Any, mask: Any = None, layer: int = -1) -> Any:
+        """What a layer's tokens become, for token ids (rows, length): tensor (rows, length, width).
+
+        mask: (rows, length), False for padding, which only an encoder needs. layer: 1 for the first; -1 for the last,
+        with the norm that follows it. Layers after it are not computed. A `layer` that is there is in `blocks`.
+        """
+        network = self.network.base_model
+        more = {} if self.card.encoder else {"use_cache": False}
+        with self._precision():
+            if layer in (-1, self.card.layers):
+                return network(input_ids=ids, attention_mask=mask, **more).last_hidden_state
+            hook = self.blocks[layer - 1].register_forward_hook(_stop)
+            try:
+                network(input_ids=ids, attention_mask=mask, **more)
+            except _Stopped as stopped:
+                return stopped.states
+            finally:
+                hook.remove()
+        raise UserError(f"model {self.card.name}: layer {layer} is not computed; give another layer, or -1")
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """Its layers, each a module; none where they cannot be told apart."""
+        import torch
+
+        lists = (module for module in self.network.modules() if isinstance(module, torch.nn.ModuleList))
+        return next((tuple(blocks) for blocks in lists if len(blocks) == self.card.layers), ())
+
     def whole_logits(self, ids: Any, **more: Any) -> Any:
         """Logits of all positions (rows, length, vocabulary); of a classifier (rows, labels)."""
         if not self.card.classifier:
@@ -137,41 +173,59 @@ class Model:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.autocast, cache_enabled=False)
 
 
-def describe(name: str, classifiers: bool = False) -> Card:
+class _Stopped(Exception):
+    """Ends a pass after the layer whose states are wanted."""
+
+    def __init__(self, states: Any) -> None:
+        super().__init__()
+        self.states = states
+
+
+def _stop(_module: Any, _inputs: Any, output: Any) -> None:
+    raise _Stopped(output[0] if isinstance(output, tuple) else output)
+
+
+def describe(name: str, classifiers: bool = False, encoders: bool = False) -> Card:
     """Find a model and its tokenizer. Raises UserError where there is none that can be used.
 
-    classifiers: whether a sequence classifier can be.
+    classifiers: whether a sequence classifier can be. encoders: whether any model that gives hidden states can be.
     """
     transformers = _libraries()
     source, adapter, task = _places(name)
     with _quiet(transformers):
-        with _explained(name, "give a folder or hub name of a causal language model"):
+        with explained(name, f"give a folder or hub name of {_WANTED[encoders]}"):
             place = adapter if (Path(adapter) / "config.json").is_file() else source
             config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-        classifier = _is_classifier(name, config, task, classifiers)
-        with _explained(name, "save its tokenizer beside it", "no usable tokenizer: "):
+        encoder = encoders and _is_encoder(name, config, task)
+        classifier = not encoder and _is_classifier(name, config, task, classifiers)
+        with explained(name, "save its tokenizer beside it", "no usable tokenizer: "):
             place = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else source
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             longest = tokenizer.model_max_length
             tokenizer.model_max_length = 1 << 60  # long documents are cut by us: no warning
             if not tokenizer("a", add_special_tokens=False)["input_ids"]:
                 raise ValueError("it finds no token in a text")
+            if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a BERT without one
+                raise ValueError("it has no vocabulary")
     start = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None), None)
     limit = _limit(config)
-    if classifier and limit is not None:
-        limit = min(limit, longest)  # RoBERTa's configuration counts two positions that no token has
+    if encoders or (classifier and limit is not None):
+        limit = min(limit or longest, longest)  # RoBERTa's configuration counts two positions that no token has
     digest = _digest([source, adapter] if adapter else [source], config)
-    return Card(name, source, adapter, classifier, config, tokenizer, limit, start, digest)
+    return Card(name, source, adapter, classifier, config, tokenizer, limit, start, digest, encoder)
 
 
-def load(name: str, precision: str = "auto", *, classifiers: bool = False, spread: bool = False) -> Model:
+def load(
+    name: str, precision: str = "auto", *, classifiers: bool = False, encoders: bool = False, spread: bool = False
+) -> Model:
     """Load a model onto the GPU if there is one, and check it.
 
     precision: of `dvsel.language.PRECISIONS`; auto is bf16 on a GPU and fp32 on a CPU. classifiers: whether a sequence
-    classifier can be. spread: over all GPUs, layer by layer, by accelerate. Of several processes, each takes a GPU of
-    its own. Raises UserError for a model that cannot be loaded, lacks weights, or looks ahead.
+    classifier can be. encoders: whether any model that gives hidden states can be. spread: over all GPUs, layer by
+    layer, by accelerate. Of several processes, each takes a GPU of its own. Raises UserError for a model that cannot be
+    loaded, lacks weights, or looks ahead though it is to predict text.
     """
-    card = describe(name, classifiers)
+    card = describe(name, classifiers, encoders)
     import torch
     import transformers
 
@@ -184,7 +238,7 @@ def load(name: str, precision: str = "auto", *, classifiers: bool = False, sprea
     with _quiet(transformers):
         network = _network(card, dtype if spread else None)
         _cast(network, dtype)
-        with _explained(name, "give a smaller model, or --precision bf16"):
+        with explained(name, "give a smaller model, or --precision bf16"):
             if not spread:
                 network.to(device)
         if device == "cpu":
@@ -247,7 +301,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(name: str, remedy: str, what: str = "") -> Iterator[None]:
+def explained(name: str, remedy: str, what: str = "") -> Iterator[None]:
     """Turns whatever goes wrong in transformers, and in what it calls, into one line."""
     try:
         yield
@@ -264,12 +318,12 @@ def _places(name: str) -> tuple[str, str, str]:
     adapter's folder.
     """
     place = _source(name)
-    with _explained(name, "give a folder or hub name of a causal language model"):
+    with explained(name, "give a folder or hub name of a causal language model"):
         found = importlib.import_module("transformers.utils.peft_utils").find_adapter_config_file(place)
     if found is None:
         return place, "", ""
     _need(f"model {name}: is an adapter, which needs", "peft")
-    with _explained(name, "give an adapter that PEFT saved", "no usable adapter_config.json: "):
+    with explained(name, "give an adapter that PEFT saved", "no usable adapter_config.json: "):
         settings = json.loads(Path(found).read_text())
         base, task = settings.get("base_model_name_or_path"), settings.get("task_type") or ""
     if not base:
@@ -285,14 +339,22 @@ def _places(name: str) -> tuple[str, str, str]:
 
 def _source(name: str) -> str:
     """The folder as transformers shall see it, or the hub name."""
+    folder = find(name)
+    if folder is None:
+        return name
+    if not any((folder / file).is_file() for file in ("config.json", "adapter_config.json")):
+        raise UserError(f"model {name}: the folder holds no config.json; give one that save_pretrained made")
+    return str(folder)
+
+
+def find(name: str) -> Path | None:
+    """A model's folder; None for a name on the hub. Raises UserError for what can be neither."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not any((folder / file).is_file() for file in ("config.json", "adapter_config.json")):
-            raise UserError(f"model {name}: the folder holds no config.json; give one that save_pretrained made")
-        return str(folder)
+        return folder
     if folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UserError(f"model {name}: no such folder; give a model's folder, or its name on the hub")
-    return name
+    return None
 
 
 def _is_classifier(name: str, config: Any, task: str, classifiers: bool) -> bool:
@@ -312,10 +374,25 @@ def _is_classifier(name: str, config: Any, task: str, classifiers: bool) -> bool
     return False
 
 
+def _is_encoder(name: str, config: Any, task: str) -> bool:
+    """Whether it is used for its hidden states alone; UserError where it gives none for a text."""
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    (architecture,) = (getattr(config, "architectures", None) or [""])[:1]
+    if task == "CAUSAL_LM" or (not task and architecture in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+        return False
+    known = auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES if config.is_encoder_decoder else auto.MODEL_MAPPING_NAMES
+    if config.model_type not in known:
+        raise UserError(f"model {name}: {config.model_type} is no encoder of text; give {_WANTED[True]}")
+    return True
+
+
+def _text_config(config: Any) -> Any:
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def _limit(config: Any) -> int | None:
     """The positions that a model takes, under whichever name its configuration states them."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    stated = (getattr(text, limit, None) for limit in _LIMITS)
+    stated = (getattr(_text_config(config), limit, None) for limit in _LIMITS)
     return next((limit for limit in stated if isinstance(limit, int) and limit > 0), None)
 
 
@@ -350,25 +427,39 @@ def _network(card: Card, spread_in: Any) -> Any:
     if spread_in is not None:
         _need(f"model {card.name}: to be spread over all GPUs needs", "accelerate")
     saved = _saved_by_adapter(card) if card.adapter else {}
-    kind = "SequenceClassification" if card.classifier else "CausalLM"
+    kind, said = _kind(card)
+    if card.encoder:
+        card.config.use_cache = False  # not all of them take it as an argument
     spread = {} if spread_in is None else {"device_map": "auto", "dtype": spread_in}
-    with _explained(card.name, "give a folder or hub name of a causal language model"):
-        network, found = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
+    with explained(card.name, f"give a folder or hub name of {_WANTED[card.encoder]}"):
+        network, found = getattr(transformers, kind).from_pretrained(
             card.source, config=card.config, trust_remote_code=False, output_loading_info=True, **spread
         )
-    if missing := sorted(key for key in found["missing_keys"] if _IN_ADAPTER + key not in saved):
+    missing = sorted(key for key in found["missing_keys"] if _IN_ADAPTER + key not in saved)
+    if card.encoder:
+        missing = [key for key in missing if _POOLER not in key]
+    if missing:
         raise UserError(
             f"model {card.name}: holds no weights for {missing[0]} ({len(missing)} missing); "
-            f"give a model that was saved as a {'sequence classifier' if card.classifier else 'causal language model'}"
+            f"give a model that was saved as {said}"
         )
     if any(parameter.is_meta for parameter in network.parameters()):
         raise UserError(f"model {card.name}: all GPUs together cannot hold it; give a smaller model")
     return (_adapted(card, network, saved) if card.adapter else network).eval()
 
 
+def _kind(card: Card) -> tuple[str, str]:
+    """The class of transformers that loads it, and what that class is for."""
+    if card.encoder:
+        return "AutoModelForTextEncoding" if card.config.is_encoder_decoder else "AutoModel", "an encoder"
+    if card.classifier:
+        return "AutoModelForSequenceClassification", "a sequence classifier"
+    return "AutoModelForCausalLM", "a causal language model"
+
+
 def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
     """The adapter's weights. The number of labels, which its configuration lacks, is the height of its last layer."""
-    with _explained(card.name, "give an adapter that PEFT saved"), warnings.catch_warnings():
+    with explained(card.name, "give an adapter that PEFT saved"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         saved: dict[str, Any] = importlib.import_module("peft.utils").load_peft_weights(card.adapter, device="cpu")
     heights = [len(weight) for name, weight in saved.items() if weight.ndim == 2 and "lora_" not in name]
@@ -381,7 +472,7 @@ def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
 def _adapted(card: Card, network: Any, saved: Mapping[str, Any]) -> Any:
     """The network with its adapter's layers in it."""
     peft = importlib.import_module("peft")
-    with _explained(card.name, "give an adapter that fits its base model"), warnings.catch_warnings():
+    with explained(card.name, "give an adapter that fits its base model"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted = peft.PeftModel.from_pretrained(network, card.adapter)
     if adapted.active_peft_config.is_prompt_learning:
@@ -412,7 +503,12 @@ def _checked(card: Card, network: Any, device: str, autocast: bool) -> Model:
         return Model(card, network, device, False, tokens, autocast)
     length = min(_PROBE, card.limit or _PROBE)
     ids = (torch.arange(length, device=device) % tokens)[None]
-    with torch.inference_mode(), _explained(card.name, "give another model"):
+    if card.encoder:
+        model = Model(card, network, device, False, tokens, autocast)
+        with torch.inference_mode(), explained(card.name, "give another model"):
+            model.hidden(ids)
+        return model
+    with torch.inference_mode(), explained(card.name, "give another model"):
         whole = network(input_ids=ids, use_cache=False).logits.float()
         part = network(input_ids=ids[:, : length // 2], use_cache=False).logits.float()
         ahead = (whole[:, : length // 2] - part).norm() > 0.05 * part.norm()  # rounding is far below

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
+
+Options = TypeVar("Options", bound=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class Maker:
     def of(cls, values: Mapping[str, Any]) -> Maker:
         """From `dataclasses.asdict` of one."""
         return cls(**values)
+
+    def chosen_in(self, options: Options) -> Options:
+        """Options of an embedder, a dataclass, that make the same vectors again."""
+        made = {name: getattr(self, name) for name in ("model", "pooling", "layer", "max_tokens")}
+        return dataclasses.replace(options, **made)
 
     def check_same(self, other: Maker, mine: str, others: str) -> None:
         """Raise UserError unless vectors of both can be compared; mine, others: whose they are, for the error."""

@@ -202,12 +202,14 @@ def test_a_weight_replaces_one_that_is_there(tmp_path: Path, vectors: np.ndarray
 
 def test_scores_that_are_no_losses_are_refused(vectors: np.ndarray, tmp_path: Path) -> None:
     """The log ratios of DSIR are above 0 in the cluster that is like the target."""
-    texts = [{"text": ("zebra " if row % GROUPS == 0 else "word ") * 9} for row in range(len(vectors))]
+    texts = [{"text": ("zebra " if row % GROUPS == 0 else "word ") * 20} for row in range(len(vectors))]
     write_pool(tmp_path, texts)
     emb = embed(tmp_path, vectors)
     (tmp_path / "target.jsonl").write_text(json.dumps(texts[0]) + "\n")
-    ok("score", "dsir", tmp_path / "pool", "--target", tmp_path / "target.jsonl", "-o", tmp_path / "scores")
-    words = ("--embeddings", emb, "--method", "sensitivity", "--budget", "9 docs", "-o", tmp_path / "out")
+    words = ("--target", tmp_path / "target.jsonl", "--min-words", 0, "-o", tmp_path / "scores")
+    ok("score", "dsir", tmp_path / "pool", *words)
+    words = ("--embeddings", emb, "--method", "sensitivity", "--clusters", 6)
+    words = (*words, "--budget", "9 docs", "-o", tmp_path / "out")
     assert "takes losses" in failure("select", tmp_path / "scores", *words)
 
 
