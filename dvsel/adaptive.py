@@ -12,12 +12,13 @@ estimate of how many of the best were found.
     arms             the cluster of each document, int16 or int32, in the order of files and rows
     rounds/00000/    the documents of a round, as shards, and beside them their scores
 
-A round that is whole is not done again, and one that was interrupted goes on.
+A round that is whole is not done again, and one that was interrupted goes on. All of it is removed at the end.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ ROUNDS = 16
 UNSCORED = "not scored: --adaptive spent its share on others"
 
 _AN_ARM = 256  # documents, where the user leaves the number of arms open
+_FIRST = 0.25  # of what may be drawn: the first round, which takes all arms alike
 _WANTED = 0.5  # of the share: the documents that are looked for
 _FAVOURED = 8  # one arm in so many is drawn from in a round
 _OPTIMISM = 1.0  # standard deviations
@@ -73,9 +75,11 @@ class Arms:
     def draw(self) -> Floats:
         """The parts of each arm to draw next, up to which, (k,): documents whose uniform number lies between."""
         spent = float(self.drawn @ self.sizes)
-        batch = max(self._budget - spent, 0.0) / max(self._left, 1)
+        if not spent:
+            self.drawn = self._evenly(self._budget * _FIRST)
+        else:
+            self.drawn = self._by_bound(max(self._budget - spent, 0.0) / max(self._left, 1))
         self._left -= 1
-        self.drawn = self._evenly(batch) if not spent else self._by_bound(batch)
         return self.drawn
 
     def _evenly(self, batch: float) -> Floats:
@@ -102,11 +106,15 @@ class Arms:
 
     def bounds(self) -> Floats:
         """The upper confidence bound of each arm, (k,): of the share of its documents that are among the wanted."""
+        _, draws, mean = self._posterior()
+        return mean + _OPTIMISM * np.sqrt(mean * (1 - mean) / (draws + _PRIOR + 1))
+
+    def _posterior(self) -> tuple[Floats, Floats, Floats]:
+        """Of each arm, (k,): wanted documents drawn, documents drawn, and the mean of the posterior of their share."""
         least = self._least()
         hits = np.array([float((scores >= least).sum()) for scores in self._scores])
         draws = np.array([float(len(scores)) for scores in self._scores])
-        mean = (hits + _PRIOR * self._wanted) / (draws + _PRIOR)
-        return mean + _OPTIMISM * np.sqrt(mean * (1 - mean) / (draws + _PRIOR + 1))
+        return hits, draws, (hits + _PRIOR * self._wanted) / (draws + _PRIOR)
 
     def _least(self) -> float:
         """The score from which on a document is wanted: a quantile of the pool's, each draw standing for its like."""
@@ -119,10 +127,9 @@ class Arms:
 
     def found(self) -> float:
         """An estimate of the share of the wanted documents that was drawn."""
-        least = self._least()
-        hits = np.array([float((scores >= least).sum()) for scores in self._scores])
-        draws = np.array([max(len(scores), 1) for scores in self._scores])
-        return float(hits.sum() / max((hits / draws * self.sizes).sum(), 1e-9))
+        hits, draws, mean = self._posterior()
+        missed = float(mean @ np.maximum(self.sizes - draws, 0))
+        return float(hits.sum()) / max(float(hits.sum()) + missed, 1e-9)
 
     @property
     def wanted(self) -> float:
@@ -174,7 +181,10 @@ def score_part(
     """
     folder = join(run.output, STEPS)
     make_folder(folder)
-    pool = _Pool.of(shards)
+    pool, done = _Pool.of(shards), local_path(folder) / "notes.json"
+    if done.exists():
+        places = [join(run.output, shard.name + SUFFIX) for shard in shards]
+        return [ScoreFile(place) for place in places], json.loads(done.read_text())
     arm = _arms(pool, run, local_path(folder) / "arms")
     sizes = np.bincount(arm[arm >= 0], minlength=int(arm.max(initial=0)) + 1)
     arms = Arms(sizes, share)
@@ -191,7 +201,11 @@ def score_part(
         arms.learn(arm[chosen], np.fmax.reduce(found, axis=1))
         before, drawn = until.copy(), drawn + len(chosen)
     files = [_write(pool, number, scores, header, run.output) for number in range(len(pool.files))]
-    return files, _notes(arms, drawn, int(sizes.sum()))
+    notes = _notes(arms, drawn, int(sizes.sum()))
+    done.write_text(json.dumps(notes))
+    for step in ("arms", "rounds", "scores"):
+        remove(join(folder, step))
+    return files, notes
 
 
 def _notes(arms: Arms, drawn: int, count: int) -> list[str]:

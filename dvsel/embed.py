@@ -20,7 +20,7 @@ from dvsel.embeddings.source import embedder_of, forget_embedder
 from dvsel.errors import UserError
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.language import models, strings
+from dvsel.language import strings
 from dvsel.options import option, to_mapping
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
@@ -105,7 +105,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
         options = EmbedderOptions(**{name: getattr(run, name) for name in to_mapping(EmbedderOptions())})
         embedding = _described(options, run.dtype)
         reading, counter = reading_of(run), token_counter(run, run, Sampling(), shards, execution)
-        workers = execution.workers or max(models.gpus(), 1)
+        workers = execution.workers or options.processes
         if workers > 1:
             forget_embedder()
         task = _Embedding(options, run.dtype, reading, counter)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from dvsel.engines import local
 from dvsel.options import option
 from dvsel.runs import Execution
-from dvsel.shards.files import expand
+from dvsel.rowfiles import expand_pool
 
 _SECONDS_BETWEEN_LINES = 60
 
@@ -43,7 +43,7 @@ def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[E
     """
     execution = Execution(**{name: values[name] for name in ("workers", "overwrite", "dry_run") if name in values})
     if pool and not execution.dry_run:
-        local.prepare(execution.processes(sum(shard.size for shard in expand(pool))))
+        local.prepare(execution.processes(sum(shard.size for shard in expand_pool(pool))))
     if values["quiet"]:
         yield execution
     elif sys.stderr.isatty():

@@ -33,6 +33,13 @@ class EmbedderOptions:
     batch_tokens: int = option(0, "tokens in a batch; 0: 2048 on a CPU, 65536 on a GPU")
     precision: str = option("auto", "auto: bf16 on a GPU, fp32 on a CPU", choices=PRECISIONS)
 
+    @property
+    def processes(self) -> int:
+        """One for each GPU, else one for all cores."""
+        from dvsel.language.models import gpus
+
+        return max(gpus(), 1)
+
     def __post_init__(self) -> None:
         for name in ("max_tokens", "batch_tokens"):
             if getattr(self, name) < 0:
