@@ -7,7 +7,11 @@ def test_mine():
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +21,8 @@ from dvsel.budget import Budget
 from dvsel.options import fields_of, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, SELECTORS, name_of, selector_class
 from dvsel.scorers import Fitted, Scorer
-from dvsel.selectors import Selector
+from dvsel.selectors import Selector, SetSelector
+from dvsel.selectors.candidates import Part
 from dvsel.shards.columns import Batch
 
 _ODD_TEXTS = ("", " ", "\0", "a", "\n\n", "\U0001f642 caf\u00e9", "word " * 5000, "x" * 100_000)
@@ -61,9 +66,14 @@ def check_scorer(scorer: Scorer, pool: Sequence[str], target: Sequence[str] = ()
 def check_selector(selector: Selector) -> None:
     """Check what the flow relies on: a key for each row from that row alone, NaN for NaN, noise where it is stated.
 
+    Of a `SetSelector`: the same keys twice, whatever the order of documents; none for a document that does not compete,
+    or that has no vector where the rule looks at vectors alone; and weights of 1 or more, if it gives some.
     Raises AssertionError with what is wrong.
     """
     _check_options(selector, SELECTORS)
+    if isinstance(selector, SetSelector):
+        _check_set_selector(selector)
+        return
     generator = np.random.default_rng(0)
     score = np.concatenate([generator.normal(size=1000), [np.nan, 0.0, -0.0]]).astype(np.float32)
     uniform = generator.uniform(1e-9, 1 - 1e-9, len(score))
@@ -78,6 +88,68 @@ def check_selector(selector: Selector) -> None:
     changed = not np.array_equal(selector.key(score, uniform[::-1].copy()), key, equal_nan=True)
     assert changed == selector.noisy, "`noisy` does not say whether the noise is used"
     assert selector.budget is None or isinstance(selector.budget, Budget), "budget is no Budget"
+
+
+@dataclass
+class _Made:
+    """Candidates with vectors, made up: two groups of scores, some documents that do not compete."""
+
+    part: Part
+    scratch: Path
+    limit: int | None = 60
+    groups: tuple[str, ...] = ("a", "b")
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.count = len(self.part)
+        self.docs = int(self.part.eligible.sum())
+        self.cost = int(self.part.cost[self.part.eligible].sum())
+        self.keys = np.full(self.count, np.nan, np.float32)
+
+    def parts(self, vectors: bool = False) -> Iterator[Part]:  # noqa: ARG002
+        yield self.part
+
+    def embedded(self, patterns: Sequence[str]) -> npt.NDArray[np.float32]:  # noqa: ARG002
+        return np.eye(3, self.part.vectors.shape[1], dtype=np.float32)
+
+
+def _candidates(order: npt.NDArray[np.int64], scratch: str) -> _Made:
+    """The same documents in this order."""
+    count, generator = len(order), np.random.default_rng(0)
+    vectors = generator.normal(size=(count, 8)) + 3 * np.eye(8)[np.arange(count) % 4]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    columns: list[npt.NDArray[Any]] = [
+        -generator.exponential(size=(count, 2)).astype(np.float32),
+        generator.integers(1 << 63, size=count).astype(np.uint64),
+        generator.uniform(0.01, 0.99, count),
+        generator.integers(1, 5, count),
+        generator.uniform(size=count) < 0.9,
+        vectors.astype(np.float32),
+    ]
+    return _Made(Part(0, *(column[order] for column in columns)), Path(scratch))
+
+
+def _check_set_selector(selector: SetSelector) -> None:
+    order = np.arange(200)
+    shuffled = np.random.default_rng(1).permutation(order)
+    found = []
+    for rows in (order, order, shuffled):
+        with tempfile.TemporaryDirectory(prefix="dvsel-") as scratch:
+            made = _candidates(rows, scratch)
+            notes = selector.rank(made)
+        assert all(isinstance(note, str) for note in notes), "`rank` returns lines for the summary"
+        assert made.keys.dtype == np.float32 and len(made.keys) == len(rows), "keys are no float32 of the pool's length"
+        assert np.isnan(made.keys[~made.part.eligible]).all(), "a document that does not compete has a key"
+        assert np.isfinite(made.keys).any(), "no document has a key"
+        back = np.empty_like(made.keys)
+        back[rows] = made.keys
+        found.append(back)
+    _same(found[1], found[0], "two calls differ")
+    _same(found[2], found[0], "keys depend on the order of documents", 1e-4)
+    if selector.weight_field:
+        there = np.isfinite(found[0])
+        weights = selector.weight(found[0][there], np.full(int(there.sum()), 0.5), np.full(int(there.sum()), 1.0, "f4"))
+        assert weights.dtype == np.float32 and (weights >= 1).all(), "a weight is under 1"
 
 
 def _check_score_of(selector: Selector, key: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]) -> None:

@@ -18,9 +18,14 @@ from dvsel.budget import Budget
 from dvsel.options import option
 from dvsel.scorers import Fitted, Scorer
 from dvsel.scorers.dsir import DSIR
-from dvsel.selectors import Selector
+from dvsel.selectors import Selector, SetSelector
+from dvsel.selectors.candidates import Candidates
+from dvsel.selectors.coverage import Coverage
 from dvsel.selectors.random import Random
 from dvsel.selectors.resample import Resample
+from dvsel.selectors.round_robin import RoundRobin
+from dvsel.selectors.semdedup import SemDedup
+from dvsel.selectors.sensitivity import Sensitivity
 from dvsel.selectors.threshold import Threshold
 from dvsel.selectors.topk import TopK
 from dvsel.shards.columns import Batch
@@ -234,7 +239,12 @@ def test_a_wrong_scorer_is_found(scorer: Scorer, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "selector", [TopK(), Random(), Resample(), Resample(0.5), Threshold(0.1), Threshold(quantile=0.5)], ids=repr
+    "selector",
+    [
+        *(TopK(), Random(), Resample(), Resample(0.5), Threshold(0.1), Threshold(quantile=0.5)),
+        *(Coverage(), Coverage(sampling="gain"), RoundRobin(), RoundRobin(("queries",)), SemDedup(0.8), Sensitivity()),
+    ],
+    ids=repr,
 )
 def test_a_right_selector_passes(selector: Selector) -> None:
     check_selector(selector)
@@ -307,6 +317,25 @@ class Backwards(TopK):
         return -key
 
 
+@dataclass(frozen=True)
+class InOrder(SetSelector):
+    """Wrong: the first documents first."""
+
+    def rank(self, candidates: Candidates) -> list[str]:
+        for part in candidates.parts():
+            candidates.keys[part.eligible] = -np.flatnonzero(part.eligible)
+        return []
+
+
+@dataclass(frozen=True)
+class Loose(SetSelector):
+    """Wrong: takes all."""
+
+    def rank(self, candidates: Candidates) -> list[str]:
+        candidates.keys[:] = 1
+        return []
+
+
 @pytest.mark.parametrize(
     ("selector", "says"),
     [
@@ -317,6 +346,8 @@ class Backwards(TopK):
         (Loud(), "`noisy` does not say whether the noise is used"),
         (Wide(), "key is no float32 array"),
         (Words(), "budget is no Budget"),
+        (InOrder(), "keys depend on the order of documents"),
+        (Loose(), "a document that does not compete has a key"),
         (Backwards(), "`score_of` names a score that has another key"),
     ],
     ids=lambda value: type(value).__name__,

@@ -13,6 +13,8 @@ import typer
 
 from dvsel.errors import Notice, UserError
 
+_EXTRA = ("torch", "transformers")  # what comes with the extra `models`
+
 
 def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
     """`body`, with what goes wrong turned into an exit code and a line on stderr."""
@@ -31,6 +33,10 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(130) from None
         except UserError as error:
             _fail(str(error))
+        except ModuleNotFoundError as error:
+            if error.name not in _EXTRA:
+                raise
+            _fail(f"this needs the package {error.name}; pip install 'dvsel[models]'")
         except OSError as error:
             _fail(f"{error.filename or 'dvsel'}: {error.strerror or error}")
 

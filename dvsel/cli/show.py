@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from dvsel.engines import local
 from dvsel.options import option
-from dvsel.runs import Execution
 from dvsel.rowfiles import expand_pool
+from dvsel.runs import Execution
 
 _SECONDS_BETWEEN_LINES = 60
 
