@@ -246,7 +246,7 @@ def expand_pool(patterns: Sequence[str]) -> list[Shard]:
     Raises UserError for what `expand` refuses, for a shard that changed after it was embedded, and where some of the
     pool has vectors and some has none.
     """
-    embedded = [pattern for pattern in patterns if _is_embedded(pattern)]
+    embedded = [pattern for pattern in patterns if is_embedded(pattern)]
     if not embedded:
         return expand(patterns)
     if plain := [pattern for pattern in patterns if pattern not in embedded]:
@@ -258,7 +258,8 @@ def expand_pool(patterns: Sequence[str]) -> list[Shard]:
     return [dataclasses.replace(unchanged_shard(file), vectors=file.url) for file in files]
 
 
-def _is_embedded(pattern: str) -> bool:
+def is_embedded(pattern: str) -> bool:
+    """Whether it names what `dvsel embed` wrote."""
     if pattern.endswith(SUFFIX):
         return exists(pattern) and ScoreFile(pattern).header.embedding is not None
     place = join(pattern, RECIPE)

@@ -32,7 +32,7 @@ from dvsel.plan import Plan, check_budget, follows_scores, mask_file, weights_fi
 from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
-from dvsel.rowfiles import SCORES, changed, row_files, unchanged_shard
+from dvsel.rowfiles import SCORES, changed, is_embedded, row_files, unchanged_shard
 from dvsel.rule import Pool
 from dvsel.runs import Execution, ScoreRun, SelectRun
 from dvsel.score import score
@@ -101,6 +101,8 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
         sources = run.pool
         if scores_first:
             score(_score_part(run), execution)
+            vectors = tuple(pattern for pattern in run.pool if is_embedded(pattern))
+            run = dataclasses.replace(run, embeddings=run.embeddings or vectors)
             sources = (join(run.output, SCORES),)
         report = _select_from(sources, run, terms, execution)
         write_json(report, join(run.output, REPORT))
@@ -134,8 +136,6 @@ def _check_scores(pool: Pool, selector: Selector) -> None:
 def _vectors(pool: Pool, selector: Selector, embeddings: Sequence[str]) -> list[ScoreFile]:
     """The files of vectors beside the pool's, for a selector that looks at them."""
     if not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
-        if embeddings:
-            raise UserError(f"{embeddings[0]}: this method looks at no vectors; drop --embeddings")
         return []
     from dvsel.survey import beside  # which needs torch
 

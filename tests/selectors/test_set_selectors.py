@@ -233,7 +233,6 @@ def test_the_subset_does_not_depend_on_shards(tmp_path: Path, vectors: np.ndarra
         ((), "holds vectors and no scores"),
         (("--method", "topk"), "holds vectors and no scores"),
         (("--method", "round-robin"), "one column has no turns to take"),
-        (("--method", "random", "--embeddings", "emb"), "this method looks at no vectors"),
         (("--method", "coverage", "--quota", "quota.yaml"), "divides the budget itself"),
     ],
 )
@@ -243,6 +242,12 @@ def test_what_cannot_be_done(
     monkeypatch.chdir(tmp_path)
     Path("quota.yaml").write_text("group 1: 50%\n")
     assert cause in failure("select", folder / "emb", *words, "--budget", "10 docs", "-o", "out")
+
+
+def test_a_pool_that_is_scored_first_keeps_its_vectors(folder: Path, tmp_path: Path) -> None:
+    words = ("--with", "target", "--preset", "rds-max", "--target", folder / "emb" / "0.jsonl.dvsel.parquet")
+    rule = ("--method", "semdedup", "--threshold", 0.8, "--budget", "20 docs")
+    assert len(selected(folder, tmp_path / "out", *words, *rule)) == 20
 
 
 def test_scores_without_vectors_are_refused(folder: Path, tmp_path: Path) -> None:
