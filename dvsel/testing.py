@@ -8,7 +8,7 @@ def test_mine():
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,15 @@ from dvsel.shards.columns import Batch
 _ODD_TEXTS = ("", " ", "\0", "a", "\n\n", "\U0001f642 caf\u00e9", "word " * 5000, "x" * 100_000)
 
 
-def check_scorer(scorer: Scorer, pool: Sequence[str], target: Sequence[str] = ()) -> Fitted:
+Batched = Callable[[Sequence[str]], Batch]
+
+
+def check_scorer(
+    scorer: Scorer, pool: Sequence[str], target: Sequence[str] = (), batch_of: Batched = Batch.of
+) -> Fitted:
     """Fit `scorer` and check what the flow relies on; returns the fitted scorer.
+
+    batch_of: makes a batch of texts, for a scorer that needs more than these, such as labels.
 
     Options survive a recipe; the fit is the same twice and does not depend on batches; saving and loading keeps
     scores and bytes; a document's score depends on that document alone (up to the scorer's `tolerance`); odd texts
@@ -39,10 +46,12 @@ def check_scorer(scorer: Scorer, pool: Sequence[str], target: Sequence[str] = ()
     cls = type(scorer)
     _check_options(scorer, SCORERS)
     selector_class(cls.selector)
-    fitted = _fit(scorer, pool, target, len(pool))
+    fitted = _fit(scorer, pool, target, len(pool), batch_of)
     content = storage.to_bytes(fitted)
-    assert storage.to_bytes(_fit(scorer, pool, target, len(pool))) == content, "two fits on the same data differ"
-    assert storage.to_bytes(_fit(scorer, pool, target, 3)) == content, "the fit depends on how the sample is batched"
+    again = _fit(scorer, pool, target, len(pool), batch_of)
+    assert storage.to_bytes(again) == content, "two fits on the same data differ"
+    again = _fit(scorer, pool, target, 3, batch_of)
+    assert storage.to_bytes(again) == content, "the fit depends on how the sample is batched"
     loaded = storage.from_bytes(content, "saved")
     assert loaded.scorer == fitted.scorer, "options are lost in saving"
     assert (loaded.groups, loaded.shares, loaded.unscored) == (
@@ -52,14 +61,14 @@ def check_scorer(scorer: Scorer, pool: Sequence[str], target: Sequence[str] = ()
     ), "groups, shares or unscored are lost in saving"
     assert abs(sum(fitted.shares) - 1) < 1e-6, "shares do not sum to 1"
     texts = [*pool, *_ODD_TEXTS]
-    scores = _score(fitted, texts)
+    scores = _score(fitted, batch_of(texts))
     assert np.isfinite(scores[: len(pool)]).any(), "no document of the pool has a score"
-    _same(_score(loaded, texts), scores, "a saved and loaded scorer scores otherwise")
+    _same(_score(loaded, batch_of(texts)), scores, "a saved and loaded scorer scores otherwise")
     close = scorer.tolerance
-    _same(_score(fitted, texts[::-1])[::-1], scores, "scores depend on the order of documents", close)
-    alone = np.concatenate([_score(fitted, [text]) for text in texts])
+    _same(_score(fitted, batch_of(texts[::-1]))[::-1], scores, "scores depend on the order of documents", close)
+    alone = np.concatenate([_score(fitted, batch_of([text])) for text in texts])
     _same(alone, scores, "scores depend on the other documents of the batch", close)
-    assert _score(fitted, []).shape == (0, len(fitted.groups)), "an empty batch gives no empty scores"
+    assert _score(fitted, batch_of([])).shape == (0, len(fitted.groups)), "an empty batch gives no empty scores"
     return fitted
 
 
@@ -171,17 +180,16 @@ def _check_options(instance: Scorer | Selector, group: str) -> None:
     name_of(group, cls)
 
 
-def _fit(scorer: Scorer, pool: Sequence[str], target: Sequence[str], batch: int) -> Fitted:
-    targets = {"target": _batches(target, batch)} if type(scorer).takes_target else {}
-    return scorer.fit(_batches(pool, batch) if scorer.takes_pool else [], targets)
+def _fit(scorer: Scorer, pool: Sequence[str], target: Sequence[str], size: int, batch_of: Batched) -> Fitted:
+    def batches(texts: Sequence[str]) -> list[Batch]:
+        return [batch_of(texts[first : first + size]) for first in range(0, len(texts), size)]
+
+    targets = {"target": batches(target)} if type(scorer).takes_target else {}
+    return scorer.fit(batches(pool) if scorer.takes_pool else [], targets)
 
 
-def _batches(texts: Sequence[str], size: int) -> list[Batch]:
-    return [Batch.of(texts[first : first + size]) for first in range(0, len(texts), size)]
-
-
-def _score(fitted: Fitted, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    scores = fitted.score(Batch.of(texts))
+def _score(fitted: Fitted, batch: Batch) -> npt.NDArray[np.float32]:
+    scores = fitted.score(batch)
     assert scores.dtype == np.float32, "scores are no float32"
     return scores[:, None] if scores.ndim == 1 else scores
 

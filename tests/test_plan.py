@@ -483,7 +483,8 @@ def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
         score_file(tmp_path / file, many(3), shard={"url": f"/{file}/{name}", "name": name})
         for file, name in (("a", "0.jsonl"), ("b", "x.jsonl"), ("c", "x.jsonl"))
     )
-    assert refusal(first, one, other).startswith(f"{one.url} and {other.url} speak of shards of the same name, x.jsonl, ")
+    expected = f"{one.url} and {other.url} speak of shards of the same name, x.jsonl, "
+    assert refusal(first, one, other).startswith(expected)
 
 
 def test_no_files_are_refused() -> None:

@@ -20,7 +20,8 @@ from commands import environment, failure, ok, start
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 # The command line, with files split into ranges of 200 kB instead of 64 MB. Workers are told their range.
-SMALL_RANGES = (sys.executable, "-c", "import dvsel.cli, dvsel.rowfiles; dvsel.rowfiles.RANGE = 200_000; dvsel.cli.main()")
+SMALL = "import dvsel.cli, dvsel.rowfiles; dvsel.rowfiles.RANGE = 200_000; dvsel.cli.main()"
+SMALL_RANGES = (sys.executable, "-c", SMALL)
 MARK = "DVSEL_TEST_MARK"
 
 

@@ -13,7 +13,6 @@ from dvsel.embeddings.neighbours import unit
 from dvsel.embeddings.source import VectorSource
 from dvsel.shards.columns import Batch, Column, Kind
 from dvsel.shards.hashing import hash_rows
-from dvsel.shards.vectors import Vectors
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -78,13 +77,13 @@ def gather(batches: Iterable[Batch], source: VectorSource, field: str, limit: in
         last = len(batch) if found + len(named) < limit else int(named[-1]) + 1
         without_label += last - len(named)
         found += len(named)
-        parts.append(_taken(batch, named, field))
+        parts.append(batch.take(named))
         if found == limit:
             break
     if not found:
         return Gathered(Labelled(np.empty((0, 0), np.float32), np.empty(0, np.int64), np.empty(0, np.int64), ()),
                         without_label, 0)  # fmt: skip
-    return _labelled(_joined(parts, field), source, field, without_label)
+    return _labelled(Batch.join(parts), source, field, without_label)
 
 
 def _labelled(batch: Batch, source: VectorSource, field: str, without_label: int) -> Gathered:
@@ -125,21 +124,3 @@ def from_array(array: npt.NDArray[np.uint8]) -> tuple[bytes, ...]:
 
 def _has_name(column: Column) -> npt.NDArray[np.bool_]:
     return np.isin(column.kind, _NAMED) & (column.sizes > 0)
-
-
-def _taken(batch: Batch, rows: npt.NDArray[np.int64], field: str) -> Batch:
-    return Batch(
-        batch.text.take(rows),
-        {field: batch.columns[field].take(rows)},
-        keys_of(batch)[rows].view(np.uint64),
-        None if batch.vectors is None else batch.vectors.take(rows),
-    )
-
-
-def _joined(parts: Sequence[Batch], field: str) -> Batch:
-    return Batch(
-        Column.join([part.text for part in parts]),
-        {field: Column.join([part.columns[field] for part in parts])},
-        np.concatenate([keys_of(part).view(np.uint64) for part in parts]),
-        Vectors.join(vectors) if (vectors := [part.vectors for part in parts if part.vectors is not None]) else None,
-    )

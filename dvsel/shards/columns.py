@@ -123,7 +123,7 @@ class Batch:
         """One batch of the first `count` documents, None for all; further batches are not asked for."""
         parts, missing = [cls.of([])], sys.maxsize if count is None else count
         for batch in batches:
-            parts.append(batch.head(missing))
+            parts.append(batch if len(batch) <= missing else batch.take(np.arange(missing)))
             missing -= len(parts[-1])
             if not missing:
                 break
@@ -138,13 +138,10 @@ class Batch:
             Vectors.join(vectors) if len(vectors) == len(parts) else None,
         )
 
-    def head(self, count: int) -> Batch:
-        """The first `count` documents, or all."""
-        if len(self) <= count:
-            return self
-        rows = np.arange(count)
+    def take(self, rows: npt.NDArray[np.integer]) -> Batch:
+        """A batch of these documents, in this order."""
         columns = {name: column.take(rows) for name, column in self.columns.items()}
-        keys = None if self.keys is None else self.keys[:count]
+        keys = None if self.keys is None else self.keys[rows]
         return Batch(self.text.take(rows), columns, keys, None if self.vectors is None else self.vectors.take(rows))
 
     @classmethod

@@ -85,7 +85,7 @@ def clean() -> Batch:
     return batch(*crowds(60, 1), first=10**6)
 
 
-def test_a_scorer_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scorer_as_any_other() -> None:
     """Texts get a label and a vector of their own."""
 
     def of(texts: Sequence[str]) -> Batch:
@@ -94,8 +94,7 @@ def test_a_scorer_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
         made = batch(np.array(draws).reshape(-1, 4), labels)
         return Batch(Batch.of(texts).text, made.columns, None, made.vectors)
 
-    monkeypatch.setattr("dvsel.testing.Batch", type("Labelled", (), {"of": staticmethod(of)}))
-    check_scorer(LabelNoise(neighbours=5), TEXTS[:30])
+    check_scorer(LabelNoise(neighbours=5), TEXTS[:30], batch_of=of)
 
 
 @pytest.mark.parametrize("mode", MODES)
