@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import runpy
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import language_models
 from dvsel.cli import COMMANDS
 from dvsel.demo import build
 from dvsel.plugins import SCORERS, SELECTORS
@@ -51,12 +53,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small `pool/` and `target.jsonl`, as the documentation's examples have."""
+    """A folder with a small `pool/`, `target.jsonl` and a model, as the documentation's examples have."""
     folder = tmp_path_factory.mktemp("examples")
     shards, _ = build(folder)
     for shard in shards:
         if shard.name != "documentation.jsonl.zst":
             shard.unlink()  # most of the demo's text
+    if importlib.util.find_spec("torch"):
+        language_models.build(folder / "models" / "all-MiniLM-L6-v2", "bert", task="MaskedLM")
     return folder
 
 
