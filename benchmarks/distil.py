@@ -1,14 +1,18 @@
 """Distilling: the teacher beside what learned from it, on documents of the pool that neither has seen, on one core.
 
     python benchmarks/distil.py [--pool FILE ...] [--target FILE] [--model FOLDER] [--teachers perplexity influence]
-                                [--documents 2000] [--test-documents 500] [--repeats 3]
+                                [--documents 2000] [--test-documents 500] [--repeats 3] [--embedder FOLDER]
 
 Without --model it is a small Llama of random weights. Both score the test documents, the distilled one again and again
 for its time to be measured; CPU time is taken. The cost of the fit, teacher and sample, is shown beside.
+
+With --embedder the pool is embedded by that model, and a second table says how well embeddings and n-grams imitate the
+same scores, by the part that embeddings make up of the features, on the documents that the fit holds out.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -22,14 +26,17 @@ from perplexity import build
 
 from corpus import Corpus, corpus, parser_of
 from dvsel import fitted as storage
-from dvsel.distil import TEACHER
+from dvsel.distil import TEACHER, documents_of, scores_of
+from dvsel.embed import EmbedRun, embed
 from dvsel.fit import fit
 from dvsel.folder import STEPS
 from dvsel.plugins import scorer_class
 from dvsel.runs import Execution, FitRun
 from dvsel.scorers import Fitted
+from dvsel.scorers.distilled import Distilled
 from dvsel.shards.columns import Batch
 from dvsel.strength import spearman
+from dvsel.student import Features, learn
 
 _TIMES = 40  # that the distilled scorer does what the teacher does once
 
@@ -40,6 +47,8 @@ def main() -> None:
     parser.add_argument("--teachers", nargs="+", default=["perplexity", "influence"], metavar="SCORER")
     parser.add_argument("--documents", type=int, default=2000, help="that the teacher scores to be learned from")
     parser.add_argument("--test-documents", type=int, default=500)
+    parser.add_argument("--embedder", metavar="FOLDER", help="sentence encoder or language model")
+    parser.add_argument("--embedder-tokens", type=int, default=128, help="that it reads of a document")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with corpus(options) as documents:
@@ -52,6 +61,8 @@ def main() -> None:
         for name in options.teachers:
             run = fit_run(name, model, pool, documents, options.documents)
             compare(name, run, test, options.repeats)
+            if options.embedder:
+                by_part(name, run, embedded(pool, options.embedder, options.embedder_tokens))
 
 
 def made_up(documents: Corpus) -> str:
@@ -107,6 +118,34 @@ def compare(name: str, run: FitRun, test: list[str], repeats: int) -> None:
     agreement = f"{spearman(found[known], true[known]):.3f}; the fit's own estimate {held_out['spearman']:.3f}"
     print(f"  rank correlation: {agreement}")
     print(f"  of the teacher's best tenth {overlap(found[known], true[known]):.0%} are in the distilled one's")
+
+
+def embedded(pool: Path, model: str, max_tokens: int) -> str:
+    """The pool with vectors; made once."""
+    output = str(pool.parent / "emb")
+    embed(EmbedRun(pool=(str(pool),), model=model, max_tokens=max_tokens, output=output), Execution(workers=1))
+    return output
+
+
+def by_part(name: str, run: FitRun, pool: str) -> None:
+    """Distil the same teacher on a pool of embeddings, and print how well each part of them does on its own."""
+    student = Distilled(teacher=f"{run.output}{STEPS}/{TEACHER}")
+    run = dataclasses.replace(run, scorer=student, pool=(pool,), target=(), distil=False, output=f"{run.output}.emb")
+    distilled = fit(run, Execution(workers=1))
+    steps = run.output + STEPS
+    features = Features.of(documents_of(run, steps), student)
+    true = scores_of(steps)[:, 0].astype(np.float64)
+    rows = []
+    for part, design in features.designs.items():
+        found = learn(dataclasses.replace(features, designs={part: design}), true, name)
+        rows.append([f"{part:g}", f"{found.spearman:.3f}", f"{found.top_tenth:.0%}"])
+    chosen = distilled.report["groups"][0]
+    table(
+        f"{name}, {chosen['held_out']} documents held out of {chosen['trained'] + chosen['held_out']}; "
+        f"chosen: {chosen['embeddings']:g}",
+        ["embeddings, the rest n-grams", "rank correlation", "best tenth"],
+        rows,
+    )
 
 
 def scores(fitted: Fitted, texts: list[str]) -> npt.NDArray[np.float32]:

@@ -2,13 +2,13 @@
 
     teacher.fitted   the expensive scorer, fitted, unless one was given
     sample/          documents of the pool, drawn at random, each text once
+    embeddings/      their vectors, where the pool comes with some
     scores/          the teacher's scores of these, which is what costs
 
 Every step is skipped where it was done before, and goes on where it was interrupted. The sample is in the order of
 its draws, so that of a larger one the first shards are the same: only what comes to it is scored.
 
-The last fifth of the sample is held out: it tells how well the cheap scorer ranks. Of the rest, the last fifth chooses
-the penalty of the ridge regression, which is then fitted on all of the rest.
+`dvsel.student` says what is learned of these.
 """
 
 from __future__ import annotations
@@ -22,42 +22,44 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
+from dvsel import __version__
 from dvsel import fitted as storage
+from dvsel.embed import EmbedRun
+from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
 from dvsel.fit import fit_scorer, pool_sample
-from dvsel.folder import REPORT, working_in
-from dvsel.ngrams.regression import Line, Ridge, Shares
+from dvsel.folder import RECIPE, REPORT, working_in
 from dvsel.options import fields_of, to_mapping
 from dvsel.plugins import SCORERS, name_of
-from dvsel.pool import paths_to_read, read_pool
+from dvsel.pool import PoolBatch, paths_to_read, read_pool
+from dvsel.progress import silent
 from dvsel.recipe import dump
+from dvsel.rowfiles import expand_pool, reading_of, rows_of, write_beside
 from dvsel.runs import Execution, FitRun, Reading, ScoreRun
 from dvsel.sample import Sample, json_lines, pieces
 from dvsel.score import score
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled, FittedDistilled
-from dvsel.shards.columns import Column
+from dvsel.shards.columns import Batch, Column, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, atomic_writer, exists, expand, find, join, open_read, remove
 from dvsel.shards.hashing import hash_rows
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
-from dvsel.strength import spearman
+from dvsel.shards.scorefile import SUFFIX, Embedding, Header, Rows, ScoreFile
+from dvsel.shards.tokens import BUILT_IN, TokenCounter
+from dvsel.shards.vectors import Vectors
+from dvsel.student import FEWEST, Features, Learned, learn
 
-TEACHER, TEACHER_STEPS, SAMPLE, SCORES = "teacher.fitted", "teacher", "sample", "scores"
+TEACHER, TEACHER_STEPS, SAMPLE, EMBEDDINGS, SCORES = "teacher.fitted", "teacher", "sample", "embeddings", "scores"
 
 DOCUMENTS, FLOOR = 10_000, 0.3
-FEWEST = 100  # documents with a score that are worth a fit, and a correlation
-PENALTIES = tuple(10 ** (1 - step / 2) for step in range(9))  # 10 to 0.001
 
 _PIECE = 1 << 20  # bytes of a shard of the sample: scoring resumes a shard at a time
-_PART = 5  # one in so many is held out
-_EXTREMES = (0.01, 0.99)  # quantiles that the teacher's scores are brought to for the fit
-_TOP = 10  # the best tenth is compared
 _OTHER_SAMPLE = 1  # added to the seed: what the teacher was fitted on says little of how it scores the rest
 
 Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int64]
 
 
 def check(run: FitRun) -> None:
@@ -66,13 +68,13 @@ def check(run: FitRun) -> None:
         raise UserError("distilled: learns from another scorer as it is; drop --distil")
     if not run.pool:
         raise UserError("distilling takes a sample of the pool; name the pool's shards")
-    if (documents := _documents(run)) < FEWEST:
+    if (documents := _asked(run)) < FEWEST:
         raise UserError(f"--distil-documents {documents}: too few to learn from; give {FEWEST} or more")
     if not 0 <= (floor := _floor(run)) <= 1:
         raise UserError(f"--distil-floor {floor}: no rank correlation to ask for; give 0 (accept all) to 1")
 
 
-def _documents(run: FitRun) -> int:
+def _asked(run: FitRun) -> int:
     return DOCUMENTS if run.distil_documents is None else run.distil_documents
 
 
@@ -89,13 +91,13 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
         name = _check_teacher(teacher, place)
         _draw(run, shards, teacher.scorer.needs, execution, folder)
         _score(run, place, execution, folder)
-        texts, scores = _texts(run, folder), _scores(folder)
-        shares = Shares.of(texts, _student(run).spec)
+        documents, scores = documents_of(run, folder), scores_of(folder)
+        features = Features.of(documents, _student(run))
         columns = zip(scores.T.astype(np.float64), teacher.groups, strict=True)
-        learned = [_learn(shares, column, f"{name}{_of(group)}") for column, group in columns]
+        learned = [learn(features, column, f"{name}{_of(group)}") for column, group in columns]
         _check_floor(run, learned, name)
-        made = _made(_student(run), teacher, learned)
-        made.report = _report(teacher, fingerprint, texts, scores, learned)
+        made = _made(_student(run), teacher, features, learned)
+        made.report = _report(teacher, fingerprint, documents.text, scores, features, learned)
         return made
 
 
@@ -145,7 +147,7 @@ def _check_teacher(teacher: Fitted, place: str) -> str:
 
 def _draw(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: Execution, folder: str) -> None:
     """Write the sample as shards; its report, written last, says that it is whole."""
-    place, asked = join(folder, SAMPLE), _documents(run)
+    place, asked = join(folder, SAMPLE), _asked(run)
     mark = join(place, REPORT)
     if exists(mark) and _read(mark)["asked"] == asked:
         return
@@ -160,6 +162,8 @@ def _draw(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: E
         _write_piece(folder, _name(number), piece)
     while exists(join(place, _name(number := number + 1))):
         _drop_piece(folder, _name(number))
+    if sample.vectors is not None:
+        _keep_vectors(run, sample.vectors, folder)
     _write(mark, json.dumps({"asked": asked, "documents": len(rows)}).encode())
 
 
@@ -173,7 +177,7 @@ def _check_enough(found: int, asked: int) -> None:
         )
 
 
-def _lines(sample: Sample, rows: Rows, run: FitRun) -> Iterator[bytes]:
+def _lines(sample: Sample, rows: Numbers, run: FitRun) -> Iterator[bytes]:
     """The documents, with the row for an id."""
     numbers = Column.of([b"%d" % row for row in range(len(sample.text))])
     return json_lines({**sample.columns, run.id_field: numbers}, rows)
@@ -192,8 +196,53 @@ def _write_piece(folder: str, name: str, content: bytes) -> None:
 
 
 def _drop_piece(folder: str, name: str) -> None:
-    for step, suffix in ((SCORES, SUFFIX), (SAMPLE, "")):
+    for step, suffix in ((SCORES, SUFFIX), (EMBEDDINGS, SUFFIX), (SAMPLE, "")):
         remove(join(folder, f"{step}/{name}{suffix}"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Annotates documents of the sample, whose ids are their rows in it, with their vectors."""
+
+    vectors: Vectors
+    reading: Reading
+    counter: TokenCounter = BUILT_IN
+    paths: tuple[str, ...] = ()
+    is_slow: bool = False
+
+    def annotate(self, batch: PoolBatch) -> Rows:
+        """The rows of a batch."""
+        ids = batch.documents.fields[self.reading.id_field]
+        values = self.vectors.values[[int(ids[row]) for row in range(len(batch))]]
+        status = np.where(np.isnan(values).any(axis=1), Status.UNSCORED, batch.status).astype(np.uint8)
+        rows = rows_of(batch, np.empty((len(batch), 0), np.float32), status, self.reading, self.counter)
+        return dataclasses.replace(rows, vectors=values)
+
+
+def _keep_vectors(run: FitRun, vectors: Vectors, folder: str) -> None:
+    """Write the sample's vectors as `dvsel embed` does, for the teacher to find them as well."""
+    documents, place, reading = join(folder, SAMPLE), join(folder, EMBEDDINGS), reading_of(run)
+    embedding = Embedding(vectors.values.shape[1], str(vectors.values.dtype), vectors.maker)
+    alike = EmbedRun(pool=(documents,), dtype=embedding.dtype, output=place, **to_mapping(reading))
+    with working_in(place, dump("embed", vectors.maker.chosen_in(alike)), overwrite=False):
+        header = _header(embedding, reading)
+        write_beside(expand([documents]), _Kept(vectors, reading), header, place, 1, silent, "embedding")
+
+
+def _header(embedding: Embedding, reading: Reading) -> Header:
+    return Header(
+        version=__version__,
+        shard={},
+        scorer=f"embed {embedding.maker.model}",
+        fingerprint=xxhash.xxh3_128_hexdigest(json.dumps(dataclasses.asdict(embedding), sort_keys=True).encode()),
+        groups=("",),
+        shares=(1.0,),
+        selector="",
+        unscored="no vector",
+        reading=to_mapping(reading),
+        tokens=dataclasses.asdict(BUILT_IN),
+        embedding=embedding,
+    )
 
 
 def _write(url: str, content: bytes) -> None:
@@ -217,20 +266,26 @@ def _score(run: FitRun, teacher: str, execution: Execution, folder: str) -> None
     told = dataclasses.replace(
         execution, progress=lambda stage, done, total: execution.progress(f"teacher: {stage}", done, total)
     )
-    score(ScoreRun(fitted=teacher, pool=(join(folder, SAMPLE),), output=output, **reading), told)
+    score(ScoreRun(fitted=teacher, pool=(_pool(folder),), output=output, **reading), told)
 
 
-def _texts(run: FitRun, folder: str) -> Column:
-    """The texts of the sample, in its order."""
-    texts = []
-    for shard in expand([join(folder, SAMPLE)]):
+def _pool(folder: str) -> str:
+    """The sample as a pool: with its vectors, if it has some."""
+    embedded = join(folder, EMBEDDINGS)
+    return embedded if exists(join(embedded, RECIPE)) else join(folder, SAMPLE)
+
+
+def documents_of(run: FitRun, folder: str) -> Batch:
+    """The sample in the folder of a fit's steps, in its order, with its vectors if it has some."""
+    batches: list[Batch] = []
+    for shard in expand_pool([_pool(folder)]):
         with DocumentReader(shard, paths_to_read(run)) as reader:
-            texts += [batch.text for batch in read_pool(reader, shard, run)]
-    return Column.join(texts)
+            batches += [batch.batch() for batch in read_pool(reader, shard, run)]
+    return Batch.join(batches)
 
 
-def _scores(folder: str) -> npt.NDArray[np.float32]:
-    """The teacher's scores of the sample, float32 (n, groups), NaN for none."""
+def scores_of(folder: str) -> npt.NDArray[np.float32]:
+    """The teacher's scores of that sample, float32 (n, groups), NaN for none."""
     files = [ScoreFile(url) for url in find(join(folder, SCORES), SUFFIX)]
     return np.concatenate([rows.score for file in files for rows in file.rows(())])
 
@@ -238,84 +293,51 @@ def _scores(folder: str) -> npt.NDArray[np.float32]:
 # --- The cheap scorer. ---
 
 
-@dataclass(frozen=True, slots=True)
-class _Learned:
-    """What was learned of one group. spearman, top_tenth: on the documents held out; see `FittedDistilled`."""
-
-    line: Line
-    penalty: float
-    trained: int
-    held_out: int
-    spearman: float
-    top_tenth: float
-
-
-def _learn(shares: Shares, numbers: Floats, place: str) -> _Learned:
-    """Learn numbers (n,), NaN for unknown, from shares (n, buckets)."""
-    known = np.isfinite(numbers)
-    if (count := int(known.sum())) < FEWEST:
-        raise UserError(
-            f"{place}: gives {count:,} of the sample's {len(numbers):,} documents a score, and distilling takes "
-            f"{FEWEST} or more; give more --distil-documents"
-        )
-    rest, held_out = _split(np.flatnonzero(known))
-    if np.ptp(numbers[rest]) == 0 or np.ptp(numbers[held_out]) == 0:
-        raise UserError(f"{place}: gives all documents of the sample the same score; there is nothing to distil")
-    inner, choosing = _split(rest)
-    lines = Ridge(shares.take(inner), _clipped(numbers[inner])).path(PENALTIES)
-    agreements = [spearman(line.of(shares.take(choosing)), numbers[choosing]) for line in lines]
-    penalty = PENALTIES[int(np.argmax(agreements))]
-    (line,) = Ridge(shares.take(rest), _clipped(numbers[rest])).path([penalty])
-    found, true = line.of(shares.take(held_out)), numbers[held_out]
-    return _Learned(line, penalty, len(rest), len(held_out), spearman(found, true), _overlap(found, true))
-
-
-def _split(rows: Rows) -> tuple[Rows, Rows]:
-    """All rows but the last of `_PART` parts, and that one; rows are in the order of draws."""
-    last = len(rows) - len(rows) // _PART
-    return rows[:last], rows[last:]
-
-
-def _clipped(numbers: Floats) -> Floats:
-    """A few extreme scores would rule a fit by squares."""
-    low, high = np.quantile(numbers, _EXTREMES)
-    return np.clip(numbers, low, high)
-
-
-def _overlap(one: Floats, other: Floats) -> float:
-    """The share of the best tenth by one that is in the best tenth by the other."""
-    count = max(len(one) // _TOP, 1)
-    best = [set(np.argsort(numbers, kind="stable")[-count:].tolist()) for numbers in (one, other)]
-    return len(best[0] & best[1]) / count
-
-
-def _check_floor(run: FitRun, learned: Sequence[_Learned], name: str) -> None:
+def _check_floor(run: FitRun, learned: Sequence[Learned], name: str) -> None:
     worst = min(learned, key=lambda one: one.spearman)
     floor = _floor(run)
     if floor and worst.spearman < floor:
         raise UserError(
             f"{name}: what was distilled ranks {worst.held_out:,} documents held out with a correlation of "
             f"{worst.spearman:.3f} (Spearman) with it, under the floor of {floor:g}; let it score more documents "
-            f"(--distil-documents, now {_documents(run):,}), or accept less (--distil-floor)"
+            f"(--distil-documents, now {_asked(run):,}), or accept less (--distil-floor)"
         )
 
 
-def _made(student: Distilled, teacher: Fitted, learned: Sequence[_Learned]) -> Fitted:
+def _made(student: Distilled, teacher: Fitted, features: Features, learned: Sequence[Learned]) -> Fitted:
     """The cheap scorer, without its report."""
-    arrays = {
-        "weights": np.stack([one.line.weights for one in learned]).astype(np.float32),
-        "intercepts": np.array([one.line.intercept for one in learned]),
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "intercepts": np.array([one.intercept for one in learned]),
         "shares": np.array(teacher.shares, np.float64),
         "groups": np.frombuffer(json.dumps(list(teacher.groups)).encode(), np.uint8),
     }
+    if any(one.ngrams is not None for one in learned):
+        arrays["weights"] = _stacked([one.ngrams for one in learned]).astype(np.float32)
+    if any(one.vectors is not None for one in learned):
+        arrays["vectors"] = _stacked([one.vectors for one in learned])
+        student = features.source.options(student)
+    else:
+        student = dataclasses.replace(student, **to_mapping(EmbedderOptions()))
     return FittedDistilled(dataclasses.replace(student, teacher=storage.title_of(teacher)), arrays)
 
 
+def _stacked(rows: Sequence[Floats | None]) -> Floats:
+    """(groups, width), with zeros for None."""
+    width = max(len(row) for row in rows if row is not None)
+    return np.stack([np.zeros(width) if row is None else row for row in rows])
+
+
 def _report(
-    teacher: Fitted, fingerprint: str, texts: Column, scores: npt.NDArray[np.float32], learned: Sequence[_Learned]
+    teacher: Fitted,
+    fingerprint: str,
+    texts: Column,
+    scores: npt.NDArray[np.float32],
+    features: Features,
+    learned: Sequence[Learned],
 ) -> dict[str, Any]:
     scored = np.isfinite(scores).any(axis=1)
-    numbers = ("penalty", "trained", "held_out", "spearman", "top_tenth")
+    numbers = ("embeddings", "penalty", "trained", "held_out", "spearman", "top_tenth")
+    embedder = {"embedder": dataclasses.asdict(features.maker)} if features.maker else {}
     return {
         "teacher": {
             "scorer": name_of(SCORERS, type(teacher.scorer)),
@@ -330,7 +352,7 @@ def _report(
             {"name": group, **{name: getattr(one, name) for name in numbers}}
             for group, one in zip(teacher.groups, learned, strict=True)
         ],
-    }
+    } | embedder
 
 
 def _of(group: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +26,11 @@ from dvsel.options import option, to_mapping
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
 from dvsel.report import losses, write_json
-from dvsel.rowfiles import reading_of, rows_of, token_counter, write_beside
+from dvsel.rowfiles import reading_of, row_file, rows_of, token_counter, write_beside
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.shards.columns import Status
-from dvsel.shards.files import expand, join
-from dvsel.shards.scorefile import DTYPES, Embedding, Header, Rows, Totals
+from dvsel.shards.files import Shard, exists, expand, join
+from dvsel.shards.scorefile import DTYPES, Embedding, Header, Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 from dvsel.shards.vectors import Maker
 
@@ -103,7 +104,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
         return forecast(shards, run, dump("embed", run))
     with working_in(run.output, dump("embed", run), execution.overwrite):
         options = EmbedderOptions(**{name: getattr(run, name) for name in to_mapping(EmbedderOptions())})
-        embedding = _described(options, run.dtype)
+        embedding = _there(run.output, shards) or _described(options, run.dtype)
         reading, counter = reading_of(run), token_counter(run, run, Sampling(), shards, execution)
         workers = execution.workers or options.processes
         if workers > 1:
@@ -126,6 +127,12 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
         )
         write_json(report, join(run.output, REPORT))
     return report
+
+
+def _there(folder: str, shards: Sequence[Shard]) -> Embedding | None:
+    """What an earlier start left, where it left all: then no model need be loaded."""
+    places = [row_file(folder, shard) for shard in shards]
+    return ScoreFile(places[0]).header.embedding if places and all(map(exists, places)) else None
 
 
 def _described(options: EmbedderOptions, dtype: str) -> Embedding:

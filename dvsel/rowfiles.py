@@ -120,13 +120,13 @@ def write_beside(
         if not missing[shard.name]:
             _merge(shard, header, folder)
     remove(join(folder, _PARTS))
-    return [ScoreFile(_place(folder, shard)) for shard in shards]
+    return [ScoreFile(row_file(folder, shard)) for shard in shards]
 
 
 def _tasks_of(shard: Shard, annotator: Annotator, header: Header, folder: str) -> list[_Task]:
     header = _header_for(shard, header)
     return [
-        _Task(shard, begin, end, _place(folder, shard, part), annotator, header)
+        _Task(shard, begin, end, row_file(folder, shard, part), annotator, header)
         for part, (begin, end) in enumerate(_ranges(shard))
     ]
 
@@ -136,7 +136,7 @@ def _header_for(shard: Shard, header: Header) -> Header:
 
 
 def _is_done(folder: str, shard: Shard, fingerprint: str) -> bool:
-    place = _place(folder, shard)
+    place = row_file(folder, shard)
     if not exists(place):
         return False
     there = ScoreFile(place)
@@ -157,7 +157,8 @@ def _ranges(shard: Shard) -> list[tuple[int, int | None]]:
     return [(begin, min(begin + RANGE, shard.size)) for begin in range(0, shard.size, RANGE)]
 
 
-def _place(folder: str, shard: Shard, part: int | None = None) -> str:
+def row_file(folder: str, shard: Shard, part: int | None = None) -> str:
+    """The place of a shard's row file, or of one part's."""
     if part is None or len(_ranges(shard)) == 1:
         return join(folder, shard.name + SUFFIX)
     return join(folder, f"{_PARTS}/{shard.name}.{part:05}{SUFFIX}")
@@ -168,8 +169,8 @@ def _merge(shard: Shard, header: Header, folder: str) -> None:
     parts = len(_ranges(shard))
     if parts == 1:
         return
-    files = [ScoreFile(_place(folder, shard, part)) for part in range(parts)]
-    with ScoreFileWriter(_place(folder, shard), _header_for(shard, header)) as writer:
+    files = [ScoreFile(row_file(folder, shard, part)) for part in range(parts)]
+    with ScoreFileWriter(row_file(folder, shard), _header_for(shard, header)) as writer:
         for file in files:
             writer.absorb(file)
         writer.finish(_digest_of_parts([file.header.shard["digest"] for file in files]))

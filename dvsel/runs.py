@@ -88,9 +88,7 @@ class ScoreRun(Counting, FitRun):
     fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting")
     adaptive: bool = option(False, "score a part of a pool of embeddings, and let a bandit over clusters choose which")
     adaptive_share: float | None = option(None, "with --adaptive: share of the documents to score (default: 0.25)")
-    adaptive_clusters: int | None = option(
-        None, "with --adaptive: clusters (default: one for 256 documents)"
-    )
+    adaptive_clusters: int | None = option(None, "with --adaptive: clusters (default: one for 256 documents)")
     output: str = option("", "folder to write score files to")
 
 

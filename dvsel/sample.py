@@ -52,6 +52,11 @@ class Sample:
         """The documents' texts."""
         return next(iter(self.columns.values()))
 
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Bytes of each document's text and vector, int64 (n,)."""
+        return self.text.sizes + (0 if self.vectors is None else self.vectors.row)
+
     def batches(self) -> Iterator[Batch]:
         """The sample in batches of bounded size."""
         first = 0
@@ -84,7 +89,7 @@ def draw_sample(
     workers: int = 1,
     on_progress: Callable[[int], None] = local.unwatched,
 ) -> Sample:
-    """Sample `size` bytes of text at most (a single larger document is taken all the same)."""
+    """Sample `size` bytes of text and vectors at most (a single larger document is taken all the same)."""
     paths = tuple(dict.fromkeys((reading.text_field, *needs)))
     if sampling.sample == "shards":
         shards = _choose_shards(shards, size * _SHARDS_MODE_FACTOR, sampling.seed)
@@ -110,11 +115,11 @@ def _head_of_shard(task: _Task) -> tuple[Sample, float]:
     found: list[Sample] = [_empty(task.paths)]
     room = task.size
     for documents in _documents(task):
-        fits = int(np.searchsorted(documents.text.offsets, room, "right")) - 1
+        fits = int(np.searchsorted(np.cumsum(documents.sizes), room, "right"))
         if room == task.size:
             fits = max(fits, min(1, len(documents.text)))
         found.append(_take(documents, np.arange(fits)))
-        room -= int(found[-1].text.offsets[-1])
+        room -= int(found[-1].sizes.sum())
         if fits < len(documents.text):
             break
     return _joined(found), 1.0
@@ -139,7 +144,7 @@ def _documents(task: _Task) -> Iterator[Sample]:
 
 
 class _Thinned:
-    """Of the documents added, those with the lowest draws whose text fits into a size; one at least.
+    """Of the documents added, those with the lowest draws whose text, and vectors, fit into a size; one at least.
 
     below: the lowest draw for which there was no room. Who adds what was thinned before adds its `below` too: then
     the outcome depends neither on the order of adding nor on the parts.
@@ -157,7 +162,7 @@ class _Thinned:
         self.below = min(self.below, below)
         found = _take(found, np.flatnonzero(found.draw <= self.below))
         self._parts.append(found)
-        self._bytes += int(found.text.offsets[-1])
+        self._bytes += int(found.sizes.sum())
         if self._bytes > self._thinned_bytes + self._size // _COPIES:
             self._thin()
 
@@ -170,12 +175,12 @@ class _Thinned:
         sample = _joined(self._parts)
         self._parts = []  # what was joined is needed no more, and may be large
         order = np.argsort(sample.draw, kind="stable")
-        draw, ends = sample.draw[order], np.cumsum(sample.text.sizes[order])
+        draw, ends = sample.draw[order], np.cumsum(sample.sizes[order])
         if len(order) and ends[-1] > self._size:
             self.below = min(self.below, float(draw[np.searchsorted(ends, self._size, "right")]))
         fits = max(int(np.searchsorted(draw, self.below)), 1)
         self._parts = [_take(sample, order[:fits])]
-        self._bytes = self._thinned_bytes = int(self._parts[0].text.offsets[-1])
+        self._bytes = self._thinned_bytes = int(self._parts[0].sizes.sum())
 
 
 def _take(sample: Sample, rows: npt.NDArray[np.int64]) -> Sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from dvsel.ngrams.spec import NgramSpec, buckets_of
 from dvsel.scorers import Fitted
 from dvsel.shards.columns import Batch
 from dvsel.shards.scorefile import ScoreFile
+from dvsel.shards.vectors import Vectors
+from embedded_pool import MAKER, embed, write_pool
 
 POOL = corpus.pool()
 COPIES = [document | {"id": f"copy of {document['id']}"} for document in POOL[:40]]
@@ -256,7 +259,7 @@ def test_inspect_tells_teacher_correlation_and_cost(folder: Path) -> None:
 def test_an_interrupted_fit_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distil, "_PIECE", 30_000)
     with monkeypatch.context() as patch:
-        patch.setattr(distil, "_texts", lambda *_: interrupted())
+        patch.setattr(distil, "documents_of", lambda *_: interrupted())
         assert dvsel(*fit(folder, tmp_path / "d")).code == 130
     steps = tmp_path / "d.steps"
     before = times(steps)
@@ -392,3 +395,172 @@ def test_a_fitted_scorer_is_distilled_by_name(folder: Path, tmp_path: Path) -> N
     words = ("--teacher", fitted, "--distil-documents", 500)
     ok("score", "distilled", folder / "pool", *words, "-w", 1, "-o", tmp_path / "s")
     np.testing.assert_array_equal(scores(tmp_path / "s"), scores(folder / "scores"))
+
+
+# --- Pools of embeddings. ---
+
+WIDTH = 6
+WORDS = ("--ngrams", 1, "--buckets", 200)
+
+
+@pytest.fixture(scope="module")
+def embedded(folder: Path) -> Path:
+    """The pool of `folder` with vectors, which tell the teacher's scores better than n-grams do; two have none."""
+    place = folder / "embedded"
+    write_pool(place, [{name: one[name] for name in ("text", "domain")} for one in POOL])
+    teacher = load(folder / "scores" / ".steps" / "teacher.fitted")
+    true = teacher.score(Batch.of([document["text"] for document in POOL])).astype(np.float64)
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(len(POOL), WIDTH)) * [1, 1, 1, 1, 50, 1]
+    direction = np.array([1, 1, -1, 0, 0.02, 0])
+    level = np.nan_to_num((true - np.nanmean(true)) / np.nanstd(true)) + draw.normal(size=len(POOL)) * 0.1
+    vectors += np.outer(level - vectors @ direction, direction) / (direction @ direction)
+    vectors[[7, 300]] = np.nan
+    embed(place, vectors.astype(np.float32))
+    return place
+
+
+def fit_embedded(folder: Path, pool: Path, out: Path, *more: object) -> tuple[object, ...]:
+    teacher = folder / "scores" / ".steps" / "teacher.fitted"
+    return ("fit", "distilled", "--pool", pool, "--teacher", teacher, *WORDS, "--distil-documents", 400, *more,
+            "-o", out)  # fmt: skip
+
+
+def vectors_of(place: Path) -> Floats:
+    """The vectors in a folder, (n, width)."""
+    files = [ScoreFile(str(path)) for path in sorted(place.glob("*.parquet"))]
+    return np.concatenate([rows.vectors for file in files for rows in file.rows(("vector",))])
+
+
+def side_by_side(documents: list[str], vectors: Floats, part: float) -> Floats:
+    """Shares of n-grams and standardised vectors; embeddings make up `part` of the mean squared length."""
+    left, right = shares(documents, NgramSpec(1, 200)), (vectors - vectors.mean(0)) / vectors.std(0)
+    weighed = [(left, 1 - part), (right, part)]
+    return np.hstack([one * np.sqrt(weight / one.var(0).sum()) for one, weight in weighed])
+
+
+def test_embeddings_are_learned_from_beside_ngrams(folder: Path, embedded: Path, tmp_path: Path) -> None:
+    ok(*fit_embedded(folder, embedded / "emb", tmp_path / "d"))
+    fitted, steps = load(tmp_path / "d"), tmp_path / "d.steps"
+    documents, true, vectors = np.array(texts(steps)), scores(steps / "scores")[:, 0], vectors_of(steps / "embeddings")
+    usable = np.isfinite(vectors).all(1)
+    documents, true, vectors = documents[usable], true[usable], vectors[usable]
+    designs = {part: side_by_side(list(documents), vectors, part) for part in (0.0, 0.1, 0.5, 1.0)}
+    known = np.flatnonzero(np.isfinite(true))
+    rest, held_out = np.split(known, [len(known) - len(known) // 5])
+    inner, choosing = np.split(rest, [len(rest) - len(rest) // 5])
+
+    def learned(part: float, rows: npt.NDArray[np.int64], penalty: float) -> Floats:
+        matrix, numbers = designs[part], np.clip(true[rows], *np.quantile(true[rows], (0.01, 0.99)))
+        mean = matrix[rows].mean(0)
+        centred = matrix[rows] - mean
+        gram = centred.T @ centred + penalty * np.square(centred).sum(1).mean() * np.eye(len(mean))
+        return (matrix - mean) @ np.linalg.solve(gram, centred.T @ (numbers - numbers.mean())) + numbers.mean()
+
+    (report,) = fitted.report["groups"]
+    best = {
+        part: max(spearman(learned(part, inner, 10 ** (1 - step / 2))[choosing], true[choosing]) for step in range(9))
+        for part in designs
+    }
+    assert report["embeddings"] == max(designs, key=lambda part: best[part] - 0.01 * bool(part)) > 0
+    expected = learned(report["embeddings"], rest, report["penalty"])
+    batch = dataclasses.replace(Batch.of(list(documents)), vectors=Vectors(vectors, MAKER))
+    np.testing.assert_allclose(fitted.score(batch), expected, atol=1e-3)
+    assert report["spearman"] == pytest.approx(spearman(expected[held_out], true[held_out]), abs=2e-3)
+    assert report["spearman"] > 0.9 and (report["trained"], report["held_out"]) == (len(rest), len(held_out))
+    assert fitted.scorer.model == MAKER.model and fitted.report["embedder"] == dataclasses.asdict(MAKER)
+
+
+def test_the_sample_keeps_the_pools_vectors(folder: Path, embedded: Path, tmp_path: Path) -> None:
+    ok(*fit_embedded(folder, embedded / "emb", tmp_path / "d"))
+    there: dict[str, list[bytes]] = {}  # a few texts stand twice, and each time with another vector
+    for document, vector in zip(POOL, vectors_of(embedded / "emb"), strict=True):
+        there.setdefault(document["text"], []).append(vector.tobytes())
+    found = vectors_of(tmp_path / "d.steps" / "embeddings")
+    for text, vector in zip(texts(tmp_path / "d.steps"), found, strict=True):
+        assert vector.tobytes() in there[text]
+
+
+def test_scores_are_of_the_pools_vectors(folder: Path, embedded: Path, tmp_path: Path) -> None:
+    ok(*fit_embedded(folder, embedded / "emb", tmp_path / "d"))
+    told = ok("score", "dsir", embedded / "emb", "--fitted", tmp_path / "d", "-w", 2, "-o", tmp_path / "s").err
+    fitted, found = load(tmp_path / "d"), scores(tmp_path / "s")[:, 0]
+    batch = Batch.of([document["text"] for document in POOL])
+    expected = fitted.score(dataclasses.replace(batch, vectors=Vectors(vectors_of(embedded / "emb"), MAKER)))
+    np.testing.assert_array_equal(found, expected)
+    assert np.flatnonzero(np.isnan(found)).tolist() == [7, 300] and "no text to embed" in told
+    other = dataclasses.replace(MAKER, digest="11")
+    embed(embedded, vectors_of(embedded / "emb"), other, "other")
+    line = failure("score", "dsir", embedded / "other", "--fitted", tmp_path / "d", "-w", 1, "-o", tmp_path / "t")
+    assert "the model's files differ" in line
+
+
+def test_embeddings_that_say_nothing_are_left_out(folder: Path, embedded: Path, tmp_path: Path) -> None:
+    embed(embedded, np.random.default_rng(1).normal(size=(len(POOL), WIDTH)).astype(np.float16), name="noise")
+    ok(*fit_embedded(folder, embedded / "noise", tmp_path / "d", "--distil-floor", 0))
+    ok(*fit_embedded(folder, embedded / "pool", tmp_path / "plain", "--distil-floor", 0))
+    fitted, plain = load(tmp_path / "d"), load(tmp_path / "plain")
+    assert "vectors" not in fitted.arrays and fitted.scorer == plain.scorer
+    batch = Batch.of(texts(tmp_path / "plain.steps"))
+    np.testing.assert_allclose(fitted.score(batch), plain.score(batch), atol=1e-4)
+    assert any(line.startswith("not used, as n-grams alone rank") for line in fitted.lines())
+
+
+def test_embeddings_alone_are_enough(folder: Path, embedded: Path, tmp_path: Path) -> None:
+    ok(*fit_embedded(folder, embedded / "emb", tmp_path / "d", "--buckets", 1))
+    fitted = load(tmp_path / "d")
+    assert "vectors" in fitted.arrays and fitted.report["groups"][0]["spearman"] > 0.9
+
+
+def test_a_fit_on_embeddings_goes_on(
+    folder: Path, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distil, "_PIECE", 30_000)
+    words = fit_embedded(folder, embedded / "emb", tmp_path / "d", "--distil-documents", 300)
+    with monkeypatch.context() as patch:
+        patch.setattr(distil, "documents_of", lambda *_: interrupted())
+        assert dvsel(*words).code == 130
+    before = times(tmp_path / "d.steps")
+    ok(*words)
+    assert times(tmp_path / "d.steps") == before
+    ok(*fit_embedded(folder, embedded / "emb", tmp_path / "d"))
+    after = times(tmp_path / "d.steps")
+    assert all(after[name] == before[name] for name in sorted(before)[:-1]) and len(after) > len(before)
+    ok(*fit_embedded(folder, embedded / "emb", tmp_path / "whole"))
+    assert (tmp_path / "d").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_few_vectors(folder: Path, embedded: Path, tmp_path: Path) -> None:
+    vectors = vectors_of(embedded / "emb").copy()
+    vectors[: len(POOL) - 50] = np.nan
+    embed(embedded, vectors, name="few")
+    line = last_line(*fit_embedded(folder, embedded / "few", tmp_path / "d"))
+    assert "of the sample's 400 documents have a vector, and distilling takes 100 or more" in line
+
+
+def test_a_teacher_over_embeddings_finds_those_of_the_sample(embedded: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    emb = embedded / "emb"
+    target = min(emb.glob("*.parquet"))
+    words = ("target", "--preset", "mean", "--pool", emb, "--target", target, "--distil", "--distil-documents", 300)
+    ok("fit", *words, "-o", tmp_path / "d")
+    teacher, fitted = load(tmp_path / "d.steps" / "teacher.fitted"), load(tmp_path / "d")
+    vectors = Vectors(vectors_of(tmp_path / "d.steps" / "embeddings"), MAKER)
+    expected = teacher.score(dataclasses.replace(Batch.of([""] * len(vectors)), vectors=vectors))
+    np.testing.assert_allclose(scores(tmp_path / "d.steps" / "scores")[:, 0], expected, atol=1e-4)
+    assert fitted.report["groups"][0]["embeddings"] > 0 and fitted.stands_for == "target"
+
+
+def test_texts_are_embedded_where_a_model_is_named(model: str, folder: Path, tmp_path: Path) -> None:
+    corpus.write(tmp_path / "pool.jsonl", POOL[:150])
+    ok("fit", "perplexity", "--model", model, "-o", tmp_path / "teacher")
+    ok("embed", tmp_path / "pool.jsonl", "--model", model, "--dtype", "float32", "-o", tmp_path / "emb")
+    words = ("--teacher", tmp_path / "teacher", "--buckets", 1, "--distil-documents", 150, "--distil-floor", 0)
+    ok("fit", "distilled", "--pool", tmp_path / "pool.jsonl", *words, "--model", model, "-o", tmp_path / "d")
+    ok("fit", "distilled", "--pool", tmp_path / "emb", *words, "-o", tmp_path / "e")
+    found, expected = load(tmp_path / "d"), load(tmp_path / "e")
+    assert found.scorer == expected.scorer and "vectors" in found.arrays
+    for fitted, pool in ((found, "pool.jsonl"), (expected, "emb")):
+        ok("score", "distilled", tmp_path / pool, "--fitted", tmp_path / ("d" if fitted is found else "e"),
+           "-o", tmp_path / f"of-{pool}")  # fmt: skip
+    np.testing.assert_allclose(scores(tmp_path / "of-pool.jsonl"), scores(tmp_path / "of-emb"), atol=1e-2)

@@ -3,17 +3,20 @@
 MATES (Yu et al. 2024, "MATES: Model-Aware Data Selection for Efficient Pretraining with Data Influence Models") and
 NN-CIFT (Agarwal et al. 2025, "Neural Networks for Learnable and Scalable Influence Estimation of Instruction
 Fine-Tuning Data") learn influence so, from a sample, with BERT and with a small network on embeddings. Here the
-learner is linear over hashed n-grams:
+learner is linear over hashed n-grams, and over the document's embedding v where the pool has embeddings or a model is
+named:
 
-    score = intercept + mean over the document's n-grams of the weight of their buckets,
+    score = intercept + mean over the document's n-grams of the weight of their buckets + v . weights,
 
-fitted by ridge regression (`dvsel.ngrams.regression`). It costs what DSIR costs, as it is the same pass.
+fitted by ridge regression (`dvsel.ridge`). Over n-grams it costs what DSIR costs, as it is the same pass. How much each
+of the two counts is chosen by how well it ranks; embeddings that make it rank hardly better are left out.
 
 The fit goes in steps that leave files (`dvsel.distil`): the teacher, the sample, the teacher's scores of it.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,10 +25,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.embeddings import EmbedderOptions
+from dvsel.embeddings.source import VectorSource
 from dvsel.errors import UserError
 from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, NgramSpec
 from dvsel.options import option
 from dvsel.scorers import Fitted, Scorer
+from dvsel.shards.vectors import Maker
 
 if TYPE_CHECKING:
     from dvsel.shards.columns import Batch
@@ -34,20 +40,21 @@ if TYPE_CHECKING:
 class FittedDistilled(Fitted):
     """A distilled scorer, which stands for its teacher.
 
-    arrays: weights float32 (groups, buckets); intercepts float64 (groups,); shares float64 (groups,); groups, their
-    names as JSON, uint8.
-    report: teacher, what it is and how much of the pool it scored; groups, a mapping for each with what was learned.
+    arrays: weights float32 (groups, buckets), unless n-grams are not looked at; vectors float64 (groups, width), the
+    weights of an embedding's numbers, unless embeddings are not; intercepts float64 (groups,); shares float64
+    (groups,); groups, their names as JSON, uint8.
+    report: teacher, what it is and how much of the pool it scored; groups, a mapping for each with what was learned;
+    embedder, what made the embeddings, where there were some to learn from.
     """
 
     scorer: Distilled
-    unscored = "no words"
 
     def __init__(self, scorer: Distilled, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(scorer, arrays)
         self.groups = tuple(json.loads(self.arrays["groups"].tobytes()))
         self.shares = tuple(self.arrays["shares"].tolist())
-        # A copy: what comes from a file may be read-only, which would be another kernel to compile.
-        self._table = np.array(self.arrays["weights"], np.float32, order="C")
+        names = {"weights": "no words", "vectors": "no text to embed"}
+        self.unscored = ", or ".join(why for name, why in names.items() if name in self.arrays)
 
     @property
     def selector(self) -> str:
@@ -73,35 +80,67 @@ class FittedDistilled(Fitted):
             f"teacher: {self.scorer.teacher}",
             f"it scored {teacher['documents']:,} documents of the pool, {teacher['bytes']:,} bytes of text, and gave "
             f"{teacher['unscored']:,} others no score",
+            *self._embedder(),
             "rank correlation with it (Spearman), on documents held out:",
-            *map(_line, self.report["groups"]),
+            *(_line(found, "embedder" in self.report) for found in self.report["groups"]),
         ]
 
+    def _embedder(self) -> list[str]:
+        """What made the embeddings, and whether they are used."""
+        if not (maker := self.report.get("embedder")):
+            return []
+        use = "learned from" if "vectors" in self.arrays else "not used, as n-grams alone rank about as well:"
+        return [f"{use} embeddings by {maker['model']}, {maker['pooling']} of layer {maker['layer']}"]
+
+    @functools.cached_property
+    def _source(self) -> VectorSource:
+        return VectorSource(self.scorer, Maker.of(self.report["embedder"]))
+
+    @functools.cached_property
+    def _table(self) -> npt.NDArray[np.float32]:
+        # A copy: what comes from a file may be read-only, which would be another kernel to compile.
+        return np.array(self.arrays["weights"], np.float32, order="C")
+
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,) or (n, groups); NaN for documents without words."""
+        """float32 (n,) or (n, groups); NaN for documents without words, or without a vector, if these are looked at."""
+        scores = np.tile(self.arrays["intercepts"], (len(batch), 1))
+        if len(batch) and "weights" in self.arrays:
+            scores += self._of_ngrams(batch)
+        if len(batch) and "vectors" in self.arrays:
+            scores += self._of_vectors(batch)
+        found = scores.astype(np.float32)
+        return found[:, 0] if len(self.groups) == 1 else found
+
+    def _of_ngrams(self, batch: Batch) -> npt.NDArray[np.float64]:
         from dvsel.ngrams.lookup import score
 
         sums, words, ngrams = score(batch.text, self._table, self.scorer.spec)
-        scores: npt.NDArray[np.float32] = (sums / np.maximum(ngrams, 1)[:, None] + self.arrays["intercepts"]).astype(
-            np.float32
-        )
-        scores[words == 0] = np.nan
-        return scores[:, 0] if len(self.groups) == 1 else scores
+        found: npt.NDArray[np.float64] = sums / np.maximum(ngrams, 1)[:, None]
+        found[words == 0] = np.nan
+        return found
+
+    def _of_vectors(self, batch: Batch) -> npt.NDArray[np.float64]:
+        from dvsel.embeddings.regression import products
+
+        vectors = self._source.of(batch)
+        return np.stack([products(vectors, weights.copy()) for weights in self.arrays["vectors"]], axis=1)
 
 
-def _line(found: Mapping[str, Any]) -> str:
+def _line(found: Mapping[str, Any], with_embeddings: bool) -> str:
     name = f"{found['name']}: " if found["name"] else ""
+    part = f" (features: {found['embeddings']:.0%} embeddings, the rest n-grams)" if with_embeddings else ""
     return (
-        f"  {name}{found['spearman']:.3f} on {found['held_out']:,} documents, fitted on {found['trained']:,}; "
+        f"  {name}{found['spearman']:.3f} on {found['held_out']:,} documents, fitted on {found['trained']:,}{part}; "
         f"{found['top_tenth']:.0%} of the teacher's best tenth are in its own best tenth"
     )
 
 
 @dataclass(frozen=True)
-class Distilled(Scorer):
+class Distilled(EmbedderOptions, Scorer):
     """Score as an expensive scorer would, learned from its scores of a sample (MATES: Yu et al. 2024).
 
-    `--distil` with any scorer does the same; this one takes a teacher that is fitted already.
+    `--distil` with any scorer does the same; this one takes a teacher that is fitted already. It learns from n-grams,
+    and from embeddings too where the pool is of embeddings (dvsel embed), or --model names what embeds it.
     """
 
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --teacher influence.fitted",)
@@ -113,11 +152,17 @@ class Distilled(Scorer):
     buckets: int = option(1 << 16, f"buckets that n-grams are hashed into, 1 to {MAX_BUCKETS}")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.spec
         if not self.teacher:
             raise UserError(
                 "distilled: no teacher; name a fitted scorer with --teacher FILE, or give another scorer and --distil"
             )
+
+    @property
+    def processes(self) -> int:
+        """One a core, unless a model embeds."""
+        return super().processes if self.model else 0
 
     @property
     def takes_pool(self) -> bool:

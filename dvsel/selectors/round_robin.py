@@ -23,8 +23,8 @@ _DEEPER = 4  # times the picks that a column can expect
 class RoundRobin(SetSelector):
     """Let targets, or single queries, take turns: each takes the document that it scores highest of those left.
 
-    Without queries the columns of the scores take turns, one for each target. With queries each of these does, and its
-    scores are the cosines with the pool's embeddings.
+    Without queries the columns of the scores take turns, one for each target. With queries each of these does, in an
+    order that the seed draws, and its scores are the cosines with the pool's embeddings.
 
     A column looks no deeper than its heap. Without --heap the heaps grow, a pass each time, until none runs out; with
     it one that runs out is told. The result is the exact rule's wherever none does.
@@ -47,7 +47,7 @@ class RoundRobin(SetSelector):
     def rank(self, candidates: Candidates) -> list[str]:
         """The first pick has the highest key. Beyond 16 million picks neighbours may share one: ties then decide."""
         assert candidates.limit is not None, "without a budget there are no turns"
-        queries = candidates.embedded(self.queries) if self.queries else None
+        queries = self._queries(candidates)
         columns = len(candidates.groups) if queries is None else len(queries)
         if columns == 1:
             raise UserError("one column has no turns to take; give several targets or queries, or take --method topk")
@@ -58,7 +58,19 @@ class RoundRobin(SetSelector):
                 break
             size *= _DEEPER
         candidates.keys[turns.position] = -np.arange(len(turns.position), dtype=np.float32)
-        return [f"{columns:,} columns took turns, {len(turns.position):,} picks", *_exhaustion(turns, size)]
+        picks = len(turns.position)
+        return [
+            f"{columns:,} columns took turns, {picks:,} picks",
+            *_unserved(picks, columns, candidates.docs),
+            *_exhaustion(turns, size),
+        ]
+
+    def _queries(self, candidates: Candidates) -> np.ndarray | None:
+        """The queries' vectors in an order that the seed draws: few picks should not be those of the first topics."""
+        if not self.queries:
+            return None
+        found = candidates.embedded(self.queries)
+        return found[np.random.default_rng(candidates.seed).permutation(len(found))]
 
 
 def _expected(candidates: Candidates, columns: int) -> int:
@@ -80,6 +92,15 @@ def _turns(candidates: Candidates, columns: int, queries: np.ndarray | None, siz
 def _offer(heaps: Heaps, part: Part, queries: np.ndarray | None) -> None:
     score = part.score if queries is None else part.vectors @ queries.T
     heaps.add(np.where(part.eligible[:, None], score, np.float32(np.nan)), part.tie, part.first, part.cost)
+
+
+def _unserved(picks: int, columns: int, docs: int) -> list[str]:
+    if picks >= min(columns, docs):
+        return []
+    return [
+        f"the budget ended in the first turns: of {columns:,} columns {columns - picks:,} picked nothing; give a "
+        "larger budget"
+    ]
 
 
 def _exhaustion(turns: Turns, size: int) -> list[str]:

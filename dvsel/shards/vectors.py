@@ -64,6 +64,11 @@ class Vectors:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def row(self) -> int:
+        """Bytes of one."""
+        return int(self.values.itemsize * self.values.shape[1])
+
     def take(self, rows: npt.NDArray[np.integer]) -> Vectors:
         """Those of these rows, in this order."""
         return Vectors(self.values[rows], self.maker)

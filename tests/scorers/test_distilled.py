@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,29 @@ from dvsel.errors import UserError
 from dvsel.ngrams.spec import buckets_of
 from dvsel.scorers.distilled import Distilled, FittedDistilled
 from dvsel.shards.columns import Batch
+from dvsel.shards.vectors import Maker, Vectors
 
 SCORER = Distilled(teacher="slow model=m", ngrams=2, buckets=50)
+MAKER = Maker("models/small", "ab12", "mean", 6, 256)
 TEXTS = ["The cat sat on the mat.", "A dog!", "", " \n", "cat", "\U0001f642 caf\u00e9 " * 50]
 
 
-def made(groups: tuple[str, ...] = ("",), correlations: tuple[float, ...] = (0.5,)) -> FittedDistilled:
+def made(
+    groups: tuple[str, ...] = ("",),
+    correlations: tuple[float, ...] = (0.5,),
+    learned: tuple[str, ...] = ("weights",),
+    maker: Maker | None = None,
+) -> FittedDistilled:
+    """learned: the arrays that it has. maker: of the embeddings that it could learn from."""
     draw = np.random.default_rng(0)
+    weights = {
+        "weights": draw.normal(size=(len(groups), SCORER.buckets)).astype(np.float32),
+        "vectors": draw.normal(size=(len(groups), 3)),
+    }
     fitted = FittedDistilled(
-        SCORER,
-        {
-            "weights": draw.normal(size=(len(groups), SCORER.buckets)).astype(np.float32),
+        MAKER.chosen_in(SCORER) if "vectors" in learned else SCORER,
+        {name: weights[name] for name in learned}
+        | {
             "intercepts": draw.normal(size=len(groups)),
             "shares": np.full(len(groups), 1 / len(groups)),
             "groups": np.frombuffer(json.dumps(groups).encode(), np.uint8),
@@ -32,12 +45,21 @@ def made(groups: tuple[str, ...] = ("",), correlations: tuple[float, ...] = (0.5
     )
     teacher: dict[str, Any] = {"scorer": "slow", "options": {}, "selector": "resample", "fingerprint": "f"}
     teacher |= {"documents": 1200, "bytes": 4_000_000, "unscored": 3}
-    found = {"penalty": 0.1, "trained": 960, "held_out": 240, "top_tenth": 0.625}
+    found = {"embeddings": 0.1 if maker else 0.0, "penalty": 0.1, "trained": 960, "held_out": 240, "top_tenth": 0.625}
     fitted.report = {
         "teacher": teacher,
         "groups": [{"name": name, "spearman": one, **found} for name, one in zip(groups, correlations, strict=True)],
     }
+    if maker:
+        fitted.report["embedder"] = dataclasses.asdict(maker)
     return fitted
+
+
+def embedded(maker: Maker = MAKER) -> Batch:
+    """The texts with vectors; the second has none."""
+    values = np.random.default_rng(1).normal(size=(len(TEXTS), 3)).astype(np.float16)
+    values[1] = np.nan
+    return dataclasses.replace(Batch.of(TEXTS), vectors=Vectors(values, maker))
 
 
 @pytest.mark.parametrize("groups", [("",), ("code", "maths")])
@@ -59,6 +81,43 @@ def test_a_score_depends_on_its_document_alone() -> None:
     together = fitted.score(Batch.of(TEXTS * 3))
     alone = np.concatenate([fitted.score(Batch.of([text])) for text in TEXTS] * 3)
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("groups", [("",), ("code", "maths")])
+@pytest.mark.parametrize("learned", [("vectors",), ("weights", "vectors")], ids=["alone", "beside n-grams"])
+def test_a_vectors_product_with_weights_is_added(
+    learned: tuple[str, ...], groups: tuple[str, ...], tmp_path: Path
+) -> None:
+    fitted = made(groups, (0.5,) * len(groups), learned, MAKER)
+    storage.save(fitted, str(tmp_path / "x.fitted"))
+    loaded = storage.load(str(tmp_path / "x.fitted"))[0]
+    scores, batch = loaded.score(embedded()).reshape(len(TEXTS), len(groups)), embedded()
+    assert batch.vectors is not None
+    for text, vector, row in zip(TEXTS, batch.vectors.values.astype(np.float64), scores, strict=True):
+        found = buckets_of(text, SCORER.spec)
+        expected = fitted.arrays["vectors"] @ vector + fitted.arrays["intercepts"]
+        if "weights" in learned:
+            expected += fitted.arrays["weights"][:, found].mean(1) if found else np.nan
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
+    assert np.isnan(scores[1]).all() and np.isfinite(scores[0]).all()
+    assert loaded.score(Batch.of([])).shape == ((0,) if len(groups) == 1 else (0, 2))
+
+
+def test_vectors_that_were_made_in_another_way_are_refused() -> None:
+    fitted = made(learned=("vectors",), maker=MAKER)
+    with pytest.raises(UserError, match="layer 6 and 2"):
+        fitted.score(embedded(dataclasses.replace(MAKER, layer=2)))
+
+
+def test_it_says_why_a_document_has_no_score() -> None:
+    assert made().unscored == "no words"
+    assert made(learned=("vectors",), maker=MAKER).unscored == "no text to embed"
+    assert made(learned=("weights", "vectors"), maker=MAKER).unscored == "no words, or no text to embed"
+
+
+def test_one_process_where_a_model_embeds() -> None:
+    assert SCORER.processes == 0
+    assert dataclasses.replace(SCORER, model="models/small").processes >= 1
 
 
 def test_it_goes_by_its_teachers_name(tmp_path: Path) -> None:
@@ -85,6 +144,14 @@ def test_lines_tell_what_it_cost_and_how_well_it_ranks() -> None:
         "  code: 0.710 on 240 documents, fitted on 960; 62% of the teacher's best tenth are in its own best tenth",
         "  maths: 0.400 on 240 documents, fitted on 960; 62% of the teacher's best tenth are in its own best tenth",
     ]
+
+
+def test_lines_tell_what_embeddings_count() -> None:
+    lines = made(learned=("weights", "vectors"), maker=MAKER).lines()
+    assert lines[2] == "learned from embeddings by models/small, mean of layer 6"
+    assert "fitted on 960 (features: 10% embeddings, the rest n-grams); 62% of" in lines[-1]
+    lines = made(maker=MAKER).lines()
+    assert lines[2] == "not used, as n-grams alone rank about as well: embeddings by models/small, mean of layer 6"
 
 
 def test_options_are_checked() -> None:

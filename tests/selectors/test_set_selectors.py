@@ -135,13 +135,24 @@ def test_queries_take_turns(folder: Path, vectors: np.ndarray, tmp_path: Path) -
     write_pool(queries, [{"text": "two"}, {"text": "four"}], shards=1)
     embed(queries, wanted)
     words = ("--method", "round-robin", "--queries", queries / "emb", "--budget", "30 docs")
-    similarity = vectors @ wanted.T
+    similarity = vectors @ wanted[np.random.default_rng(0).permutation(2)].T
     free, expected = np.ones(len(vectors), bool), []
     for turn in range(30):
         best = int(np.where(free, similarity[:, turn % 2], -np.inf).argmax())
         free[best] = False
         expected.append(best)
     assert selected(folder, tmp_path / "out", *words) == sorted(expected)
+
+
+def test_queries_that_the_budget_does_not_reach_are_counted(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    queries = tmp_path / "queries"
+    write_pool(queries, [{"text": str(row)} for row in range(30)], shards=1)
+    embed(queries, vectors[:30])
+    words = ("--method", "round-robin", "--queries", queries / "emb", "--budget", "20 docs")
+    rows = selected(folder, tmp_path / "out", *words)
+    assert "of 30 columns 10 picked nothing" in " ".join(report(tmp_path / "out")["notes"])  # type: ignore[arg-type]
+    assert not set(rows) <= set(range(20))
+    assert rows != selected(folder, tmp_path / "other", *words, "--seed", 1)
 
 
 def test_columns_of_scores_take_turns(folder: Path, tmp_path: Path) -> None:
