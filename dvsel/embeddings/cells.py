@@ -20,7 +20,7 @@ from dvsel.errors import UserError
 ROWS = 2048  # in a cell, about
 LARGEST = 4 * ROWS
 _MOST = 1024  # cells of a first cut: so many files are written side by side
-_SAMPLE = 64  # rows of the sample for each cell
+_SAMPLE = 32  # rows of the sample for each cell
 _BUFFERED = 64 << 20  # bytes of rows that wait to be written
 
 Floats = npt.NDArray[np.float32]

@@ -40,7 +40,7 @@ class VectorSource:
             return self._embedded(batch)
         if self.maker is None:
             self.maker = self._maker_for(batch.vectors.maker)
-        self.maker.check_same(batch.vectors.maker, "the fit's documents", "the pool's")
+        self.maker.check_same(batch.vectors.maker, "the fit's documents", "the pool's documents")
         return batch.vectors.values.astype(np.float32)
 
     def all_of(self, batches: Iterable[Batch], count: int | None = None) -> npt.NDArray[np.float32]:
