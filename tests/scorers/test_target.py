@@ -165,7 +165,7 @@ def test_of_a_large_target_some_documents_are_chosen_whatever_their_order(pool: 
     with pytest.warns(Notice, match="target big: 15 of its 40 documents are used"):
         fitted = scorer.fit([embedded(pool)], {"big": [batch]})
     with pytest.warns(Notice):
-        again = scorer.fit([embedded(pool)], {"big": [shuffled.head(33), Batch(*rest(shuffled, 33))]})
+        again = scorer.fit([embedded(pool)], {"big": [shuffled.take(np.arange(33)), Batch(*rest(shuffled, 33))]})
 
     assert len(fitted.arrays["vectors.0"]) == 15
     assert storage.to_bytes(fitted) == storage.to_bytes(again)
