@@ -9,6 +9,7 @@ directions. Needs scikit-learn, faiss-cpu and submodlib-py.
 - neighbours: 10 of each of a fifth of the vectors among all; the peers give the same rows.
 - k-means: the sum of squared distances that is reached, and seconds.
 - facility location: a tenth of 2,000 vectors; f of the set, and seconds, with the similarities in both.
+- cells: f of a twentieth of all vectors, by the selector `coverage`, by greedy over the whole, and in random parts.
 - duplicates: what is dropped, how much of that has no kept neighbour, and seconds beside the whole matrix.
 - round-robin: 4 picks for each of 100 queries from heaps of 64, beside a sort of every column.
 
@@ -20,8 +21,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -34,17 +38,21 @@ from sklearn.cluster import KMeans
 
 from corpus import corpus, parser_of
 from dvsel.embeddings import EmbedderOptions
+from dvsel.embeddings.cells import ROWS
 from dvsel.embeddings.clusters import assign, fit_centres
 from dvsel.embeddings.duplicates import semantic_duplicates
 from dvsel.embeddings.facility import greedy, value
 from dvsel.embeddings.neighbours import nearest, unit
 from dvsel.embeddings.turns import Heaps
+from dvsel.selectors.candidates import Part
+from dvsel.selectors.coverage import Coverage
 
 Floats = npt.NDArray[np.float32]
 
 WIDTH, DIRECTIONS, SPREAD = 384, 500, 1.5  # of the random vectors
 NEIGHBOURS = 10
 FACILITIES, SHARE = 2000, 0.1
+CELLS_SHARE = 20  # one vector in so many is picked
 THRESHOLDS = (0.9, 0.8, 0.7)
 QUERIES, PICKS, HEAP, BATCH = 100, 4, 64, 4096
 
@@ -61,7 +69,7 @@ def main() -> None:
     vectors = shuffled(options)
     print(machine())
     print(f"{len(vectors):,} vectors of {vectors.shape[1]} numbers; {options.repeats} rounds, min / median / max")
-    for part in (neighbours, clusters, facilities, duplicates, round_robin):
+    for part in (neighbours, clusters, facilities, cells, duplicates, round_robin):
         part(vectors, options.repeats)
 
 
@@ -209,6 +217,47 @@ def facilities(vectors: Floats, repeats: int) -> None:
         repeats,
         {"f": lambda chosen: f"{value(rows, chosen):,.2f}"},
     )
+
+
+@dataclass
+class _InMemory:
+    """`Candidates` over vectors, a document each."""
+
+    part: Part
+    limit: int
+    scratch: Path
+    groups: tuple[str, ...] = ("",)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.count = self.docs = self.cost = len(self.part)
+        self.keys = np.full(self.count, np.nan, np.float32)
+
+    def parts(self, vectors: bool = False) -> Iterator[Part]:  # noqa: ARG002
+        yield self.part
+
+    def embedded(self, patterns: Sequence[str]) -> Floats:
+        raise NotImplementedError
+
+
+def cells(vectors: Floats, repeats: int) -> None:  # noqa: ARG001
+    count, generator = len(vectors) // CELLS_SHARE, np.random.default_rng(0)
+    ones, tie = np.ones(len(vectors), np.int64), generator.integers(1 << 63, size=len(vectors)).astype(np.uint64)
+    score, uniform = np.zeros((len(vectors), 1), np.float32), generator.uniform(size=len(vectors))
+    with tempfile.TemporaryDirectory() as scratch:
+        made = _InMemory(Part(0, score, tie, uniform, ones, ones == 1, vectors), count, Path(scratch))
+        Coverage().rank(made)
+    parts = np.array_split(generator.permutation(len(vectors)), len(vectors) // ROWS)
+    picked = {
+        "cells of like vectors": np.argsort(-np.nan_to_num(made.keys, nan=-np.inf), kind="stable")[:count],
+        "the whole": greedy(vectors, ones, count, 0, exact=True).order,
+        "random parts": np.concatenate(
+            [part[greedy(vectors[part], ones[part], count // len(parts), 0, exact=True).order] for part in parts]
+        ),
+        "chance": generator.choice(len(vectors), count, replace=False),
+    }
+    rows = [[name, f"{len(rows):,}", f"{value(vectors, rows) / len(vectors):.4f}"] for name, rows in picked.items()]
+    table(f"cells: {count:,} of {len(vectors):,}", ["", "picked", "f, by document"], rows)
 
 
 def duplicates(vectors: Floats, repeats: int) -> None:
