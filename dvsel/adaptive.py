@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +31,19 @@ from dvsel.embeddings.cells import Rows as CellRows
 from dvsel.embeddings.cells import cells_for, centres_of
 from dvsel.embeddings.clusters import assign
 from dvsel.embeddings.neighbours import unit
+from dvsel.errors import UserError
 from dvsel.folder import STEPS
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import Progress
-from dvsel.rowfiles import Annotator, write_beside
+from dvsel.rowfiles import Annotator, row_file, write_beside
 from dvsel.runs import ScoreRun
 from dvsel.sample import json_lines, pieces
 from dvsel.shards.columns import Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, atomic_writer, exists, expand, join, local_path, make_folder, remove
 from dvsel.shards.hashing import mix, uniform
-from dvsel.shards.scorefile import COLUMNS, SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.shards.scorefile import COLUMNS, Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.shards.tokens import TokenCounter
 
 ROUNDS = 16
 UNSCORED = "not scored: --adaptive spent its share on others"
@@ -98,6 +101,8 @@ class Arms:
 
     def learn(self, arm: npt.NDArray[np.integer], score: npt.NDArray[np.float32]) -> None:
         """Take the scores of drawn documents into account; NaN is worth nothing."""
+        if not len(arm):
+            return
         score = np.where(np.isnan(score), -np.inf, score).astype(np.float32)
         order = np.argsort(arm, kind="stable")
         numbers, first = np.unique(arm[order], return_index=True)
@@ -119,6 +124,8 @@ class Arms:
     def _least(self) -> float:
         """The score from which on a document is wanted: a quantile of the pool's, each draw standing for its like."""
         score = np.concatenate(self._scores)
+        if not len(score):
+            return math.inf
         stands_for = [size / max(len(scores), 1) for size, scores in zip(self.sizes, self._scores, strict=True)]
         weight = np.repeat(stands_for, [len(scores) for scores in self._scores])
         order = np.argsort(-score, kind="stable")
@@ -179,11 +186,12 @@ def score_part(
 
     share: of the documents that may be scored.
     """
-    folder = join(run.output, STEPS)
+    folder = join(join(run.output, STEPS), "adaptive")
     make_folder(folder)
     pool, done = _Pool.of(shards), local_path(folder) / "notes.json"
-    if done.exists():
-        places = [join(run.output, shard.name + SUFFIX) for shard in shards]
+    _check_alike(pool, header)
+    places = [row_file(run.output, shard) for shard in shards]
+    if done.exists() and all(map(exists, places)):
         return [ScoreFile(place) for place in places], json.loads(done.read_text())
     arm = _arms(pool, run, local_path(folder) / "arms")
     sizes = np.bincount(arm[arm >= 0], minlength=int(arm.max(initial=0)) + 1)
@@ -206,6 +214,18 @@ def score_part(
     for step in ("arms", "rounds", "scores"):
         remove(join(folder, step))
     return files, notes
+
+
+def _check_alike(pool: _Pool, header: Header) -> None:
+    """Raise UserError unless the embeddings' files say of rows what the score files shall say."""
+    for file in pool.files:
+        there, fields = file.header, ("text_field", "id_field", "domain_field")
+        counted = TokenCounter.of(there.tokens) == TokenCounter.of(header.tokens)
+        if not counted or any(there.reading[name] != header.reading[name] for name in fields):
+            raise UserError(
+                f"{file.url}: tokens were counted, or fields named, otherwise; --adaptive takes them from the "
+                "embeddings, so drop these options, or embed with them"
+            )
 
 
 def _notes(arms: Arms, drawn: int, count: int) -> list[str]:
@@ -290,7 +310,7 @@ def _lines(pool: _Pool, chosen: Counts, run: ScoreRun, needs: tuple[str, ...]) -
 def _write(pool: _Pool, number: int, scores: npt.NDArray[np.float32], header: Header, folder: str) -> ScoreFile:
     """The score file of one shard: what its embeddings say of its rows, and the scores."""
     file, shard = pool.files[number], pool.shards[number]
-    there, place = file.header, join(folder, shard.name + SUFFIX)
+    there, place = file.header, row_file(folder, shard)
     header = dataclasses.replace(header, shard=shard.identity, tokens=there.tokens, unscored=UNSCORED)
     first = pool.first[number]
     with ScoreFileWriter(place, header) as writer:

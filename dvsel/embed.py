@@ -66,7 +66,7 @@ class EmbedReport:
             f"vectors of {self.width:,} numbers ({self.dtype}): {maker.pooling} over layer {maker.layer}, "
             f"{maker.max_tokens:,} tokens of a text at most",
             f"tokens {totals.tokens:,}, {self.tokens}",
-            *losses(totals, _UNSCORED, self.skipped, []),
+            *losses(totals, _UNSCORED, self.skipped, [], "vector"),
         ]
 
 

@@ -88,7 +88,14 @@ def _embedded_as(scorer: Scorer, shards: Sequence[Shard]) -> Scorer | None:
         return None
     embedding = ScoreFile(shards[0].vectors).header.embedding
     assert embedding is not None
-    return embedding.maker.chosen_in(scorer)
+    made = embedding.maker.chosen_in(scorer)
+    for name, default in (("pooling", "auto"), ("layer", -1), ("max_tokens", 0)):
+        if getattr(scorer, name) not in (default, getattr(made, name)):
+            raise UserError(
+                f"{name} {getattr(scorer, name)}: the pool's embeddings were made with {getattr(made, name)}; "
+                "drop the option, or embed the pool with it"
+            )
+    return made
 
 
 def pool_sample(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: Execution) -> Sample:

@@ -20,6 +20,7 @@ from dvsel.shards.files import (
     is_remote,
     join,
     list_names,
+    local_path,
     make_folder,
     open_read,
     remove,
@@ -115,7 +116,7 @@ def _alone(place: str) -> Iterator[None]:
         return
     import fcntl
 
-    with open(place, "rb") as file:  # noqa: PTH123  (a descriptor to lock, not content to read)
+    with local_path(place).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -22,6 +22,7 @@ from dvsel.budget import Budget
 from dvsel.errors import UserError
 from dvsel.report import BINS
 from dvsel.rule import NO_NOISE, Pool, Rule
+from dvsel.runs import Reading
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Drops
 from dvsel.selectors.quota import Quota
@@ -145,8 +146,12 @@ class Plan:
         drops: Drops | None = None,
         threads: int = 1,
         embeddings: Sequence[ScoreFile] = (),
+        reading: Reading | None = None,
     ) -> Plan:
-        """Find the cuts and count what they keep. embeddings: files with vectors beside the pool's, or none."""
+        """Find the cuts and count what they keep.
+
+        embeddings: files with vectors beside the pool's, or none. reading: of documents that the selector names.
+        """
         check_budget(selector, budget, quota)
         budget = budget or selector.budget
         unit = (budget.unit if budget else quota.unit if quota else None) or "tokens"
@@ -157,7 +162,7 @@ class Plan:
         if isinstance(selector, SetSelector):
             from dvsel.survey import Survey  # which needs torch
 
-            survey = Survey(pool, rule, asked, embeddings, masks)
+            survey = Survey(pool, rule, asked, embeddings, masks, reading or Reading())
             notes = selector.rank(survey)
             rule = dataclasses.replace(rule, keys=survey.keys)
             groups, shares = ("",), (1.0,)

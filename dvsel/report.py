@@ -141,13 +141,17 @@ def _stratum_line(stratum: Mapping[str, Any], unit: str) -> str:
 
 
 def losses(
-    totals: Totals, unscored: str, skipped: Sequence[tuple[str, int, str]], empty_shards: Sequence[str]
+    totals: Totals,
+    unscored: str,
+    skipped: Sequence[tuple[str, int, str]],
+    empty_shards: Sequence[str],
+    what: str = "score",
 ) -> list[str]:
-    """What has no score, and why."""
+    """What has no score, or whatever it is that documents should have, and why."""
     lines = []
     for status, cause in (("empty_text", "empty text"), ("unscored", unscored)):
         if count := totals.status.get(status, 0):
-            lines.append(f"no score for {count:,} documents: {cause}")
+            lines.append(f"no {what} for {count:,} documents: {cause}")
     if count := totals.status.get("bad_line", 0):
         causes = ", ".join(f"{number:,} {cause}" for cause, number in totals.bad_lines.items())
         lines.append(f"skipped {count:,} lines: {causes}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from glob import has_magic
+from glob import glob, has_magic
 from typing import Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.sample import draw_sample
 from dvsel.shards.columns import Column, Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, exists, expand, find, info, join, remove
+from dvsel.shards.files import Shard, exists, expand, find, info, is_remote, join, local_path, remove
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.lines import BLOCK, LineReader
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
@@ -262,15 +262,23 @@ def expand_pool(patterns: Sequence[str]) -> list[Shard]:
 def is_embedded(pattern: str) -> bool:
     """Whether it names what `dvsel embed` wrote."""
     if pattern.endswith(SUFFIX):
-        return exists(pattern) and ScoreFile(pattern).header.embedding is not None
+        found = _globbed(pattern)
+        return bool(found) and exists(found[0]) and ScoreFile(found[0]).header.embedding is not None
     place = join(pattern, RECIPE)
     return not has_magic(pattern) and exists(place) and command_of(place) == "embed"
 
 
+def _globbed(pattern: str) -> list[str]:
+    """The row files that a local glob matches; anything else as it is."""
+    if is_remote(pattern) or not has_magic(pattern):
+        return [pattern]
+    return sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
+
+
 def row_files(source: str) -> list[str]:
-    """The row files that a folder holds, or the one that is named."""
-    if source.endswith(SUFFIX):
-        return [source]
+    """The row files that a folder holds, or a glob matches, or the one that is named."""
+    if source.endswith(SUFFIX) and (found := _globbed(source)):
+        return found
     if exists(join(source, SCORES)) and not find(source, SUFFIX, depth=1):
         source = join(source, SCORES)
     found = find(source, SUFFIX)
@@ -308,7 +316,9 @@ def check_unchanged(shard: Shard, there: ScoreFile) -> None:
 
 def changed(shard: Shard) -> UserError:
     """The error for a shard that is not what its row file speaks of."""
-    return UserError(f"{shard.url} changed after it was scored; score it again, into a new folder or with --overwrite")
+    return UserError(
+        f"{shard.url} changed after it was scored or embedded; do it again, into a new folder or with --overwrite"
+    )
 
 
 def unchanged_shard(file: ScoreFile) -> Shard:

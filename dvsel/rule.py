@@ -141,6 +141,10 @@ class Pool:
 
 def _check_together(one: ScoreFile, other: ScoreFile) -> None:
     a, b = one.header, other.header
+    if (a.embedding is None) != (b.embedding is None):
+        raise UserError(
+            f"of {one.url} and {other.url} one holds scores and one vectors; name the vectors with --embeddings"
+        )
     if a.fingerprint != b.fingerprint:
         raise UserError(
             f"{one.url} and {other.url} hold scores of two different fits ({a.scorer} {a.fingerprint[:8]}, "

@@ -96,6 +96,8 @@ def _check_adaptive(run: ScoreRun, shards: Sequence[Shard]) -> None:
         raise UserError(
             "--adaptive goes by clusters of embeddings; embed the pool (dvsel embed) and name emb/ as the pool"
         )
+    if run.distil:
+        raise UserError("--distil makes scoring cheap, --adaptive scores a part; choose one of the two")
     if not 0 < (share := _share(run)) <= 1:
         raise UserError(f"--adaptive-share {share}: no share of a pool; give more than 0, and 1 at most")
     if run.adaptive_clusters is not None and run.adaptive_clusters < 2:

@@ -32,7 +32,7 @@ from dvsel.plan import Plan, check_budget, follows_scores, mask_file, weights_fi
 from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
-from dvsel.rowfiles import SCORES, changed, is_embedded, row_files, unchanged_shard
+from dvsel.rowfiles import SCORES, changed, expand_pool, is_embedded, reading_of, row_files, unchanged_shard
 from dvsel.rule import Pool
 from dvsel.runs import Execution, ScoreRun, SelectRun
 from dvsel.score import score
@@ -46,7 +46,6 @@ from dvsel.shards.files import (
     Shard,
     atomic_writer,
     exists,
-    expand,
     is_remote,
     join,
     make_folder,
@@ -92,7 +91,7 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
     terms = _Terms.of(run)
     scores_first = run.scorer is not None or run.fitted is not None
     if execution.dry_run and scores_first:
-        return forecast(expand(run.pool), run, dump("select", run))
+        return forecast(expand_pool(run.pool), run, dump("select", run))
     if execution.dry_run or run.output == STDOUT:
         if scores_first:
             raise UserError("scoring a pool leaves score files; name a folder with -o, or score first")
@@ -117,8 +116,8 @@ def _select_from(sources: Sequence[str], run: SelectRun, terms: _Terms, executio
         scratch = stack.enter_context(_scratch(run, execution))
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
         vectors = _vectors(pool, selector, run.embeddings)
-        threads = execution.processes()
-        plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, vectors)
+        threads, reading = execution.processes(), reading_of(run)
+        plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, vectors, reading)
         if not execution.dry_run:
             _write(plan, run.output, terms.cap, execution)
         return report_on(plan, run)

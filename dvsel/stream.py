@@ -32,6 +32,10 @@ STDIN = "stdin"
 
 def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
     """Copy documents from source to sink, each with its score as one more field (null where it has none)."""
+    if run.adaptive:
+        raise UserError(
+            "--adaptive goes by clusters of embeddings, and a stream has none; name a folder of `dvsel embed`"
+        )
     fitted = storage.load_of(name, run.fitted) if run.fitted else _fitted_without_pool(name, run)
     field, needs = options.score_field or PREFIX + name, fitted.scorer.needs
     if "." in field:

@@ -32,12 +32,15 @@ def beside(pool: Pool, sources: Sequence[str]) -> list[ScoreFile]:
     vectors are missing, are of other content, or were made in different ways.
     """
     files = pool.files if not sources else [ScoreFile(url) for source in sources for url in row_files(source)]
-    if any(file.header.embedding is None for file in files):
+    if without := [file for file in files if file.header.embedding is None]:
         raise UserError(
-            f"{files[0].url} holds no vectors, which this method looks at; make them with "
+            f"{without[0].url} holds no vectors, which this method looks at; make them with "
             "`dvsel embed POOL --model MODEL -o emb/`, and name them with --embeddings emb/"
         )
-    by_shard = {file.header.shard["url"]: file for file in files}
+    by_shard: dict[str, ScoreFile] = {}
+    for file in files:
+        if (other := by_shard.setdefault(file.header.shard["url"], file)) is not file:
+            raise UserError(f"{other.url} and {file.url} hold vectors of the same shard; name one of them")
     found = [_of(file, by_shard.get(file.header.shard["url"])) for file in pool.files]
     first = found[0]
     for other in found[1:]:
@@ -62,11 +65,17 @@ class Survey:
     """What `dvsel.selectors.candidates.Candidates` promises, over score files.
 
     rule: who competes, at what cost. limit: the budget in the rule's unit, None for none. embeddings: the files with
-    vectors beside the pool's, or none.
+    vectors beside the pool's, or none. reading: of other documents that the rule names.
     """
 
     def __init__(
-        self, pool: Pool, rule: Rule, limit: int | None, embeddings: Sequence[ScoreFile], scratch: Path
+        self,
+        pool: Pool,
+        rule: Rule,
+        limit: int | None,
+        embeddings: Sequence[ScoreFile],
+        scratch: Path,
+        reading: Reading,
     ) -> None:
         self.count = pool.first[-1]
         self.docs, self.cost = pool.total("docs"), pool.total(rule.unit)
@@ -76,7 +85,7 @@ class Survey:
         self.scratch = scratch
         self.keys: npt.NDArray[np.float32] = np.memmap(scratch / "keys", np.float32, "w+", shape=(max(self.count, 1),))
         self.keys[:] = np.nan
-        self._pool, self._rule, self._embeddings = pool, rule, embeddings
+        self._pool, self._rule, self._embeddings, self._reading = pool, rule, embeddings, reading
 
     def parts(self, vectors: bool = False) -> Iterator[Part]:
         """A pass over all documents, in order."""
@@ -109,15 +118,14 @@ class Survey:
         if not self._embeddings:
             raise UserError(f"{patterns[0]}: no embeddings to compare it with; name some with --embeddings emb/")
         source = VectorSource(EmbedderOptions(), _embedding(self._embeddings[0]).maker)
-        found = unit(source.all_of(_documents(patterns)))
+        found = unit(source.all_of(_documents(patterns, self._reading)))
         found = found[np.isfinite(found).all(axis=1)]
         if not len(found):
             raise UserError(f"{patterns[0]}: holds no document with a vector; check the file")
         return found
 
 
-def _documents(patterns: Sequence[str]) -> Iterator[Batch]:
-    reading = Reading()
+def _documents(patterns: Sequence[str], reading: Reading) -> Iterator[Batch]:
     for shard in expand_pool(patterns):
         with DocumentReader(shard, paths_to_read(reading)) as reader:
             for batch in read_pool(reader, shard, reading):

@@ -59,6 +59,13 @@ def test_it_says_how_much_of_the_best_it_found() -> None:
             assert arms.found() == pytest.approx(seen[best].mean(), abs=0.13)
 
 
+def test_a_round_may_draw_nothing() -> None:
+    arms = Arms(np.array([3, 0, 2]), 0.2)
+    arms.draw()
+    arms.learn(np.empty(0, np.int64), np.empty(0, np.float32))
+    assert arms.draw().tolist() and 0 <= arms.found() <= 1
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with emb/ over 8 groups of documents, of which group 0 speaks of zebras, and target.jsonl of zebras."""
@@ -118,6 +125,20 @@ def test_a_finished_run_is_kept_and_its_steps_are_gone(folder: Path, tmp_path: P
     assert not (tmp_path / "part" / ".steps" / "rounds").exists()
 
 
+def test_a_small_pool_and_a_small_share(folder: Path, tmp_path: Path) -> None:
+    ok(*words_for(folder, tmp_path / "part"), "--adaptive-share", 0.02)
+    assert 0 < np.isfinite(scores(tmp_path / "part")).sum() < 20
+
+
+def test_a_score_file_that_is_gone_is_made_again(folder: Path, tmp_path: Path) -> None:
+    ok(*words_for(folder, tmp_path / "part"))
+    gone = tmp_path / "part" / "0.jsonl.dvsel.parquet"
+    before = gone.read_bytes()
+    gone.unlink()
+    ok(*words_for(folder, tmp_path / "part"))
+    assert gone.read_bytes() == before
+
+
 def test_an_interrupted_run_goes_on_and_ends_the_same(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +183,13 @@ def test_what_cannot_be_adaptive(folder: Path, tmp_path: Path, more: tuple[str, 
 
 @pytest.mark.parametrize(
     ("more", "cause"),
-    [(("--adaptive-share", "0"), "no share of a pool"), (("--adaptive-clusters", "1"), "nothing to choose from")],
+    [
+        (("--adaptive-share", "0"), "no share of a pool"),
+        (("--adaptive-clusters", "1"), "nothing to choose from"),
+        (("--tokens-field", "id"), "--adaptive takes them from the embeddings"),
+        (("--domain-field", "id"), "--adaptive takes them from the embeddings"),
+        (("--distil", "--distil-documents", "100"), "choose one of the two"),
+    ],
 )
 def test_options_out_of_range(folder: Path, tmp_path: Path, more: tuple[str, ...], cause: str) -> None:
     words = ("score", "dsir", folder / "emb", "--target", folder / "target.jsonl", "--adaptive", "-o", tmp_path / "out")

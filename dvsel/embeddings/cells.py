@@ -51,7 +51,7 @@ class Rows:
 def sampled(rows: Iterable[Rows], count: int, wanted: int) -> Floats:
     """Vectors of about `wanted` of `count` rows, those with the lowest ties, in the order of ties."""
     bound = np.uint64(min(wanted / max(count, 1), 1.0) * float(2**64 - 2048))
-    parts = [part.take(np.flatnonzero(part.tie <= bound)) for part in rows]
+    parts = [part.take(np.flatnonzero(part.tie <= bound)) for part in rows] or [_joined([])]
     tie = np.concatenate([part.tie for part in parts])
     return np.concatenate([part.vectors for part in parts])[np.argsort(tie, kind="stable")]
 

@@ -40,7 +40,7 @@ class VectorSource:
             return self._embedded(batch)
         if self.maker is None:
             self.maker = self._maker_for(batch.vectors.maker)
-        self.maker.check_same(batch.vectors.maker, "the fit's documents", "the pool's documents")
+        self.maker.check_same(batch.vectors.maker, "those before", "these documents")
         return batch.vectors.values.astype(np.float32)
 
     def all_of(self, batches: Iterable[Batch], count: int | None = None) -> npt.NDArray[np.float32]:
@@ -61,7 +61,7 @@ class VectorSource:
         embedder = self._embedder()
         if self.maker is None:
             self.maker = embedder.maker
-        self.maker.check_same(embedder.maker, "the fit's documents", "these")
+        self.maker.check_same(embedder.maker, "those before", "these documents")
         return embedder.embed(strings(batch.text))
 
     def _embedder(self) -> Embedder:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dvsel.selectors.candidates import Candidates, Part
 
 _DEEPER = 4  # times the picks that a column can expect
+_MOST = 1 << 25  # documents in all heaps, 1 GB, to which these grow by themselves
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class RoundRobin(SetSelector):
     Without queries the columns of the scores take turns, one for each target. With queries each of these does, in an
     order that the seed draws, and its scores are the cosines with the pool's embeddings.
 
-    A column looks no deeper than its heap. Without --heap the heaps grow, a pass each time, until none runs out; with
-    it one that runs out is told. The result is the exact rule's wherever none does.
+    A column looks no deeper than its heap. Without --heap the heaps grow, a pass each time, until none runs out or they
+    hold 1 GB. Columns that ran out are told; where none did, the result is the exact rule's.
     """
 
     queries: tuple[str, ...] = option((), "documents that take turns by their embeddings; repeatable")
-    heap: int = option(0, "documents that a column holds; 0: as many as it takes")
+    heap: int = option(0, "documents that a column holds; 0: as many as it takes, up to 1 GB in all")
 
     divides_budget: ClassVar[bool] = True
 
@@ -54,7 +55,7 @@ class RoundRobin(SetSelector):
         size = self.heap or _expected(candidates, columns)
         while True:
             turns = _turns(candidates, columns, queries, size)
-            if self.heap or not turns.exhausted or size >= candidates.docs:
+            if self.heap or not turns.exhausted or size >= candidates.docs or columns * size * _DEEPER > _MOST:
                 break
             size *= _DEEPER
         candidates.keys[turns.position] = -np.arange(len(turns.position), dtype=np.float32)
@@ -108,5 +109,5 @@ def _exhaustion(turns: Turns, size: int) -> list[str]:
         return []
     return [
         f"{len(turns.exhausted):,} columns used up their heaps of {size:,}: the first {turns.sure:,} picks are those "
-        "of the exact rule, the others may not be; give a larger --heap, or none"
+        "of the exact rule, the others may not be; give a larger --heap"
     ]

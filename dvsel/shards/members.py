@@ -39,7 +39,8 @@ def with_column(batch: pa.RecordBatch, name: str, values: npt.NDArray[np.float32
     table = pa.Table.from_batches([batch])
     place = table.schema.get_field_index(name)
     table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
-    return table.combine_chunks().to_batches()[0]
+    made = table.combine_chunks().to_batches()
+    return made[0] if made else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def as_json(value: np.float32) -> bytes:

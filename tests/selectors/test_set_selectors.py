@@ -261,6 +261,43 @@ def test_a_pool_that_is_scored_first_keeps_its_vectors(folder: Path, tmp_path: P
     assert len(selected(folder, tmp_path / "out", *words, *rule)) == 20
 
 
+def test_queries_are_read_as_the_options_say(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "queries.jsonl").write_text('{"body": "text"}\n')
+    words = ("--method", "round-robin", "--queries", tmp_path / "queries.jsonl", "--budget", "9 docs", "-o", "out")
+    assert "no field 'text'" in failure("select", folder / "emb", *words)
+    assert "no such folder" in failure("select", folder / "emb", *words, "--text-field", "body")  # of the made-up model
+
+
+def test_a_dry_run_of_scoring_vectors_first(folder: Path, tmp_path: Path) -> None:
+    words = ("--with", "target", "--target", folder / "emb", "--budget", "9 docs", "-o", tmp_path / "out")
+    assert "nothing was written" in ok("select", folder / "emb", *words, "--dry-run").err
+
+
+def test_vectors_of_one_shard_twice_are_refused(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    ok("score", "dsir", folder / "pool", "--target", folder / "pool" / "0.jsonl", "--min-words", 0,
+       "-o", tmp_path / "scores")  # fmt: skip
+    embed(folder, vectors, name="again")
+    words = ("--embeddings", folder / "emb", "--embeddings", folder / "again", "--method", "coverage")
+    assert "vectors of the same shard" in failure(
+        "select", tmp_path / "scores", *words, "--budget", "9 docs", "-o", tmp_path / "out"
+    )
+    assert "one holds scores and one vectors" in failure(
+        "select", tmp_path / "scores", folder / "emb", "--method", "coverage", "--budget", "9 docs",
+        "-o", tmp_path / "out",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["coverage", "semdedup", "sensitivity"])
+def test_a_pool_without_a_row(tmp_path: Path, method: str) -> None:
+    write_pool(tmp_path, [], shards=1)
+    emb = embed(tmp_path, np.empty((0, 4), np.float32))
+    words = ("select", emb, "--method", method, "--budget", "9 docs", "-o", tmp_path / "out")
+    if method == "sensitivity":
+        assert "no document that competes" in failure(*words)
+    else:
+        ok(*words)
+
+
 def test_scores_without_vectors_are_refused(folder: Path, tmp_path: Path) -> None:
     ok("score", "dsir", folder / "pool", "--target", folder / "pool" / "0.jsonl", "-o", tmp_path / "scores")
     words = ("--method", "coverage", "--budget", "9 docs", "-o", tmp_path / "out")

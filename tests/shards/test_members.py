@@ -58,6 +58,12 @@ def test_a_column_is_added_or_replaced_in_its_place(names: list[str]) -> None:
     assert made.column("w").to_pylist() == [0.5, 3] and made.column("a").to_pylist() == [1, 2]
 
 
+def test_no_rows_stay_no_rows() -> None:
+    batch = pa.RecordBatch.from_pydict({"a": [1, 2]}).slice(0, 0)
+    made = with_column(batch, "w", np.empty(0, np.float32))
+    assert made.schema.names == ["a", "w"] and len(made) == 0
+
+
 def test_numbers_read_back_as_the_same_float32() -> None:
     for value in np.array([0.1, 1e-30, 12345678.0, -3.0], np.float32):
         assert np.float32(json.loads(as_json(value))) == value
