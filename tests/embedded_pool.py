@@ -22,7 +22,7 @@ from dvsel.shards.scorefile import Embedding, Header, Rows
 from dvsel.shards.tokens import BUILT_IN, TokenCounter
 from dvsel.shards.vectors import Maker
 
-MAKER = Maker("made-up", "00", "mean", 1, 128)
+MAKER = Maker("./made-up", "00", "mean", 1, 128)
 
 
 @dataclass(frozen=True)
