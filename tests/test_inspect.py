@@ -121,7 +121,7 @@ def test_a_shard_that_changed_is_refused(scored: Path) -> None:
     before = path.read_bytes()
     try:
         path.write_bytes(before.replace(b"minister", b"minster"))
-        with pytest.raises(UserError, match=r"b\.jsonl changed after it was scored; score it again"):
+        with pytest.raises(UserError, match=r"b\.jsonl changed after it was scored or embedded; do it again"):
             inspect([str(scored / "scores")], Budget.parse("10%"), 500, 1)
     finally:
         path.write_bytes(before)
