@@ -57,7 +57,6 @@ from corpus import documents_of
 from dvsel.embed import EmbedRun, embed
 from dvsel.embeddings.neighbours import unit
 from dvsel.errors import Notice
-from dvsel.rowfiles import row_files
 from dvsel.runs import Execution, SelectRun
 from dvsel.scorers import Scorer
 from dvsel.scorers.dsir import DSIR
@@ -70,6 +69,7 @@ from dvsel.selectors.resample import Resample
 from dvsel.selectors.round_robin import RoundRobin
 from dvsel.selectors.topk import TopK
 from dvsel.shards.scorefile import ScoreFile
+from dvsel.sources import row_files
 
 Document = dict[str, Any]
 Rows = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ its mean and `_OPTIMISM` standard deviations.
 Within a cluster documents are drawn at random, so what is scored tells what the rest would be. From this comes the
 estimate of how many of the best were found.
 
-    arms             the cluster of each document, int16 or int32, in the order of files and rows
+    arms             the cluster of each document, int32, in the order of files and rows
     rounds/00000/    the documents of a round, as shards, and beside them their scores
 
 A round that is whole is not done again, and one that was interrupted goes on. All of it is removed at the end.
@@ -18,17 +18,16 @@ A round that is whole is not done again, and one that was interrupted goes on. A
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.embeddings.cells import Rows as CellRows
-from dvsel.embeddings.cells import cells_for, centres_of
+from dvsel.embeddings.cells import Members, cells_for, centres_of
 from dvsel.embeddings.clusters import assign
 from dvsel.embeddings.neighbours import unit
 from dvsel.errors import UserError
@@ -36,13 +35,14 @@ from dvsel.folder import STEPS
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import Progress
 from dvsel.rowfiles import Annotator, row_file, write_beside
+from dvsel.rule import Pool
 from dvsel.runs import ScoreRun
 from dvsel.sample import json_lines, pieces
 from dvsel.shards.columns import Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, atomic_writer, exists, expand, join, local_path, make_folder, remove
 from dvsel.shards.hashing import mix, uniform
-from dvsel.shards.scorefile import COLUMNS, Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.shards.scorefile import Header, Rows, ScoreFile, ScoreFileWriter
 from dvsel.shards.tokens import TokenCounter
 
 ROUNDS = 16
@@ -64,15 +64,16 @@ Counts = npt.NDArray[np.int64]
 class Arms:
     """The bandit: how much of each arm is drawn, and what that was worth.
 
-    sizes: int64 (k,), documents of each arm. share: of all documents that may be drawn. rounds: over how many rounds.
+    sizes: int64 (k,), documents of each arm. share: of all documents that may be drawn. wanted: share of
+    all documents that are looked for.
     """
 
-    def __init__(self, sizes: Counts, share: float, rounds: int = ROUNDS) -> None:
+    def __init__(self, sizes: Counts, share: float) -> None:
         self.sizes = sizes
         self.drawn = np.zeros(len(sizes))  # the part of each arm that is drawn, 0 to 1
         self._budget = share * float(sizes.sum())
-        self._wanted = share * _WANTED
-        self._left = rounds
+        self.wanted = share * _WANTED
+        self._left = ROUNDS
         self._scores: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32) for _ in sizes]
 
     def draw(self) -> Floats:
@@ -119,7 +120,7 @@ class Arms:
         least = self._least()
         hits = np.array([float((scores >= least).sum()) for scores in self._scores])
         draws = np.array([float(len(scores)) for scores in self._scores])
-        return hits, draws, (hits + _PRIOR * self._wanted) / (draws + _PRIOR)
+        return hits, draws, (hits + _PRIOR * self.wanted) / (draws + _PRIOR)
 
     def _least(self) -> float:
         """The score from which on a document is wanted: a quantile of the pool's, each draw standing for its like."""
@@ -129,7 +130,7 @@ class Arms:
         stands_for = [size / max(len(scores), 1) for size, scores in zip(self.sizes, self._scores, strict=True)]
         weight = np.repeat(stands_for, [len(scores) for scores in self._scores])
         order = np.argsort(-score, kind="stable")
-        reached = np.searchsorted(np.cumsum(weight[order]), self._wanted * weight.sum())
+        reached = np.searchsorted(np.cumsum(weight[order]), self.wanted * weight.sum())
         return float(score[order[min(reached, len(order) - 1)]])
 
     def found(self) -> float:
@@ -137,40 +138,6 @@ class Arms:
         hits, draws, mean = self._posterior()
         missed = float(mean @ np.maximum(self.sizes - draws, 0))
         return float(hits.sum()) / max(float(hits.sum()) + missed, 1e-9)
-
-    @property
-    def wanted(self) -> float:
-        """The share of the pool that is looked for."""
-        return self._wanted
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The pool's files of embeddings, and where each one's rows begin in the whole."""
-
-    shards: Sequence[Shard]
-    files: list[ScoreFile]
-    first: list[int]
-
-    @classmethod
-    def of(cls, shards: Sequence[Shard]) -> _Pool:
-        files = [ScoreFile(shard.vectors) for shard in shards]
-        return cls(shards, files, [0, *np.cumsum([len(file) for file in files]).tolist()])
-
-    def rows(self, columns: tuple[str, ...]) -> Iterator[tuple[int, int, Rows]]:
-        """The number of the file, the position of the first row in the whole, and rows."""
-        for number, file in enumerate(self.files):
-            first = self.first[number]
-            for rows in file.rows(columns):
-                yield number, first, rows
-                first += len(rows)
-
-    def vectors(self, seed: int) -> Iterator[CellRows]:
-        """The rows that have a vector."""
-        for _, first, rows in self.rows(("key", "status", "vector")):
-            there = np.flatnonzero(rows.status == Status.SCORED)
-            tie, ones = mix(rows.key[there], seed), np.ones(len(there), np.int64)
-            yield CellRows(first + there, tie, ones, rows.score[there, 0], unit(rows.vectors[there]))
 
 
 def score_part(
@@ -188,7 +155,8 @@ def score_part(
     """
     folder = join(join(run.output, STEPS), "adaptive")
     make_folder(folder)
-    pool, done = _Pool.of(shards), local_path(folder) / "notes.json"
+    shards = sorted(shards, key=lambda shard: shard.name)  # the order of a pool's files
+    pool, done = Pool.of([ScoreFile(shard.vectors) for shard in shards]), local_path(folder) / "notes.json"
     _check_alike(pool, header)
     places = [row_file(run.output, shard) for shard in shards]
     if done.exists() and all(map(exists, places)):
@@ -204,11 +172,11 @@ def score_part(
         chosen = _between(pool, arm, before, until, run.seed)
         told = _told(progress, number)
         place = join(folder, f"rounds/{number:05}")
-        found = _score_round(pool, chosen, run, scoring, header, workers, told, place)
+        found = _score_round(pool, shards, chosen, run, scoring, header, workers, told, place)
         scores[chosen] = found
         arms.learn(arm[chosen], np.fmax.reduce(found, axis=1))
         before, drawn = until.copy(), drawn + len(chosen)
-    files = [_write(pool, number, scores, header, run.output) for number in range(len(pool.files))]
+    files = [_write(pool, number, shards[number], scores, header, run.output) for number in range(len(shards))]
     notes = _notes(arms, drawn, int(sizes.sum()))
     done.write_text(json.dumps(notes))
     for step in ("arms", "rounds", "scores"):
@@ -216,7 +184,7 @@ def score_part(
     return files, notes
 
 
-def _check_alike(pool: _Pool, header: Header) -> None:
+def _check_alike(pool: Pool, header: Header) -> None:
     """Raise UserError unless the embeddings' files say of rows what the score files shall say."""
     for file in pool.files:
         there, fields = file.header, ("text_field", "id_field", "domain_field")
@@ -241,25 +209,38 @@ def _told(progress: Progress, number: int) -> Progress:
     return lambda stage, done, total: progress(f"round {number + 1} of {ROUNDS}: {stage}", done, total)
 
 
-def _arms(pool: _Pool, run: ScoreRun, place: Path) -> npt.NDArray[np.int32]:
+def _arms(pool: Pool, run: ScoreRun, place: Path) -> npt.NDArray[np.int32]:
     """The cluster of each document, int32 (n,), -1 for one without a vector."""
     count = pool.first[-1]
     if place.exists() and place.stat().st_size == 4 * count:
         return np.fromfile(place, np.int32)
     arm = np.full(count, -1, np.int32)
     wanted = run.adaptive_clusters or max(cells_for(count, _AN_ARM), 2)
-    centres = centres_of(lambda: pool.vectors(run.seed), count, wanted, run.seed)
-    for rows in pool.vectors(run.seed):
-        arm[rows.position] = assign(rows.vectors, centres)[0]
+    centres = centres_of(lambda: _members(pool, run.seed), count, wanted, run.seed)
+    for members in _members(pool, run.seed):
+        arm[members.position] = assign(members.vectors, centres)[0]
     with atomic_writer(str(place)) as file:
         file.write(arm.tobytes())
     return arm
 
 
-def _between(pool: _Pool, arm: npt.NDArray[np.int32], low: Floats, high: Floats, seed: int) -> Counts:
+def _rows(pool: Pool, columns: tuple[str, ...]) -> Iterator[tuple[Rows, int]]:
+    """All rows, with the position of the first of them."""
+    return itertools.chain.from_iterable(pool.rows(number, columns) for number in range(len(pool.files)))
+
+
+def _members(pool: Pool, seed: int) -> Iterator[Members]:
+    """The rows that have a vector."""
+    for rows, first in _rows(pool, ("key", "status", "vector")):
+        there = np.flatnonzero(rows.status == Status.SCORED)
+        tie, ones = mix(rows.key[there], seed), np.ones(len(there), np.int64)
+        yield Members(first + there, tie, ones, rows.score[there, 0], unit(rows.vectors[there]))
+
+
+def _between(pool: Pool, arm: npt.NDArray[np.int32], low: Floats, high: Floats, seed: int) -> Counts:
     """The positions of the documents whose number lies above `low` of their arm, and no higher than `high`."""
     found = []
-    for _, first, rows in pool.rows(("key",)):
+    for rows, first in _rows(pool, ("key",)):
         own = arm[first : first + len(rows)]
         number = uniform(rows.key, seed + _OTHER_DRAW)
         found.append(first + np.flatnonzero((own >= 0) & (number > low[own]) & (number <= high[own])))
@@ -267,7 +248,8 @@ def _between(pool: _Pool, arm: npt.NDArray[np.int32], low: Floats, high: Floats,
 
 
 def _score_round(
-    pool: _Pool,
+    pool: Pool,
+    shards: Sequence[Shard],
     chosen: Counts,
     run: ScoreRun,
     scoring: Annotator,
@@ -282,7 +264,7 @@ def _score_round(
         return np.empty((0, len(header.groups)), np.float32)
     if not exists(mark):
         remove(documents)
-        for number, piece in enumerate(pieces(_lines(pool, chosen, run, scoring.paths), _PIECE)):
+        for number, piece in enumerate(pieces(_lines(pool, shards, chosen, run, scoring.paths), _PIECE)):
             with atomic_writer(join(documents, f"{number:05}.jsonl")) as file:
                 file.write(piece)
         with atomic_writer(mark) as file:
@@ -291,10 +273,12 @@ def _score_round(
     return np.concatenate([rows.score for file in files for rows in file.rows(())])
 
 
-def _lines(pool: _Pool, chosen: Counts, run: ScoreRun, needs: tuple[str, ...]) -> Iterator[bytes]:
+def _lines(
+    pool: Pool, shards: Sequence[Shard], chosen: Counts, run: ScoreRun, needs: tuple[str, ...]
+) -> Iterator[bytes]:
     """The chosen documents, with the fields that the scorer needs."""
     paths = tuple(dict.fromkeys((run.text_field, run.id_field, *needs)))
-    for number, shard in enumerate(pool.shards):
+    for number, shard in enumerate(shards):
         mine = chosen[(chosen >= pool.first[number]) & (chosen < pool.first[number + 1])] - pool.first[number]
         if not len(mine):
             continue
@@ -307,20 +291,19 @@ def _lines(pool: _Pool, chosen: Counts, run: ScoreRun, needs: tuple[str, ...]) -
                 yield from json_lines(fields, rows)
 
 
-def _write(pool: _Pool, number: int, scores: npt.NDArray[np.float32], header: Header, folder: str) -> ScoreFile:
+def _write(
+    pool: Pool, number: int, shard: Shard, scores: npt.NDArray[np.float32], header: Header, folder: str
+) -> ScoreFile:
     """The score file of one shard: what its embeddings say of its rows, and the scores."""
-    file, shard = pool.files[number], pool.shards[number]
-    there, place = file.header, row_file(folder, shard)
+    there, place = pool.files[number].header, row_file(folder, shard)
     header = dataclasses.replace(header, shard=shard.identity, tokens=there.tokens, unscored=UNSCORED)
-    first = pool.first[number]
     with ScoreFileWriter(place, header) as writer:
-        for rows in file.rows(COLUMNS):
+        for rows, first in pool.rows(number):
             mine = np.asarray(scores[first : first + len(rows)])
             lacks = (rows.status == Status.SCORED) & np.isnan(mine).all(axis=1)
             status = np.where(lacks, Status.UNSCORED, rows.status).astype(np.uint8)
             bad = _named(there, first - pool.first[number], status)
             writer.append(dataclasses.replace(rows, score=mine, status=status), bad)
-            first += len(rows)
         writer.finish(there.shard["digest"])
     return ScoreFile(place)
 

@@ -17,38 +17,32 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from dvsel import __version__
 from dvsel import fitted as storage
-from dvsel.embed import EmbedRun
+from dvsel.embed import keep
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
 from dvsel.fit import fit_scorer, pool_sample
 from dvsel.folder import RECIPE, REPORT, working_in
-from dvsel.options import fields_of, to_mapping
+from dvsel.options import among, fields_of, to_mapping
 from dvsel.plugins import SCORERS, name_of
-from dvsel.pool import PoolBatch, paths_to_read, read_pool
-from dvsel.progress import silent
+from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
-from dvsel.rowfiles import expand_pool, reading_of, rows_of, write_beside
 from dvsel.runs import Execution, FitRun, Reading, ScoreRun
 from dvsel.sample import Sample, json_lines, pieces
 from dvsel.score import score
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled, FittedDistilled
-from dvsel.shards.columns import Batch, Column, Status
+from dvsel.shards.columns import Batch, Column
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, atomic_writer, exists, expand, find, join, open_read, remove
+from dvsel.shards.files import Shard, atomic_writer, exists, find, join, open_read, remove
 from dvsel.shards.hashing import hash_rows
-from dvsel.shards.scorefile import SUFFIX, Embedding, Header, Rows, ScoreFile
-from dvsel.shards.tokens import BUILT_IN, TokenCounter
-from dvsel.shards.vectors import Vectors
+from dvsel.shards.scorefile import SUFFIX, ScoreFile
+from dvsel.sources import expand_pool
 from dvsel.student import FEWEST, Features, Learned, learn
 
 TEACHER, TEACHER_STEPS, SAMPLE, EMBEDDINGS, SCORES = "teacher.fitted", "teacher", "sample", "embeddings", "scores"
@@ -163,7 +157,7 @@ def _draw(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: E
     while exists(join(place, _name(number := number + 1))):
         _drop_piece(folder, _name(number))
     if sample.vectors is not None:
-        _keep_vectors(run, sample.vectors, folder)
+        keep(sample.vectors, join(folder, SAMPLE), among(Reading, run), join(folder, EMBEDDINGS))
     _write(mark, json.dumps({"asked": asked, "documents": len(rows)}).encode())
 
 
@@ -200,51 +194,6 @@ def _drop_piece(folder: str, name: str) -> None:
         remove(join(folder, f"{step}/{name}{suffix}"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """Annotates documents of the sample, whose ids are their rows in it, with their vectors."""
-
-    vectors: Vectors
-    reading: Reading
-    counter: TokenCounter = BUILT_IN
-    paths: tuple[str, ...] = ()
-    is_slow: bool = False
-
-    def annotate(self, batch: PoolBatch) -> Rows:
-        """The rows of a batch."""
-        ids = batch.documents.fields[self.reading.id_field]
-        values = self.vectors.values[[int(ids[row]) for row in range(len(batch))]]
-        status = np.where(np.isnan(values).any(axis=1), Status.UNSCORED, batch.status).astype(np.uint8)
-        rows = rows_of(batch, np.empty((len(batch), 0), np.float32), status, self.reading, self.counter)
-        return dataclasses.replace(rows, vectors=values)
-
-
-def _keep_vectors(run: FitRun, vectors: Vectors, folder: str) -> None:
-    """Write the sample's vectors as `dvsel embed` does, for the teacher to find them as well."""
-    documents, place, reading = join(folder, SAMPLE), join(folder, EMBEDDINGS), reading_of(run)
-    embedding = Embedding(vectors.values.shape[1], str(vectors.values.dtype), vectors.maker)
-    alike = EmbedRun(pool=(documents,), dtype=embedding.dtype, output=place, **to_mapping(reading))
-    with working_in(place, dump("embed", vectors.maker.chosen_in(alike)), overwrite=False):
-        header = _header(embedding, reading)
-        write_beside(expand([documents]), _Kept(vectors, reading), header, place, 1, silent, "embedding")
-
-
-def _header(embedding: Embedding, reading: Reading) -> Header:
-    return Header(
-        version=__version__,
-        shard={},
-        scorer=f"embed {embedding.maker.model}",
-        fingerprint=xxhash.xxh3_128_hexdigest(json.dumps(dataclasses.asdict(embedding), sort_keys=True).encode()),
-        groups=("",),
-        shares=(1.0,),
-        selector="",
-        unscored="no vector",
-        reading=to_mapping(reading),
-        tokens=dataclasses.asdict(BUILT_IN),
-        embedding=embedding,
-    )
-
-
 def _write(url: str, content: bytes) -> None:
     with atomic_writer(url) as file:
         file.write(content)
@@ -261,7 +210,7 @@ def _read(url: str) -> dict[str, Any]:
 
 
 def _score(run: FitRun, teacher: str, execution: Execution, folder: str) -> None:
-    reading = {name: getattr(run, name) for name in to_mapping(Reading())}
+    reading = to_mapping(among(Reading, run))
     output = join(folder, SCORES)
     told = dataclasses.replace(
         execution, progress=lambda stage, done, total: execution.progress(f"teacher: {stage}", done, total)

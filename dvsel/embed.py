@@ -22,17 +22,18 @@ from dvsel.errors import UserError
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.language import strings
-from dvsel.options import option, to_mapping
+from dvsel.options import among, option, to_mapping
 from dvsel.pool import PoolBatch
+from dvsel.progress import silent
 from dvsel.recipe import dump
 from dvsel.report import losses, write_json
-from dvsel.rowfiles import reading_of, row_file, rows_of, token_counter, write_beside
+from dvsel.rowfiles import row_file, rows_of, token_counter, write_beside
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.shards.columns import Status
 from dvsel.shards.files import Shard, exists, expand, join
 from dvsel.shards.scorefile import DTYPES, Embedding, Header, Rows, ScoreFile, Totals
-from dvsel.shards.tokens import TokenCounter
-from dvsel.shards.vectors import Maker
+from dvsel.shards.tokens import BUILT_IN, TokenCounter
+from dvsel.shards.vectors import Maker, Vectors
 
 _UNSCORED = "no tokens to embed"
 
@@ -84,13 +85,10 @@ class _Embedding:
     def annotate(self, batch: PoolBatch) -> Rows:
         """The rows of a batch; NaN where a document is empty, or has no tokens."""
         vectors = embedder_of(self.options).embed(strings(batch.text))
-        there = np.asarray(~np.isnan(vectors).any(axis=1))
-        status = np.where((batch.status == Status.SCORED) & ~there, Status.UNSCORED, batch.status).astype(np.uint8)
-        rows = rows_of(batch, np.empty((len(batch), 0), np.float32), status, self.reading, self.counter)
-        return dataclasses.replace(rows, vectors=self._narrowed(vectors, there))
+        return _rows_with(self._narrowed(vectors), batch, self.reading, self.counter)
 
-    def _narrowed(self, vectors: npt.NDArray[np.float32], there: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
-        if np.abs(vectors[there]).max(initial=0) > np.finfo(self.dtype).max:
+    def _narrowed(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
+        if np.fmax.reduce(np.abs(vectors), axis=None, initial=0) > np.finfo(self.dtype).max:
             raise UserError(f"model {self.options.model}: its vectors exceed {self.dtype}; pass --dtype float32")
         return vectors.astype(self.dtype)
 
@@ -103,9 +101,9 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
     if execution.dry_run:
         return forecast(shards, run, dump("embed", run))
     with working_in(run.output, dump("embed", run), execution.overwrite):
-        options = EmbedderOptions(**{name: getattr(run, name) for name in to_mapping(EmbedderOptions())})
+        options = among(EmbedderOptions, run)
         embedding = _there(run.output, shards) or _described(options, run.dtype)
-        reading, counter = reading_of(run), token_counter(run, run, Sampling(), shards, execution)
+        reading, counter = among(Reading, run), token_counter(run, run, Sampling(), shards, execution)
         workers = execution.workers or options.processes
         if workers > 1:
             forget_embedder()
@@ -127,6 +125,43 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
         )
         write_json(report, join(run.output, REPORT))
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Annotates documents, whose ids are rows of the vectors, with these."""
+
+    vectors: Vectors
+    reading: Reading
+    counter: TokenCounter = BUILT_IN
+    paths: tuple[str, ...] = ()
+    is_slow: bool = False
+
+    def annotate(self, batch: PoolBatch) -> Rows:
+        """The rows of a batch."""
+        ids = batch.documents.fields[self.reading.id_field]
+        values = self.vectors.values[[int(ids[row]) for row in range(len(batch))]]
+        return _rows_with(values, batch, self.reading, self.counter)
+
+
+def keep(vectors: Vectors, pool: str, reading: Reading, folder: str) -> None:
+    """Write vectors that are known already as `embed` writes those that it makes.
+
+    pool: a folder of shards, whose documents' ids are rows of the vectors.
+    """
+    embedding = Embedding(vectors.values.shape[1], str(vectors.values.dtype), vectors.maker)
+    run = EmbedRun(pool=(pool,), dtype=embedding.dtype, output=folder, **to_mapping(reading))
+    with working_in(folder, dump("embed", vectors.maker.chosen_in(run)), overwrite=False):
+        header = _header(embedding, reading, BUILT_IN)
+        write_beside(expand([pool]), _Given(vectors, reading), header, folder, 1, silent, "embedding")
+
+
+def _rows_with(values: npt.NDArray[np.floating], batch: PoolBatch, reading: Reading, counter: TokenCounter) -> Rows:
+    """The rows of a batch with their vectors, NaN for none."""
+    lacks = (batch.status == Status.SCORED) & np.isnan(values).any(axis=1)
+    status = np.where(lacks, Status.UNSCORED, batch.status).astype(np.uint8)
+    rows = rows_of(batch, np.empty((len(batch), 0), np.float32), status, reading, counter)
+    return dataclasses.replace(rows, vectors=values)
 
 
 def _there(folder: str, shards: Sequence[Shard]) -> Embedding | None:

@@ -16,7 +16,6 @@ from dvsel.options import fields_of
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import showing
-from dvsel.rowfiles import expand_pool
 from dvsel.runs import Execution, FitRun, Reading
 from dvsel.sample import Sample, draw_sample
 from dvsel.scorers import Fitted, Scorer
@@ -24,6 +23,7 @@ from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard
 from dvsel.shards.scorefile import ScoreFile
+from dvsel.sources import expand_pool
 
 _DISTIL = "dvsel.distil:fit"
 
@@ -68,9 +68,8 @@ def _steps(run: FitRun) -> str:
 
 def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> Fitted:
     """Fit on a sample of `shards` and on the run's targets. folder: where a fit in steps leaves their files."""
-    scorer = check_fit(run)
-    if made := _embedded_as(scorer, shards):
-        return fit_scorer(dataclasses.replace(run, scorer=made), shards, execution, folder)
+    scorer = _embedded_as(check_fit(run), shards)
+    run = dataclasses.replace(run, scorer=scorer)
     if steps := _steps(run):
         module, function = steps.split(":")
         in_steps: Callable[..., Fitted] = getattr(importlib.import_module(module), function)
@@ -82,10 +81,10 @@ def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: s
         return scorer.fit(pool, _targets(run, scorer) | _documents(run, scorer))
 
 
-def _embedded_as(scorer: Scorer, shards: Sequence[Shard]) -> Scorer | None:
-    """The scorer with the embedder that made the pool's vectors, where the user names none."""
+def _embedded_as(scorer: Scorer, shards: Sequence[Shard]) -> Scorer:
+    """The scorer, with the embedder that made the pool's vectors where it takes some and the user names none."""
     if not isinstance(scorer, EmbedderOptions) or scorer.model or not (shards and shards[0].vectors):
-        return None
+        return scorer
     embedding = ScoreFile(shards[0].vectors).header.embedding
     assert embedding is not None
     made = embedding.maker.chosen_in(scorer)

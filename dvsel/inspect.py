@@ -15,13 +15,14 @@ from dvsel.budget import Budget
 from dvsel.plan import Plan
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.report import Share
-from dvsel.rowfiles import row_files, unchanged_shard
+from dvsel.rowfiles import unchanged_shard
 from dvsel.rule import Pool
 from dvsel.runs import Reading
 from dvsel.select import domains_of, histogram_of
 from dvsel.selectors.topk import TopK
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.scorefile import ScoreFile
+from dvsel.sources import row_files
 
 _EXCERPT = 400
 

@@ -18,7 +18,7 @@ from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.ladder import Ladder, Rung
 from dvsel.language import ModelOptions
-from dvsel.options import option, to_mapping
+from dvsel.options import among, option, to_mapping
 from dvsel.recipe import dump
 from dvsel.report import ScoreReport, write_json
 from dvsel.runs import Execution, Reading, ScoreRun
@@ -118,10 +118,8 @@ def _mean_loss(folder: str) -> float:
 
 
 def _score_run(rung: Rung, run: LossesRun, folder: str) -> ScoreRun:
-    reading = {name: getattr(run, name) for name in to_mapping(Reading())}
-    options = {name: getattr(run, name) for name in to_mapping(ModelOptions())}
-    scorer = Perplexity(model=rung.model, measure=MEASURE, **options)
-    return ScoreRun(scorer=scorer, pool=run.pool, output=folder, **reading)
+    scorer = Perplexity(model=rung.model, measure=MEASURE, **to_mapping(among(ModelOptions, run)))
+    return ScoreRun(scorer=scorer, pool=run.pool, output=folder, **to_mapping(among(Reading, run)))
 
 
 def _told(execution: Execution, name: str) -> Execution:

@@ -37,6 +37,11 @@ def to_mapping(options: Any) -> dict[str, Any]:
     }
 
 
+def among(cls: type[T], options: Any) -> T:
+    """The options of `cls` with the values that they have among others."""
+    return cls(**{name: getattr(options, name) for name in fields_of(cls)})
+
+
 def chosen(options: Any) -> list[str]:
     """The options that are not at their defaults, as `name=value`."""
     fields = fields_of(type(options))

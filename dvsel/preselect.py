@@ -34,7 +34,7 @@ from dvsel.folder import RECIPE, REPORT, working_in
 from dvsel.ladder import Ladder
 from dvsel.language import ModelOptions
 from dvsel.losses import LossesReport, LossesRun, losses
-from dvsel.options import to_mapping
+from dvsel.options import among, to_mapping
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
 from dvsel.report import SelectReport
@@ -79,9 +79,8 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
 
 def _what_costs(run: FitRun, scorer: PreSelect) -> FitRun:
     """The run with only those options that the sample and the losses depend on."""
-    kept = {name: getattr(scorer, name) for name in ("ladder", *to_mapping(ModelOptions()))}
-    reading = {name: getattr(run, name) for name in (*to_mapping(Reading()), *to_mapping(Sampling()))}
-    return FitRun(scorer=PreSelect(**kept), pool=run.pool, **reading)
+    kept = PreSelect(ladder=scorer.ladder, **to_mapping(among(ModelOptions, scorer)))
+    return FitRun(scorer=kept, pool=run.pool, **to_mapping(among(Reading, run)), **to_mapping(among(Sampling, run)))
 
 
 # --- The sample. ---

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
 from typing import Protocol
 
 import numpy as np
@@ -18,22 +17,17 @@ import xxhash
 
 from dvsel.engines import local
 from dvsel.errors import UserError
-from dvsel.folder import RECIPE
-from dvsel.options import to_mapping
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.progress import Progress
-from dvsel.recipe import command_of
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.sample import draw_sample
 from dvsel.shards.columns import Column, Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, exists, expand, find, info, is_remote, join, local_path, remove
+from dvsel.shards.files import Shard, exists, info, join, remove
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.lines import BLOCK, LineReader
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
 from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
-
-SCORES = "scores"
 
 RANGE = 256 << 20  # bytes of a plain file that one task reads
 _SLOW_BLOCK = 1 << 20  # bytes in a batch of what takes long for it, so that progress shows
@@ -194,11 +188,6 @@ def _annotate(task: _Task) -> Shard:
     return shard
 
 
-def reading_of(options: Reading) -> Reading:
-    """The options of reading among others."""
-    return Reading(**{name: getattr(options, name) for name in to_mapping(Reading())})
-
-
 def token_counter(
     counting: Counting, reading: Reading, sampling: Sampling, shards: Sequence[Shard], execution: Execution
 ) -> TokenCounter:
@@ -236,70 +225,6 @@ def _encoded(domain: Column) -> tuple[npt.NDArray[np.int32], list[str]]:
     """Domains as numbers into a list of names."""
     _, rows, numbers = np.unique(hash_rows(domain), return_index=True, return_inverse=True)
     return numbers.astype(np.int32), [domain[row].decode(errors="replace") for row in rows]
-
-
-# --- Pools with vectors. ---
-
-
-def expand_pool(patterns: Sequence[str]) -> list[Shard]:
-    """The shards that the user's words name: as `expand`, or, of folders that `dvsel embed` wrote, with their vectors.
-
-    Raises UserError for what `expand` refuses, for a shard that changed after it was embedded, and where some of the
-    pool has vectors and some has none.
-    """
-    embedded = [pattern for pattern in patterns if is_embedded(pattern)]
-    if not embedded:
-        return expand(patterns)
-    if plain := [pattern for pattern in patterns if pattern not in embedded]:
-        raise UserError(
-            f"{embedded[0]} holds embeddings, and {plain[0]} documents; embed these too, or name the shards"
-        )
-    files = [ScoreFile(url) for pattern in embedded for url in row_files(pattern)]
-    check_distinct(files)
-    return [dataclasses.replace(unchanged_shard(file), vectors=file.url) for file in files]
-
-
-def is_embedded(pattern: str) -> bool:
-    """Whether it names what `dvsel embed` wrote."""
-    if pattern.endswith(SUFFIX):
-        found = _globbed(pattern)
-        return bool(found) and exists(found[0]) and ScoreFile(found[0]).header.embedding is not None
-    place = join(pattern, RECIPE)
-    return not has_magic(pattern) and exists(place) and command_of(place) == "embed"
-
-
-def _globbed(pattern: str) -> list[str]:
-    """The row files that a local glob matches; anything else as it is."""
-    if is_remote(pattern) or not has_magic(pattern):
-        return [pattern]
-    return sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
-
-
-def row_files(source: str) -> list[str]:
-    """The row files that a folder holds, or a glob matches, or the one that is named."""
-    if source.endswith(SUFFIX) and (found := _globbed(source)):
-        return found
-    if exists(join(source, SCORES)) and not find(source, SUFFIX, depth=1):
-        source = join(source, SCORES)
-    found = find(source, SUFFIX)
-    if not found:
-        raise UserError(f"{source}: holds no score files; make them with `dvsel score NAME {source} -o scores/`")
-    return found
-
-
-def check_distinct(files: Sequence[ScoreFile]) -> None:
-    """Raise UserError where two files speak of the same shard, or of shards of the same name."""
-    urls: dict[str, ScoreFile] = {}
-    names: dict[str, ScoreFile] = {}
-    for file in files:
-        shard = file.header.shard
-        if (other := urls.setdefault(shard["url"], file)) is not file:
-            raise UserError(f"{other.url} and {file.url} speak of the same shard; name one of them")
-        if (other := names.setdefault(shard["name"], file)) is not file:
-            raise UserError(
-                f"{other.url} and {file.url} speak of shards of the same name, {shard['name']}, which would be written "
-                "to one file; name the shards in one run"
-            )
 
 
 # --- Is the shard still what its row file speaks of? ---

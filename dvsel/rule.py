@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
-from dvsel.rowfiles import check_distinct
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Drops
 from dvsel.selectors.quota import Quota
@@ -17,6 +16,7 @@ from dvsel.selectors.radix import Chunk, Cut
 from dvsel.shards.columns import Status
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.scorefile import COLUMNS, Rows, ScoreFile
+from dvsel.sources import check_distinct
 
 NO_NOISE = 0.5  # any constant: it shifts all keys alike
 

@@ -15,17 +15,18 @@ from dvsel.fit import check_fit, fit_scorer
 from dvsel.folder import REPORT, STEPS, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.language import models
-from dvsel.options import to_mapping
+from dvsel.options import among, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
 from dvsel.report import ScoreReport, write_json
-from dvsel.rowfiles import expand_pool, reading_of, rows_of, token_counter, write_beside
+from dvsel.rowfiles import rows_of, token_counter, write_beside
 from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.scorers import Fitted
 from dvsel.shards.files import Shard, exists, is_remote, join
 from dvsel.shards.scorefile import Header, Rows, ScoreFile
 from dvsel.shards.tokens import TokenCounter
+from dvsel.sources import expand_pool
 
 _SHARE = 0.25  # that --adaptive scores
 
@@ -76,7 +77,7 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
     with working_in(run.output, dump("score", run), execution.overwrite):
         place = _fitted_file(run, shards, execution)
         fitted, fingerprint = storage.load(place)
-        reading, counter = reading_of(run), token_counter(run, run, run, shards, execution)
+        reading, counter = among(Reading, run), token_counter(run, run, run, shards, execution)
         header = _header(fitted, fingerprint, reading, counter)
         workers = execution.workers or _processes(fitted, shards, execution)
         scoring = _Scoring(place, fingerprint, reading, counter)

@@ -27,14 +27,14 @@ from dvsel.errors import UserError
 from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import to_mapping
+from dvsel.options import among, to_mapping
 from dvsel.plan import Plan, check_budget, follows_scores, mask_file, weights_file
 from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
-from dvsel.rowfiles import SCORES, changed, expand_pool, is_embedded, reading_of, row_files, unchanged_shard
+from dvsel.rowfiles import changed, unchanged_shard
 from dvsel.rule import Pool
-from dvsel.runs import Execution, ScoreRun, SelectRun
+from dvsel.runs import Execution, Reading, ScoreRun, SelectRun
 from dvsel.score import score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates, unpacked
@@ -58,6 +58,7 @@ from dvsel.shards.members import as_json, with_column, with_member
 from dvsel.shards.scorefile import Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 from dvsel.shards.write import ShardWriter, first_piece
+from dvsel.sources import SCORES, expand_pool, is_embedded, row_files
 
 STDOUT = "-"
 _SUBSET = ".subset"
@@ -116,7 +117,7 @@ def _select_from(sources: Sequence[str], run: SelectRun, terms: _Terms, executio
         scratch = stack.enter_context(_scratch(run, execution))
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
         vectors = _vectors(pool, selector, run.embeddings)
-        threads, reading = execution.processes(), reading_of(run)
+        threads, reading = execution.processes(), among(Reading, run)
         plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, vectors, reading)
         if not execution.dry_run:
             _write(plan, run.output, terms.cap, execution)
@@ -158,8 +159,7 @@ def _scratch(run: SelectRun, execution: Execution) -> Iterator[Path]:
 
 
 def _score_part(run: SelectRun) -> ScoreRun:
-    values = {field.name: getattr(run, field.name) for field in dataclasses.fields(ScoreRun)}
-    return ScoreRun(**values | {"output": join(run.output, SCORES)})
+    return dataclasses.replace(among(ScoreRun, run), output=join(run.output, SCORES))
 
 
 def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> AbstractContextManager[Drops]:

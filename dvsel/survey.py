@@ -13,7 +13,6 @@ from dvsel.embeddings.neighbours import unit
 from dvsel.embeddings.source import VectorSource
 from dvsel.errors import UserError
 from dvsel.pool import paths_to_read, read_pool
-from dvsel.rowfiles import expand_pool, row_files
 from dvsel.rule import Pool, Rule
 from dvsel.runs import Reading
 from dvsel.selectors.candidates import Part
@@ -21,6 +20,7 @@ from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.scorefile import Embedding, Rows, ScoreFile, VectorReader
+from dvsel.sources import expand_pool, row_files
 
 _AT_ONCE = 1 << 12  # rows, so that their vectors are few
 

@@ -21,7 +21,7 @@ from dvsel.fit import pool_sample
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.gradients.directed import FittedDirections
-from dvsel.options import option, to_mapping
+from dvsel.options import among, option, to_mapping
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import showing
 from dvsel.recipe import dump
@@ -101,7 +101,7 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
         fitted = storage.load(place)[0]
         assert isinstance(fitted, FittedDirections)
         folder = join(run.output, "scores")
-        score(ScoreRun(fitted=place, pool=run.pool, output=folder, **_values(run, Reading)), execution)
+        score(ScoreRun(fitted=place, pool=run.pool, output=folder, **to_mapping(among(Reading, run))), execution)
         files = [ScoreFile(url) for url in find(folder, SUFFIX)]
         found = _found(files, fitted, run.top)
         _write(found, join(run.output, TRACED))
@@ -110,15 +110,11 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
     return report
 
 
-def _values(run: TraceRun, cls: type) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in to_mapping(cls())}
-
-
 def _fitted(run: TraceRun, scorer: Influence, execution: Execution) -> FittedDirections:
     """The scorer with each query as a target."""
     pool: Iterable[Batch] = ()
     if scorer.takes_pool:
-        sampling = FitRun(**_values(run, Reading), **_values(run, Sampling))
+        sampling = FitRun(**to_mapping(among(Reading, run)), **to_mapping(among(Sampling, run)))
         pool = pool_sample(sampling, expand(run.pool), scorer.needs, execution).batches()
     targets = {name: [batch] for name, batch in _queries(run, scorer.needs).items()}
     with showing(execution.progress):

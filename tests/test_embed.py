@@ -14,9 +14,9 @@ import corpus
 import language_models
 from commands import failure, ok
 from dvsel.embeddings import EmbedderOptions
-from dvsel.rowfiles import expand_pool
 from dvsel.shards.columns import Status
 from dvsel.shards.scorefile import ScoreFile, VectorReader
+from dvsel.sources import expand_pool
 from embedded_pool import MAKER, embed, write_pool
 
 pytest.importorskip("torch")
@@ -216,4 +216,4 @@ def test_a_vector_that_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
 
     task = _Embedding(EmbedderOptions(model="large"), "float16", Reading(), BUILT_IN)
     with pytest.raises(UserError, match="pass --dtype float32"):
-        task._narrowed(np.array([[1e5]], np.float32), np.array([True]))
+        task._narrowed(np.array([[1e5]], np.float32))

@@ -33,11 +33,11 @@ def show(
     from dvsel.engines.local import available_workers
     from dvsel.inspect import inspect
     from dvsel.report import SelectReport
-    from dvsel.rowfiles import SCORES
     from dvsel.runs import Execution, SelectRun
     from dvsel.scorers.dsir import DSIR
     from dvsel.select import select
     from dvsel.selectors.resample import Resample
+    from dvsel.sources import SCORES
 
     console = Console(highlight=False)
     shards, target = build(output)

@@ -109,14 +109,15 @@ def make(
 
 def _rule_of_scores(words: Sequence[str]) -> str | None:
     """The selection rule that score files ask for, where the words name some; so its flags are known too."""
-    from dvsel.rowfiles import row_files
     from dvsel.shards.files import exists, join
-    from dvsel.shards.scorefile import ScoreFile
 
     output = _value(words, "-o") or _value(words, "--output")
     for word in words:
         with contextlib.suppress(UserError):  # told when the run reads them
             if word != output and exists(join(word, RECIPE)):
+                from dvsel.shards.scorefile import ScoreFile
+                from dvsel.sources import row_files
+
                 return ScoreFile(row_files(word)[0]).header.selector
     return None
 

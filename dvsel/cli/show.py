@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from dvsel.engines import local
 from dvsel.options import option
-from dvsel.rowfiles import expand_pool
 from dvsel.runs import Execution
 
 _SECONDS_BETWEEN_LINES = 60
@@ -43,6 +42,8 @@ def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[E
     """
     execution = Execution(**{name: values[name] for name in ("workers", "overwrite", "dry_run") if name in values})
     if pool and not execution.dry_run:
+        from dvsel.sources import expand_pool
+
         local.prepare(execution.processes(sum(shard.size for shard in expand_pool(pool))))
     if values["quiet"]:
         yield execution

@@ -27,8 +27,8 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows of a pool with their vectors.
+class Members:
+    """Rows of a pool with their vectors: the members of a cell, or of cells to be.
 
     position: int64 (n,), in the pool, rising. tie: uint64 (n,). cost: int64 (n,). score: float32 (n,). vectors: float32
     (n, width).
@@ -43,12 +43,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.position)
 
-    def take(self, rows: npt.NDArray[np.integer]) -> Rows:
+    def take(self, rows: npt.NDArray[np.integer]) -> Members:
         """Some of them, in this order."""
-        return Rows(self.position[rows], self.tie[rows], self.cost[rows], self.score[rows], self.vectors[rows])
+        return Members(self.position[rows], self.tie[rows], self.cost[rows], self.score[rows], self.vectors[rows])
 
 
-def sampled(rows: Iterable[Rows], count: int, wanted: int) -> Floats:
+def sampled(rows: Iterable[Members], count: int, wanted: int) -> Floats:
     """Vectors of about `wanted` of `count` rows, those with the lowest ties, in the order of ties."""
     bound = np.uint64(min(wanted / max(count, 1), 1.0) * float(2**64 - 2048))
     parts = [part.take(np.flatnonzero(part.tie <= bound)) for part in rows] or [_joined([])]
@@ -61,7 +61,7 @@ def cells_for(count: int, rows: int = ROWS) -> int:
     return int(np.clip(count // rows, 1, _MOST))
 
 
-def centres_of(passes: Callable[[], Iterator[Rows]], count: int, cells: int, seed: int) -> Floats:
+def centres_of(passes: Callable[[], Iterator[Members]], count: int, cells: int, seed: int) -> Floats:
     """Centres for `count` rows, float32 (cells or fewer, width), fitted on a sample.
 
     passes: begins a pass over rows that have vectors. Raises UserError where there is none.
@@ -74,7 +74,7 @@ def centres_of(passes: Callable[[], Iterator[Rows]], count: int, cells: int, see
     return fit_centres(sample, cells, seed)
 
 
-def cells(passes: Callable[[], Iterator[Rows]], count: int, seed: int, folder: Path) -> Iterator[Rows]:
+def cells(passes: Callable[[], Iterator[Members]], count: int, seed: int, folder: Path) -> Iterator[Members]:
     """The rows, cell by cell.
 
     passes: begins a pass over `count` rows that have vectors. folder: where temporary files may lie.
@@ -91,7 +91,7 @@ def cells(passes: Callable[[], Iterator[Rows]], count: int, seed: int, folder: P
             yield from _cut(rows, seed)
 
 
-def _cut(rows: Rows, seed: int) -> Iterator[Rows]:
+def _cut(rows: Members, seed: int) -> Iterator[Members]:
     """The rows in parts that are small enough: by centres of their own, or, where these do not part them, by ties."""
     if len(rows) <= LARGEST:
         yield rows
@@ -107,15 +107,15 @@ def _cut(rows: Rows, seed: int) -> Iterator[Rows]:
 
 
 class _Spill:
-    """Rows in a file for each cell."""
+    """Members in a file for each cell."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
-        self._waiting: list[list[Rows]] = [[] for _ in range(count)]
+        self._waiting: list[list[Members]] = [[] for _ in range(count)]
         self._held = 0
         self._width = 0
 
-    def add(self, rows: Rows, cell: npt.NDArray[np.int32]) -> None:
+    def add(self, rows: Members, cell: npt.NDArray[np.int32]) -> None:
         order = np.argsort(cell, kind="stable")
         numbers, first = np.unique(cell[order], return_index=True)
         for number, part in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
@@ -125,7 +125,7 @@ class _Spill:
         if self._held > _BUFFERED:
             self._write()
 
-    def read(self) -> Iterator[Rows]:
+    def read(self) -> Iterator[Members]:
         """Each cell's rows, in their order; its file is then gone."""
         self._write()
         for number in range(len(self._waiting)):
@@ -134,7 +134,7 @@ class _Spill:
                 found = np.fromfile(path, self._dtype())
                 path.unlink()
                 names = ("position", "tie", "cost", "score", "vectors")
-                yield Rows(*(np.ascontiguousarray(found[name]) for name in names))
+                yield Members(*(np.ascontiguousarray(found[name]) for name in names))
 
     def _write(self) -> None:
         for number, parts in enumerate(self._waiting):
@@ -143,7 +143,7 @@ class _Spill:
                 parts.clear()
         self._held = 0
 
-    def _append(self, number: int, rows: Rows) -> None:
+    def _append(self, number: int, rows: Members) -> None:
         records = np.empty(len(rows), self._dtype())
         for name in records.dtype.names or ():
             records[name] = getattr(rows, name)
@@ -164,9 +164,9 @@ class _Spill:
         return np.dtype([*plain, ("vectors", "<f4", (self._width,))])
 
 
-def _joined(parts: list[Rows]) -> Rows:
+def _joined(parts: list[Members]) -> Members:
     if not parts:
         empty = np.empty(0, np.float32)
-        return Rows(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.int64), empty, empty[:, None])
+        return Members(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.int64), empty, empty[:, None])
     names = ("position", "tie", "cost", "score", "vectors")
-    return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Members(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.language import models, strings
+from dvsel.options import among
 from dvsel.shards.columns import Batch
 from dvsel.shards.vectors import Maker, Options
 
@@ -70,8 +70,7 @@ class VectorSource:
             options = self.options(EmbedderOptions(batch_tokens=options.batch_tokens, precision=options.precision))
         elif not options.model:
             raise UserError("no model to embed texts with; name one with --model, or give a pool of `dvsel embed`")
-        plain = {field.name: getattr(options, field.name) for field in dataclasses.fields(EmbedderOptions)}
-        return embedder_of(EmbedderOptions(**plain))
+        return embedder_of(among(EmbedderOptions, options))
 
 
 @functools.lru_cache(maxsize=1)

@@ -71,8 +71,6 @@ class Selector:
 class SetSelector(Selector):
     """A rule whose keys depend on other documents too."""
 
-    needs_vectors: ClassVar[bool] = True
-    """Whether it looks at embeddings, unless `looks_at_vectors` says otherwise."""
     divides_budget: ClassVar[bool] = False
     """Whether it divides the budget itself, so that a quota cannot."""
     weight_field: ClassVar[str] = ""
@@ -81,7 +79,7 @@ class SetSelector(Selector):
     @property
     def looks_at_vectors(self) -> bool:
         """Whether it needs embeddings with these options."""
-        return self.needs_vectors
+        return True
 
     def rank(self, candidates: Candidates) -> list[str]:
         """Fill `candidates.keys`; returns what the summary should say.

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dvsel.embeddings.cells import Rows
+    from dvsel.embeddings.cells import Members
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class Candidates(Protocol):
         """Vectors of other documents, made as the pool's were: float32 (m, width) of unit length."""
 
 
-def competing(candidates: Candidates) -> Iterator[Rows]:
+def competing(candidates: Candidates) -> Iterator[Members]:
     """A pass over the documents that compete and have a vector. Their score is the highest of the columns."""
-    from dvsel.embeddings.cells import Rows
+    from dvsel.embeddings.cells import Members
 
     for part in candidates.parts(vectors=True):
         rows = np.flatnonzero(part.eligible & np.isfinite(part.vectors).all(axis=1))
         score = np.fmax.reduce(part.score[rows], axis=1)
-        yield Rows(part.first + rows, part.tie[rows], part.cost[rows], score, part.vectors[rows])
+        yield Members(part.first + rows, part.tie[rows], part.cost[rows], score, part.vectors[rows])

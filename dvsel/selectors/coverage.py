@@ -16,7 +16,7 @@ from dvsel.selectors import SetSelector
 from dvsel.shards.hashing import uniform
 
 if TYPE_CHECKING:
-    from dvsel.embeddings.cells import Rows
+    from dvsel.embeddings.cells import Members
     from dvsel.selectors.candidates import Candidates
 
 _REACH = 4  # times its even share of the budget that a cell is asked for
@@ -63,7 +63,7 @@ class Coverage(SetSelector):
         notes = [f"{count:,} cells compete by what their documents add"]
         return notes if self.sampling == "gain" else notes + _short(candidates, np.array(ends))
 
-    def _ordered(self, cell: Rows, candidates: Candidates) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def _ordered(self, cell: Members, candidates: Candidates) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Positions of the cell's documents in the order of greedy, float32 keys beside them; not all, where few do."""
         from dvsel.embeddings.facility import greedy, taylor_log_probability
 

@@ -11,6 +11,7 @@ import pytest
 from commands import failure, ok
 from dvsel.embeddings.cells import LARGEST
 from dvsel.embeddings.facility import greedy, value
+from dvsel.shards.scorefile import ScoreFile
 from embedded_pool import documents, embed, kept, unit, write_pool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,18 +112,21 @@ def test_semdedup_prefers_high_scores_and_cuts_to_a_budget(folder: Path, tmp_pat
     ok("select", scores, *words, "-o", out, "-w", 1)
     everything = kept(out)
     ok("select", scores, *words, "--budget", "3 docs", "-o", tmp_path / "few", "-w", 1)
-    assert len(kept(tmp_path / "few")) == 3
-    assert set(kept(tmp_path / "few")) < set(everything)
+    files = [ScoreFile(str(path)) for path in sorted(scores.glob("*.parquet"))]
+    score = np.concatenate([rows.score[:, 0] for file in files for rows in file.rows(())])
+    few, rest = kept(tmp_path / "few"), sorted(set(everything) - set(kept(tmp_path / "few")))
+    assert len(few) == 3 and set(few) < set(everything)
+    assert score[few].min() >= score[rest].max()
 
 
-def test_documents_without_a_vector_stay_and_rank_last(tmp_path: Path, vectors: np.ndarray) -> None:
+def test_documents_without_a_vector_are_counted_and_not_kept(tmp_path: Path, vectors: np.ndarray) -> None:
     holed = vectors.copy()
     holed[7] = np.nan
     write_pool(tmp_path, [{"text": f"text {row}"} for row in range(len(holed))])
     embed(tmp_path, holed)
     answer = ok("select", tmp_path / "emb", "--method", "coverage", "--budget", "359 docs", "-o", tmp_path / "out")
     assert 7 not in kept(tmp_path / "out")
-    assert "no score for 1 documents: no vector" in answer.err
+    assert "no score for 1 documents: no tokens to embed" in answer.err
 
 
 # --- Round-robin. ---
@@ -136,12 +140,17 @@ def test_queries_take_turns(folder: Path, vectors: np.ndarray, tmp_path: Path) -
     embed(queries, wanted)
     words = ("--method", "round-robin", "--queries", queries / "emb", "--budget", "30 docs")
     similarity = vectors @ wanted[np.random.default_rng(0).permutation(2)].T
-    free, expected = np.ones(len(vectors), bool), []
-    for turn in range(30):
-        best = int(np.where(free, similarity[:, turn % 2], -np.inf).argmax())
+    assert selected(folder, tmp_path / "out", *words) == sorted(turns_of(similarity, 30))
+
+
+def turns_of(columns: np.ndarray, picks: int) -> list[int]:
+    """The rows that two columns take in turns, each its highest of those left; no two are equal."""
+    free, taken = np.ones(len(columns), bool), []
+    for turn in range(picks):
+        best = int(np.where(free, columns[:, turn % 2], -np.inf).argmax())
         free[best] = False
-        expected.append(best)
-    assert selected(folder, tmp_path / "out", *words) == sorted(expected)
+        taken.append(best)
+    return taken
 
 
 def test_queries_that_the_budget_does_not_reach_are_counted(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
@@ -155,14 +164,17 @@ def test_queries_that_the_budget_does_not_reach_are_counted(folder: Path, vector
     assert rows != selected(folder, tmp_path / "other", *words, "--seed", 1)
 
 
-def test_columns_of_scores_take_turns(folder: Path, tmp_path: Path) -> None:
-    pool = folder / "pool"
-    scores = tmp_path / "scores"
-    ok("score", "target", folder / "emb", "--preset", "rds-max", "--target", folder / "emb" / "0.jsonl.dvsel.parquet",
-       "--target", folder / "emb" / "1.jsonl.dvsel.parquet", "-o", scores)  # fmt: skip
+def test_columns_of_scores_take_turns(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    """Against the rule itself, over the two columns of the score files."""
+    scores, targets = tmp_path / "scores", []
+    for row in (3, 8):
+        write_pool(tmp_path / f"target{row}", [{"text": "a target"}], shards=1)
+        targets += ["--target", embed(tmp_path / f"target{row}", vectors[[row]] + np.float32(0.01), name=f"emb{row}")]
+    ok("score", "target", folder / "emb", "--preset", "rds-max", *targets, "-o", scores)
     ok("select", scores, "--method", "round-robin", "--budget", "20 docs", "-o", tmp_path / "out", "-w", 1)
-    assert len(kept(tmp_path / "out")) == 20
-    assert pool.is_dir()
+    files = [ScoreFile(str(path)) for path in sorted(scores.glob("*.parquet"))]
+    columns = np.concatenate([rows.score for file in files for rows in file.rows(())])
+    assert kept(tmp_path / "out") == sorted(turns_of(columns, 20))
 
 
 def test_a_heap_that_runs_out_is_told(folder: Path, vectors: np.ndarray, tmp_path: Path) -> None:
@@ -311,12 +323,12 @@ def test_scores_without_vectors_are_refused(folder: Path, tmp_path: Path) -> Non
 
 def test_a_large_cell_is_cut_again(tmp_path: Path) -> None:
     """Cells hold all rows once, whatever the cut."""
-    from dvsel.embeddings.cells import Rows, cells
+    from dvsel.embeddings.cells import Members, cells
 
     generator = np.random.default_rng(0)
     count = LARGEST * 3
     vectors = unit(np.concatenate([np.ones((count - 100, 8)), generator.normal(size=(100, 8))]))
-    rows = Rows(
+    rows = Members(
         np.arange(count), generator.integers(0, 2**63, count).astype(np.uint64), np.ones(count, np.int64),
         np.zeros(count, np.float32), vectors,
     )  # fmt: skip
