@@ -42,7 +42,8 @@ from dvsel.shards.columns import Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, atomic_writer, exists, expand, join, local_path, make_folder, remove
 from dvsel.shards.hashing import mix, uniform
-from dvsel.shards.scorefile import Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.shards.manifest import home, record
+from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
 from dvsel.shards.tokens import TokenCounter
 
 ROUNDS = 16
@@ -153,7 +154,7 @@ def score_part(
 
     share: of the documents that may be scored.
     """
-    folder = join(join(run.output, STEPS), "adaptive")
+    folder = join(home(run.output), f"{STEPS}/adaptive")
     make_folder(folder)
     shards = sorted(shards, key=lambda shard: shard.name)  # the order of a pool's files
     pool, done = Pool.of([ScoreFile(shard.vectors) for shard in shards]), local_path(folder) / "notes.json"
@@ -161,6 +162,7 @@ def score_part(
     places = [row_file(run.output, shard) for shard in shards]
     if done.exists() and all(map(exists, places)):
         return [ScoreFile(place) for place in places], json.loads(done.read_text())
+    record(run.output, [shard.name + SUFFIX for shard in shards])
     arm = _arms(pool, run, local_path(folder) / "arms")
     sizes = np.bincount(arm[arm >= 0], minlength=int(arm.max(initial=0)) + 1)
     arms = Arms(sizes, share)

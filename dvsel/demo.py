@@ -16,6 +16,9 @@ from pathlib import Path
 
 import zstandard
 
+from dvsel.shards.files import atomic_writer
+from dvsel.shards.manifest import record
+
 _TARGET_EVERY = 5
 _CHUNK = 4000  # characters of source a document
 _SOURCES = 400  # files of the standard library
@@ -35,7 +38,7 @@ def build(folder: Path) -> tuple[list[Path], Path]:
         "licences": _licences(),
     }
     pool = folder / "pool"
-    pool.mkdir(parents=True, exist_ok=True)
+    record(str(folder), [*(f"pool/{name}.jsonl.zst" for name in domains), "target.jsonl"])
     shards = [_write(pool / f"{name}.jsonl.zst", name, texts) for name, texts in domains.items()]
     return shards, _write(folder / "target.jsonl", "documentation", target)
 
@@ -46,7 +49,8 @@ def _write(path: Path, domain: str, documents: Iterable[tuple[str, str]]) -> Pat
         for name, text in documents
     ]
     content = "".join(line + "\n" for line in lines).encode("utf-8", "replace")  # no half pairs
-    path.write_bytes(zstandard.compress(content) if path.suffix == ".zst" else content)
+    with atomic_writer(str(path)) as file:
+        file.write(zstandard.compress(content) if path.suffix == ".zst" else content)
     return path
 
 

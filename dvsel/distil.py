@@ -28,6 +28,7 @@ from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
 from dvsel.fit import fit_scorer, pool_sample
 from dvsel.folder import RECIPE, REPORT, working_in
+from dvsel.inputs import STALE, keep_inputs
 from dvsel.options import among, fields_of, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
@@ -80,6 +81,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
     """Distil the run's scorer, or the teacher that it names, with the steps' files in `folder`."""
     execution = dataclasses.replace(execution, overwrite=False)  # what is there are finished steps of this fit
     with working_in(folder, dump("fit", _what_costs(run)), overwrite=False):
+        keep_inputs(run, shards, folder, STALE)
         place = _teacher(run, shards, execution, folder)
         teacher, fingerprint = storage.load(place)
         name = _check_teacher(teacher, place)

@@ -22,7 +22,7 @@ from dvsel.errors import UserError
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.language import strings
-from dvsel.options import among, option, to_mapping
+from dvsel.options import among, files_named, option, to_mapping
 from dvsel.pool import PoolBatch
 from dvsel.progress import silent
 from dvsel.recipe import dump
@@ -42,7 +42,7 @@ _UNSCORED = "no tokens to embed"
 class EmbedRun(Reading, Counting, EmbedderOptions):
     """Make every document of a pool a vector."""
 
-    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs")
+    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
     dtype: str = option("float16", "numbers of a vector: 2 bytes each, or 4", choices=DTYPES)
     output: str = option("", "folder to write files of vectors to")
 
@@ -100,9 +100,10 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
     shards = expand(run.pool)
     if execution.dry_run:
         return forecast(shards, run, dump("embed", run))
-    with working_in(run.output, dump("embed", run), execution.overwrite):
-        options = among(EmbedderOptions, run)
-        embedding = _there(run.output, shards) or _described(options, run.dtype)
+    options = among(EmbedderOptions, run)
+    embedding = None if execution.overwrite else _there(run.output, shards)
+    embedding = embedding or _described(options, run.dtype)
+    with working_in(run.output, dump("embed", run), execution.overwrite, files_named(run)):
         reading, counter = among(Reading, run), token_counter(run, run, Sampling(), shards, execution)
         workers = execution.workers or options.processes
         if workers > 1:

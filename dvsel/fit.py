@@ -6,13 +6,16 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 from dvsel import fitted as storage
 from dvsel.budget import Budget
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.folder import STEPS
-from dvsel.options import fields_of
+from dvsel.inputs import check_inputs, note_inputs
+from dvsel.language import models
+from dvsel.options import fields_of, files_named
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import showing
@@ -21,7 +24,8 @@ from dvsel.sample import Sample, draw_sample
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard
+from dvsel.shards.files import Shard, exists, is_remote, join, local_path
+from dvsel.shards.manifest import record
 from dvsel.shards.scorefile import ScoreFile
 from dvsel.sources import expand_pool
 
@@ -31,9 +35,43 @@ _DISTIL = "dvsel.distil:fit"
 def fit(run: FitRun, execution: Execution) -> Fitted:
     """Fit `run.scorer` and write it to `run.output`."""
     check_fit(run)
-    fitted = fit_scorer(run, expand_pool(run.pool) if run.pool else [], execution, run.output + STEPS)
+    _check_output(run)
+    fitted = fit_scorer(run, expand_pool(run.pool) if run.pool else [], execution, f"{run.output}.{STEPS}")
     storage.save(fitted, run.output)
     return fitted
+
+
+def _check_output(run: FitRun) -> None:
+    """Raise UserError where the fit would replace an input, or a file that is no fitted scorer."""
+    place = run.output
+    if is_remote(place) or not local_path(place).exists():
+        return
+    for one in files_named(run):
+        if not is_remote(one) and local_path(one).exists() and local_path(one).samefile(local_path(place)):
+            raise UserError(f"{place}: is an input of the fit; choose another file with -o")
+    if not storage.is_fitted(place):
+        raise UserError(f"{place}: is there, and is no fitted scorer of dvsel; choose another file with -o")
+
+
+def kept_fit(run: Any, pool: Sequence[Shard], folder: str, name: str, make: Callable[[], Fitted]) -> str:
+    """The place of a run's fitted scorer in its folder: of what an earlier start left, if its inputs are the same.
+
+    pool: the shards that the fit samples, if it does. Raises UserError where the inputs changed.
+    """
+    place = join(folder, name)
+    if exists(place):
+        check_inputs(run, pool, folder, "pass --overwrite to begin again, or choose another -o")
+        return place
+    note_inputs(run, pool, folder)
+    record(folder, [name])
+    storage.save(make(), place)
+    models.release()
+    return place
+
+
+def reads_pool(run: FitRun) -> bool:
+    """Whether the fit reads the pool."""
+    return bool(run.scorer and (run.scorer.takes_pool or _steps(run)))
 
 
 def check_fit(run: FitRun) -> Scorer:

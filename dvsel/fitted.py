@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dvsel.scorers import Fitted
 
 _KEY = "dvsel"
+_HEAD = 1 << 16  # bytes in which a fitted scorer says that it is one
 
 _DTYPES = {"U8": "u1", "I32": "<i4", "I64": "<i8", "U32": "<u4", "U64": "<u8", "F32": "<f4", "F64": "<f8"}
 
@@ -72,6 +73,13 @@ def _content(url: str) -> Buffer:
 def title_of(fitted: Fitted) -> str:
     """What score files and reports call a fitted scorer."""
     return fitted.title or " ".join([name_of(SCORERS, type(fitted.scorer)), *chosen(fitted.scorer)])
+
+
+def is_fitted(url: str) -> bool:
+    """Whether a file calls itself a fitted scorer."""
+    with open_read(url) as file:
+        head = file.read(_HEAD)
+    return head[8:9] == b"{" and f'"{_KEY}"'.encode() in head
 
 
 def load_of(name: str, url: str) -> Fitted:

@@ -1,7 +1,8 @@
-"""The output folder of a run: its recipe says whose it is.
+"""The output folder of a run: its recipe says whose it is, its list of files what dvsel wrote there.
 
 The recipe is written first. The same command started again finds the same recipe and resumes; another command is
-refused, unless told to overwrite. Two processes cannot work in one folder at the same time.
+refused, unless told to overwrite, which removes what dvsel wrote there and nothing else. A folder that holds files of
+others is refused. Two processes cannot work in one folder at the same time: the lock is a file that stays.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,28 +28,53 @@ from dvsel.shards.files import (
     open_read,
     remove,
 )
+from dvsel.shards.manifest import HOME, foreign, home, record, recorded, remove_recorded, settle
 
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
-STEPS = ".steps"
+STEPS = "steps"
 _STOPS, _SKIPS = "\non_bad_line: fail\n", "\non_bad_line: skip\n"
 
 
 @contextlib.contextmanager
-def working_in(folder: str, recipe: str, overwrite: bool) -> Iterator[None]:
-    """Claim `folder` for the run that `recipe` describes, creating it or resuming in it."""
-    make_folder(folder)
-    place = join(folder, RECIPE)
-    if overwrite and exists(place):
-        with _alone(place):
-            _clear(folder, list_names(folder))
-    if not exists(place):
-        _check_empty(folder)
-        _write(place, recipe)
-    elif (there := _read(place)) != recipe:
-        _take_over(folder, there, recipe)
-    with _alone(place):
+def working_in(folder: str, recipe: str, overwrite: bool, inputs: Sequence[str] = ()) -> Iterator[None]:
+    """Claim `folder` for the run that `recipe` describes, creating it or resuming in it.
+
+    overwrite: remove first what an earlier run wrote; to be asked for when everything else was checked.
+    inputs: what the user named to be read, in which nothing must be written.
+    """
+    _check_apart(folder, inputs)
+    _check_own(folder, overwrite)  # before even a lock is left in a folder of others
+    with _alone(folder):
+        _check_own(folder, overwrite)
+        _claim(folder, recipe, overwrite)
         yield
+        settle(folder)
+
+
+def _check_own(folder: str, overwrite: bool) -> None:
+    """Raise UserError where others' files lie in a folder that is to be begun, or cleared."""
+    if (overwrite or not _is_begun(folder)) and (others := foreign(folder)):
+        raise UserError(f"{folder} holds other files ({others[0]}); choose a new folder with -o")
+
+
+def _is_begun(folder: str) -> bool:
+    return RECIPE in recorded(folder) and exists(join(folder, RECIPE))
+
+
+def _claim(folder: str, recipe: str, overwrite: bool) -> None:
+    place = join(folder, RECIPE)
+    if _is_begun(folder):
+        there = _read(place)
+        if overwrite:
+            clear(folder)
+        elif there == recipe:
+            return
+        else:
+            _take_over(folder, there, recipe)
+    record(folder, [RECIPE, REPORT])
+    with atomic_writer(place) as file:
+        file.write(recipe.encode())
 
 
 def _read(place: str) -> str:
@@ -54,27 +82,20 @@ def _read(place: str) -> str:
         return file.read().decode(errors="replace")
 
 
-def _write(place: str, recipe: str) -> None:
-    with atomic_writer(place) as file:
-        file.write(recipe.encode())
-
-
 def _take_over(folder: str, there: str, recipe: str) -> None:
     """Let the run have a folder whose run left nothing but its recipe, or was the same but stopped at bad lines.
 
     The steps of a fit that came to nothing stay: they have a recipe of their own, which says what they can be used for.
     """
-    place = join(folder, RECIPE)
-    with _alone(place):
-        names = [name for name in list_names(folder) if not _is_step(name)]
-        if there.startswith("dvsel: ") and all(name.endswith(RECIPE) for name in names):
-            _clear(folder, names)
-        elif there.replace(_STOPS, _SKIPS) != recipe:
-            raise UserError(
-                f"{folder} holds another run ({_difference(there, recipe)}); "
-                "choose another -o, or pass --overwrite to replace it"
-            )
-        _write(place, recipe)
+    names = [name for name in list_names(folder) if HOME not in name.split("/")]
+    if there.startswith("dvsel: ") and all(name.endswith(RECIPE) for name in names):
+        for name in names:
+            remove(join(folder, name))
+    elif there.replace(_STOPS, _SKIPS) != recipe:
+        raise UserError(
+            f"{folder} holds another run ({_difference(there, recipe)}); "
+            "choose another -o, or pass --overwrite to replace it"
+        )
 
 
 def _difference(there: str, wanted: str) -> str:
@@ -91,34 +112,78 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _check_empty(folder: str) -> None:
-    names = [name for name in list_names(folder) if not name.startswith(".")]
-    if names:
-        raise UserError(f"{folder} holds other files ({names[0]}); choose a new folder with -o")
+def clear(folder: str) -> None:
+    """Remove what runs of dvsel wrote in a folder; last the recipe, without which the rest would be files of others."""
+    for name in recorded(folder):
+        if name.endswith("/") and exists(inner := join(folder, name.rstrip("/"))):
+            with _alone(inner):
+                clear(inner)
+            _remove_home(inner)
+    remove_recorded(folder, last=[RECIPE])
+    for name in {name.split("/")[0] for name in list_names(home(folder))} - {_LOCK}:
+        remove(join(home(folder), name))
 
 
-def _is_step(name: str) -> bool:
-    return STEPS in name.split("/")[:-1]
+def _remove_home(folder: str) -> None:
+    """Remove the folder of a run inside another, whose lock guards it from here on."""
+    remove(home(folder))
+    if not is_remote(folder):
+        with contextlib.suppress(OSError):  # something of others is in it
+            local_path(folder).rmdir()
 
 
-def _clear(folder: str, names: Sequence[str]) -> None:
-    """Remove what a run of dvsel left; last its recipe, without which the rest would be files of others."""
-    for name in names:
-        if name != RECIPE:
-            remove(join(folder, name))
-    remove(join(folder, RECIPE))
+# --- One process at a time. ---
+
+_LOCK = "lock"
 
 
 @contextlib.contextmanager
-def _alone(place: str) -> Iterator[None]:
-    if is_remote(place) or os.name != "posix":
+def _alone(folder: str) -> Iterator[None]:
+    make_folder(folder)
+    if is_remote(folder):
         yield
         return
-    import fcntl
+    from filelock import FileLock, Timeout
 
-    with local_path(place).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another dvsel is writing to {os.path.dirname(place)}; wait for it") from error  # noqa: PTH120
+    make_folder(home(folder))
+    lock = FileLock(local_path(join(home(folder), _LOCK)), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another dvsel is writing to {folder}; wait for it") from error
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder with -o") from error
+    try:
         yield
+    finally:
+        lock.release()
+
+
+# --- Inputs and outputs apart. ---
+
+
+def _check_apart(folder: str, inputs: Sequence[str]) -> None:
+    """Raise UserError where the folder is an input, holds one, or lies in one."""
+    for pattern in inputs:
+        for place in _places(pattern):
+            if is_remote(place) != is_remote(folder):
+                continue
+            out, source = _parts(folder), _parts(place)
+            if out == source[: len(out)]:
+                how = "is" if out == source else "holds"
+                raise UserError(f"{folder}: {how} an input of the run ({pattern}); choose another folder with -o")
+            if source == out[: len(source)]:
+                raise UserError(f"{folder}: lies in an input of the run ({pattern}); choose a folder beside it with -o")
+
+
+def _places(pattern: str) -> list[str]:
+    """What a pattern names: of a glob with `**` the files, since it names folders only to look into them."""
+    if is_remote(pattern) or not has_magic(pattern):
+        return [pattern]
+    found = glob(str(local_path(pattern)), recursive=True)  # noqa: PTH207  (a pathlib glob cannot be absolute)
+    return [name for name in found if "**" not in pattern or Path(name).is_file()]
+
+
+def _parts(place: str) -> Sequence[str]:
+    """The folders on the way to a place, links resolved."""
+    return place.rstrip("/").split("/") if is_remote(place) else Path(os.path.realpath(local_path(place))).parts

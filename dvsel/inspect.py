@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from dvsel.budget import Budget
+from dvsel.origin import Relocated, unchanged_shard
 from dvsel.plan import Plan
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.report import Share
-from dvsel.rowfiles import unchanged_shard
 from dvsel.rule import Pool
 from dvsel.runs import Reading
 from dvsel.select import domains_of, histogram_of
@@ -56,13 +56,15 @@ class Inspection:
         return asdict(self)
 
 
-def inspect(sources: Sequence[str], budget: Budget, documents: int, threads: int) -> Inspection:
-    """Inspect score files; documents: how many of the best and of the worst to read."""
+def inspect(
+    sources: Sequence[str], budget: Budget, documents: int, threads: int, moved: Sequence[str] = ()
+) -> Inspection:
+    """Inspect score files; documents: how many of the best and of the worst to read. moved: where the pool lies now."""
     pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source)])
     with tempfile.TemporaryDirectory() as scratch:
         plan = Plan.make(pool, TopK(), 0, Path(scratch), budget, threads=threads)
     best, worst = _extremes(pool, documents)
-    header = pool.files[0].header
+    header, places = pool.files[0].header, Relocated(moved) if moved else None
     return Inspection(
         header.scorer,
         pool.total("docs"),
@@ -70,8 +72,8 @@ def inspect(sources: Sequence[str], budget: Budget, documents: int, threads: int
         budget.echo(pool.total(budget.unit)),
         histogram_of(plan),
         domains_of(plan),
-        _with_texts(pool, best),
-        _with_texts(pool, worst),
+        _with_texts(pool, best, places),
+        _with_texts(pool, worst, places),
     )
 
 
@@ -98,20 +100,22 @@ def _extremes(pool: Pool, count: int) -> tuple[list[Document], list[Document]]:
     return best, worst
 
 
-def _with_texts(pool: Pool, documents: list[Document]) -> list[Document]:
+def _with_texts(pool: Pool, documents: list[Document], places: Relocated | None) -> list[Document]:
     texts: dict[tuple[str, int], str] = {}
     for file in pool.files:
         lines = {document.line for document in documents if document.shard == file.header.shard["name"]}
         if lines:
-            texts |= {(str(file.header.shard["name"]), line): text for line, text in _texts(file, lines).items()}
+            texts |= {
+                (str(file.header.shard["name"]), line): text for line, text in _texts(file, lines, places).items()
+            }
     return [
         Document(one.score, one.shard, one.line, one.domain, texts.get((one.shard, one.line), "")) for one in documents
     ]
 
 
-def _texts(file: ScoreFile, lines: set[int]) -> dict[int, str]:
+def _texts(file: ScoreFile, lines: set[int], places: Relocated | None) -> dict[int, str]:
     """The beginnings of the texts in some lines of a shard."""
-    shard, reading = unchanged_shard(file), Reading(**file.header.reading)
+    shard, reading = unchanged_shard(file, places), Reading(**file.header.reading)
     found: dict[int, str] = {}
     with DocumentReader(shard, paths_to_read(reading)) as reader:
         for batch in read_pool(reader, shard, reading):

@@ -18,7 +18,7 @@ from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.ladder import Ladder, Rung
 from dvsel.language import ModelOptions
-from dvsel.options import among, option, to_mapping
+from dvsel.options import among, files_named, option, to_mapping
 from dvsel.recipe import dump
 from dvsel.report import ScoreReport, write_json
 from dvsel.runs import Execution, Reading, ScoreRun
@@ -26,6 +26,7 @@ from dvsel.score import score
 from dvsel.scorers.perplexity import Perplexity
 from dvsel.shards.columns import Status
 from dvsel.shards.files import expand, find, join
+from dvsel.shards.manifest import record
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 
 MEASURE = "bits-per-char"
@@ -35,8 +36,8 @@ MEASURE = "bits-per-char"
 class LossesRun(Reading, ModelOptions):
     """Compute the losses of a pool under each model of a ladder."""
 
-    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs")
-    ladder: str = option("", "YAML file of models and their benchmark scores")
+    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
+    ladder: str = option("", "YAML file of models and their benchmark scores", files=True)
     output: str = option("", "folder to write a folder of score files for each model to")
 
 
@@ -86,9 +87,11 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
     if not run.ladder:
         raise UserError("no ladder; name the file of models and their scores with --ladder ladder.yaml")
     ladder = Ladder.read(run.ladder)
+    expand(run.pool)
     if execution.dry_run:
         return forecast(expand(run.pool), run, dump("losses", run))
-    with working_in(run.output, dump("losses", run), execution.overwrite):
+    with working_in(run.output, dump("losses", run), execution.overwrite, files_named(run)):
+        record(run.output, [f"{rung.name}/" for rung in ladder.rungs])
         models = [_model_losses(rung, run, execution) for rung in ladder.rungs]
         report = LossesReport.of(ladder, models)
         write_json(report, join(run.output, REPORT))

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from dvsel.errors import UserError
@@ -14,13 +14,24 @@ from dvsel.errors import UserError
 T = TypeVar("T")
 
 
-def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, documents: bool = False) -> Any:
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    documents: bool = False,
+    files: bool = False,
+    flag: str = "",
+) -> Any:
     """A field of an options dataclass.
 
     help: one line for `--help`. choices: the strings that are allowed. documents: the option, a tuple of strings,
-    names shards, whose documents `Scorer.fit` gets.
+    names shards, whose documents `Scorer.fit` gets. files: it names files or folders that are read, so that nothing is
+    written over them, and nothing made from them is used again once they changed; of `documents` that is so anyway.
+    flag: what the command line calls it, if not by the field's name.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "documents": documents})
+    about = {"help": help, "choices": choices, "documents": documents, "files": files or documents, "flag": flag}
+    return dataclasses.field(default=default, metadata=about)
 
 
 def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
@@ -35,6 +46,18 @@ def to_mapping(options: Any) -> dict[str, Any]:
         name: list(value) if isinstance(value := getattr(options, name), tuple) else value
         for name in fields_of(type(options))
     }
+
+
+def files_named(options: Any, skip: Collection[str] = ()) -> list[str]:
+    """What options that name files or folders hold, in those of the scorer and the selector of a run too."""
+    named: list[str] = []
+    for name, (field, _) in fields_of(type(options)).items():
+        value = getattr(options, name)
+        if dataclasses.is_dataclass(value):
+            named += files_named(value, skip)
+        elif field.metadata.get("files") and name not in skip:
+            named += [value] if isinstance(value, str) else value or []
+    return [one for one in named if one]
 
 
 def among(cls: type[T], options: Any) -> T:

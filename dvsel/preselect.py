@@ -31,6 +31,7 @@ from dvsel.fasttext.text import prepare
 from dvsel.fasttext.training import HELD_OUT_SEED, LABELS, learn
 from dvsel.fit import pool_sample
 from dvsel.folder import RECIPE, REPORT, working_in
+from dvsel.inputs import STALE, keep_inputs
 from dvsel.ladder import Ladder
 from dvsel.language import ModelOptions
 from dvsel.losses import LossesReport, LossesRun, losses
@@ -70,6 +71,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
     ladder = Ladder.read(scorer.ladder)
     execution = dataclasses.replace(execution, overwrite=False)  # what is there are finished steps of this fit
     with working_in(folder, dump("fit", _what_costs(run, scorer)), overwrite=False):
+        keep_inputs(run, shards, folder, STALE)
         _draw(run, shards, execution, join(folder, SAMPLE))
         measured = _losses(scorer, folder, execution)
         found = _strength(scorer, ladder, folder, execution)

@@ -13,25 +13,25 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from dvsel.engines import local
 from dvsel.errors import UserError
+from dvsel.origin import changed, check_unchanged, digest_of_parts, ranges
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.progress import Progress
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.sample import draw_sample
 from dvsel.shards.columns import Column, Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, exists, info, join, remove
+from dvsel.shards.files import Shard, exists, join, remove
 from dvsel.shards.hashing import hash_rows
-from dvsel.shards.lines import BLOCK, LineReader
+from dvsel.shards.lines import BLOCK
+from dvsel.shards.manifest import HOME, record, recorded
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
 from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 
-RANGE = 256 << 20  # bytes of a plain file that one task reads
 _SLOW_BLOCK = 1 << 20  # bytes in a batch of what takes long for it, so that progress shows
-_PARTS = ".parts"
+_PARTS = f"{HOME}/parts"
 _TOKEN_SAMPLE = 32 << 20  # bytes of text, of which the first documents are counted
 
 
@@ -94,6 +94,7 @@ def write_beside(
     stage: str,
 ) -> list[ScoreFile]:
     """A file in `folder` for each shard; those that are there and of the same fit are kept."""
+    _record(shards, folder)
     done = {shard.name for shard in shards if _is_done(folder, shard, header.fingerprint)}
     missing: dict[str, int] = {}
     total, skipped = sum(shard.size for shard in shards), 0
@@ -117,11 +118,23 @@ def write_beside(
     return [ScoreFile(row_file(folder, shard)) for shard in shards]
 
 
+def _record(shards: Sequence[Shard], folder: str) -> None:
+    """Note which files the folder will hold, so that it is known when it is whole."""
+    names = {shard.name + SUFFIX for shard in shards}
+    noted = {name for name in recorded(folder) if name.endswith(SUFFIX)}
+    if gone := sorted(name for name in noted - names if exists(join(folder, name))):
+        raise UserError(
+            f"{join(folder, gone[0])}: its shard is no longer in the pool; pass --overwrite to begin again, or choose "
+            "another -o"
+        )
+    record(folder, sorted(names - noted))
+
+
 def _tasks_of(shard: Shard, annotator: Annotator, header: Header, folder: str) -> list[_Task]:
     header = _header_for(shard, header)
     return [
         _Task(shard, begin, end, row_file(folder, shard, part), annotator, header)
-        for part, (begin, end) in enumerate(_ranges(shard))
+        for part, (begin, end) in enumerate(ranges(shard))
     ]
 
 
@@ -140,34 +153,23 @@ def _is_done(folder: str, shard: Shard, fingerprint: str) -> bool:
     return True
 
 
-def _ranges(shard: Shard) -> list[tuple[int, int | None]]:
-    """Byte ranges of a large plain file, the same whatever the workers; one open range for all others.
-
-    Nobody knows which row of its vectors a range begins with, so a shard that comes with vectors is one range.
-    """
-    is_whole = shard.format != "jsonl" or shard.compression or "://" in shard.url or shard.vectors
-    if is_whole or shard.size <= RANGE:
-        return [(0, None)]
-    return [(begin, min(begin + RANGE, shard.size)) for begin in range(0, shard.size, RANGE)]
-
-
 def row_file(folder: str, shard: Shard, part: int | None = None) -> str:
     """The place of a shard's row file, or of one part's."""
-    if part is None or len(_ranges(shard)) == 1:
+    if part is None or len(ranges(shard)) == 1:
         return join(folder, shard.name + SUFFIX)
     return join(folder, f"{_PARTS}/{shard.name}.{part:05}{SUFFIX}")
 
 
 def _merge(shard: Shard, header: Header, folder: str) -> None:
     """One file from those of a shard's byte ranges."""
-    parts = len(_ranges(shard))
+    parts = len(ranges(shard))
     if parts == 1:
         return
     files = [ScoreFile(row_file(folder, shard, part)) for part in range(parts)]
     with ScoreFileWriter(row_file(folder, shard), _header_for(shard, header)) as writer:
         for file in files:
             writer.absorb(file)
-        writer.finish(_digest_of_parts([file.header.shard["digest"] for file in files]))
+        writer.finish(digest_of_parts([file.header.shard["digest"] for file in files]))
     for file in files:
         remove(file.url)
 
@@ -184,8 +186,19 @@ def _annotate(task: _Task) -> Shard:
     ):
         for batch in read_pool(reader, shard, reading, task.begin, tokens_field):
             writer.append(annotator.annotate(batch), batch.bad)
-        writer.finish(ScoreFile(shard.vectors).header.shard["digest"] if shard.vectors else reader.digest())
+        writer.finish(_digest_read(shard, reader))
     return shard
+
+
+def _digest_read(shard: Shard, reader: DocumentReader) -> str:
+    """The digest of what was read, which must be that of the vectors that the shard comes with."""
+    if not shard.vectors:
+        return reader.digest()
+    embedded = str(ScoreFile(shard.vectors).header.shard["digest"])
+    is_one = len(ranges(dataclasses.replace(shard, vectors=""))) == 1
+    if is_one and embedded != reader.digest():
+        raise changed(shard)
+    return embedded
 
 
 def token_counter(
@@ -225,47 +238,3 @@ def _encoded(domain: Column) -> tuple[npt.NDArray[np.int32], list[str]]:
     """Domains as numbers into a list of names."""
     _, rows, numbers = np.unique(hash_rows(domain), return_index=True, return_inverse=True)
     return numbers.astype(np.int32), [domain[row].decode(errors="replace") for row in rows]
-
-
-# --- Is the shard still what its row file speaks of? ---
-
-
-def check_unchanged(shard: Shard, there: ScoreFile) -> None:
-    """Raise UserError unless the shard is what its row file speaks of; a new date alone is no change."""
-    was = there.header.shard
-    if (shard.size, shard.modified) == (was["size"], was["modified"]):
-        return
-    if shard.size != was["size"] or digest(dataclasses.replace(shard, vectors="")) != was["digest"]:
-        raise changed(shard)
-
-
-def changed(shard: Shard) -> UserError:
-    """The error for a shard that is not what its row file speaks of."""
-    return UserError(
-        f"{shard.url} changed after it was scored or embedded; do it again, into a new folder or with --overwrite"
-    )
-
-
-def unchanged_shard(file: ScoreFile) -> Shard:
-    """The shard of a row file, which must be as it was when that was written."""
-    was = Shard(**{name: value for name, value in file.header.shard.items() if name != "digest"})
-    size, modified = info(was.url)
-    now = dataclasses.replace(was, size=size, modified=modified)
-    check_unchanged(now, file)
-    return now
-
-
-def digest(shard: Shard) -> str:
-    """What a row file says of its shard's content."""
-    digests = []
-    for begin, end in _ranges(shard):
-        reader = LineReader(shard, begin=begin, end=end) if shard.format == "jsonl" else DocumentReader(shard, [])
-        with reader:
-            for _ in reader:
-                pass
-            digests.append(reader.digest())
-    return _digest_of_parts(digests)
-
-
-def _digest_of_parts(digests: list[str]) -> str:
-    return digests[0] if len(digests) == 1 else xxhash.xxh3_128_hexdigest("".join(digests).encode())

@@ -62,7 +62,9 @@ class Counting:
     """How a document's tokens are counted."""
 
     tokens_field: str | None = option(None, "field that holds the document's token count")
-    tokenizer: str | None = option(None, "count tokens with this tokenizer (folder or hub name); exact and slower")
+    tokenizer: str | None = option(
+        None, "count tokens with this tokenizer (folder or hub name); exact and slower", files=True
+    )
     token_sample: int | None = option(None, "with --tokenizer: count this many documents, and estimate the others")
 
 
@@ -71,8 +73,10 @@ class FitRun(Reading, Sampling):
     """Fit a scorer once, to score with it many times."""
 
     scorer: Scorer | None = None
-    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs to sample; more than one is fine")
-    target: tuple[str, ...] = option((), "documents like those that the model should become good at; repeatable")
+    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs to sample; more than one is fine", files=True)
+    target: tuple[str, ...] = option(
+        (), "documents like those that the model should become good at; repeatable", files=True
+    )
     distil: bool = option(False, "let the scorer score a sample, and a cheap one that learns from this score the pool")
     distil_documents: int | None = option(None, "with --distil: documents of the sample (default: 10000)")
     distil_floor: float | None = option(
@@ -85,10 +89,16 @@ class FitRun(Reading, Sampling):
 class ScoreRun(Counting, FitRun):
     """Score every document of a pool, into one score file a shard."""
 
-    fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting")
+    fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting", files=True)
     adaptive: bool = option(False, "score a part of a pool of embeddings, and let a bandit over clusters choose which")
     adaptive_share: float | None = option(None, "with --adaptive: share of the documents to score (default: 0.25)")
     adaptive_clusters: int | None = option(None, "with --adaptive: clusters (default: one for 256 documents)")
+    moved: tuple[str, ...] = option(
+        (),
+        "where the pool's shards lie, if not where they were scored or embedded, or in a store",
+        files=True,
+        flag="pool",
+    )
     output: str = option("", "folder to write score files to")
 
 
@@ -97,9 +107,12 @@ class SelectRun(ScoreRun):
     """Keep the documents that a budget allows, and write them out as shards."""
 
     selector: Selector | None = None
-    embeddings: tuple[str, ...] = option((), "what `dvsel embed` made of the pool, for methods that look at vectors")
+    embeddings: tuple[str, ...] = option(
+        (), "what `dvsel embed` made of the pool, for methods that look at vectors", files=True
+    )
     budget: str | None = option(None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)")
-    quota: str | None = option(None, "YAML file of domain: share or budget")
+    quota: str | None = option(None, "YAML file of domain: share or budget", files=True)
+    partial: bool = option(False, "go on without the score files that an unfinished run has not written")
     dedup: bool = option(False, "keep one document of those with the same text")
     shard_size: str = option("1GB", "uncompressed size at which the next output shard begins")
     output: str = option("", "folder to write shards to; - writes JSON Lines to stdout")

@@ -11,11 +11,10 @@ from dvsel import __version__
 from dvsel import fitted as storage
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
-from dvsel.fit import check_fit, fit_scorer
+from dvsel.fit import check_fit, fit_scorer, kept_fit, reads_pool
 from dvsel.folder import REPORT, STEPS, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.language import models
-from dvsel.options import among, to_mapping
+from dvsel.options import among, files_named, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
@@ -23,7 +22,8 @@ from dvsel.report import ScoreReport, write_json
 from dvsel.rowfiles import rows_of, token_counter, write_beside
 from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.scorers import Fitted
-from dvsel.shards.files import Shard, exists, is_remote, join
+from dvsel.shards.files import Shard, is_remote, join
+from dvsel.shards.manifest import home
 from dvsel.shards.scorefile import Header, Rows, ScoreFile
 from dvsel.shards.tokens import TokenCounter
 from dvsel.sources import expand_pool
@@ -61,8 +61,8 @@ class _Scoring:
         return rows_of(batch, scores, status, self.reading, self.counter)
 
 
-def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
-    """Score the pool into `run.output`, where finished shards of the same run are kept."""
+def check(run: ScoreRun) -> list[Shard]:
+    """The pool's shards. Raises UserError for what can be seen to be wrong before anything is written."""
     if not run.fitted:
         check_fit(run)
     elif run.distil:
@@ -70,11 +70,21 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
             "--distil fits a scorer, and --fitted names one that is done; drop one of the two, or distil that one with "
             "`dvsel score distilled --teacher FILE`"
         )
-    shards = expand_pool(run.pool)
+    shards = expand_pool(run.pool, run.moved)
     _check_adaptive(run, shards)
+    if run.fitted:
+        storage.load(run.fitted)
+    for pattern in run.target:
+        expand_pool([pattern])
+    return shards
+
+
+def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
+    """Score the pool into `run.output`, where finished shards of the same run are kept."""
+    shards = check(run)
     if execution.dry_run:
         return forecast(shards, run, dump("score", run))
-    with working_in(run.output, dump("score", run), execution.overwrite):
+    with working_in(run.output, dump("score", run), execution.overwrite, files_named(run)):
         place = _fitted_file(run, shards, execution)
         fitted, fingerprint = storage.load(place)
         reading, counter = among(Reading, run), token_counter(run, run, run, shards, execution)
@@ -133,11 +143,14 @@ def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> st
     """The fitted scorer to use: the one given, the one that an earlier start left, or a new one."""
     if run.fitted:
         return run.fitted
-    place = join(run.output, storage.default_name(name_of(SCORERS, type(run.scorer))))
-    if not exists(place):
-        storage.save(fit_scorer(run, shards, execution, join(run.output, STEPS)), place)
-        models.release()
-    return place
+    place = storage.default_name(name_of(SCORERS, type(run.scorer)))
+    return kept_fit(
+        run,
+        shards if reads_pool(run) else [],
+        run.output,
+        place,
+        lambda: fit_scorer(run, shards, execution, join(home(run.output), STEPS)),
+    )
 
 
 def _header(fitted: Fitted, fingerprint: str, reading: Reading, counter: TokenCounter) -> Header:

@@ -27,15 +27,16 @@ from dvsel.errors import UserError
 from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import among, to_mapping
+from dvsel.options import among, files_named, to_mapping
+from dvsel.origin import Relocated, changed, digest_of_parts, ranges, unchanged_shard
 from dvsel.plan import Plan, check_budget, follows_scores, mask_file, weights_file
 from dvsel.plugins import SELECTORS, name_of, selector_class
+from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
-from dvsel.rowfiles import changed, unchanged_shard
 from dvsel.rule import Pool
 from dvsel.runs import Execution, Reading, ScoreRun, SelectRun
-from dvsel.score import score
+from dvsel.score import check, score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates, unpacked
 from dvsel.selectors.quota import Quota
@@ -54,6 +55,7 @@ from dvsel.shards.files import (
 )
 from dvsel.shards.hashing import mix
 from dvsel.shards.lines import LineReader, Lines
+from dvsel.shards.manifest import HOME, home, record
 from dvsel.shards.members import as_json, with_column, with_member
 from dvsel.shards.scorefile import Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
@@ -61,7 +63,7 @@ from dvsel.shards.write import ShardWriter, first_piece
 from dvsel.sources import SCORES, expand_pool, is_embedded, row_files
 
 STDOUT = "-"
-_SUBSET = ".subset"
+_SUBSET = f"{HOME}/subset"
 _NO_RULE = "topk"  # of files that no scorer wrote
 
 
@@ -96,31 +98,61 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
     if execution.dry_run or run.output == STDOUT:
         if scores_first:
             raise UserError("scoring a pool leaves score files; name a folder with -o, or score first")
-        return _select_from(run.pool, run, terms, execution)
-    with working_in(run.output, dump("select", run), execution.overwrite):
-        sources = run.pool
-        if scores_first:
-            score(_score_part(run), execution)
-            vectors = tuple(pattern for pattern in run.pool if is_embedded(pattern))
-            run = dataclasses.replace(run, embeddings=run.embeddings or vectors)
-            sources = (join(run.output, SCORES),)
+        return _select_from(_Sources.of(run.pool, run), run, terms, execution)
+    sources = None
+    if scores_first:
+        check(_score_part(run))
+    else:
+        sources = _Sources.of(run.pool, run)
+    with working_in(run.output, dump("select", run), execution.overwrite, files_named(run)):
+        if sources is None:
+            sources = _scored(run, execution)
         report = _select_from(sources, run, terms, execution)
         write_json(report, join(run.output, REPORT))
     return report
 
 
-def _select_from(sources: Sequence[str], run: SelectRun, terms: _Terms, execution: Execution) -> SelectReport:
-    pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source)])
-    selector = run.selector or selector_class(pool.files[0].header.selector or _NO_RULE)()
-    _check_scores(pool, selector)
+def _scored(run: SelectRun, execution: Execution) -> _Sources:
+    """Score the pool into a folder inside the output; the score files, whose shards are where the run names them."""
+    record(run.output, [f"{SCORES}/"])
+    score(_score_part(run), execution)
+    vectors = tuple(pattern for pattern in run.pool if is_embedded(pattern))
+    moved = run.moved if vectors else run.pool
+    run = dataclasses.replace(run, embeddings=run.embeddings or vectors, moved=moved)
+    return _Sources.of((join(run.output, SCORES),), run)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What a run selects from. vectors: the files beside the pool's, for a rule that looks at them."""
+
+    pool: Pool
+    selector: Selector
+    vectors: list[ScoreFile]
+    places: Relocated | None
+
+    @classmethod
+    def of(cls, sources: Sequence[str], run: SelectRun) -> _Sources:
+        """Open them. Raises UserError where they do not go together."""
+        pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source, run.partial)])
+        selector = run.selector or selector_class(pool.files[0].header.selector or _NO_RULE)()
+        _check_scores(pool, selector)
+        return cls(
+            pool, selector, _vectors(pool, selector, run.embeddings), Relocated(run.moved) if run.moved else None
+        )
+
+
+def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Execution) -> SelectReport:
+    pool, selector = sources.pool, sources.selector
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
-        vectors = _vectors(pool, selector, run.embeddings)
         threads, reading = execution.processes(), among(Reading, run)
-        plan = Plan.make(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, vectors, reading)
+        plan = Plan.make(
+            *(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, sources.vectors, reading)
+        )
         if not execution.dry_run:
-            _write(plan, run.output, terms.cap, execution)
+            _write(plan, run.output, terms.cap, execution, sources.places)
         return report_on(plan, run)
 
 
@@ -149,7 +181,7 @@ def _scratch(run: SelectRun, execution: Execution) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="dvsel-") as folder:
             yield Path(folder)
         return
-    inside = join(run.output, ".scratch")
+    inside = join(home(run.output), "scratch")
     remove(inside)
     make_folder(inside)
     try:
@@ -179,6 +211,7 @@ def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> Ab
 @dataclass(frozen=True, slots=True)
 class _Task:
     shard: Shard
+    scores: str
     rows: int
     mask: str
     folder: str
@@ -187,12 +220,13 @@ class _Task:
     weight_field: str = ""
 
 
-def _write(plan: Plan, folder: str, cap: int, execution: Execution) -> None:
+def _write(plan: Plan, folder: str, cap: int, execution: Execution, pool: Relocated | None) -> None:
     selector = plan.rule.selector
     field = selector.weight_field if isinstance(selector, SetSelector) else ""
     tasks = [
         _Task(
-            unchanged_shard(file),
+            unchanged_shard(file, pool),
+            file.url,
             len(file),
             str(mask_file(plan.masks, number)),
             folder,
@@ -282,7 +316,7 @@ def _write_shard(task: _Task) -> None:
     """Copy the kept rows of one shard into its output shards."""
     mask = _Mask(task)
     with ShardWriter(task.folder, task.shard, task.cap) as writer:
-        for rows in _rows_of(task.shard):
+        for rows in _rows_of(task):
             taken, kept = mask.take(rows)
             if isinstance(taken, Lines):
                 writer.write_lines(taken, kept)
@@ -294,7 +328,7 @@ def _write_shard(task: _Task) -> None:
 def _print_shard(task: _Task) -> None:
     """Copy the kept rows of one shard to stdout, as JSON Lines."""
     mask = _Mask(task)
-    for rows in _rows_of(task.shard):
+    for rows in _rows_of(task):
         taken, flags = mask.take(rows)
         kept = np.flatnonzero(flags).tolist()
         if isinstance(taken, Lines):
@@ -305,16 +339,46 @@ def _print_shard(task: _Task) -> None:
     mask.finish()
 
 
-def _rows_of(shard: Shard) -> Iterator[Lines | pa.RecordBatch]:
-    """The rows of a shard as they stand in it."""
-    if shard.format == "jsonl":
-        with LineReader(shard, on_read=local.advance) as reader:
-            yield from reader
-        return
-    with DocumentReader(shard, [], whole_rows=True, on_read=local.advance) as tables:
-        for documents in tables:
-            assert documents.table is not None
-            yield documents.table
+def _rows_of(task: _Task) -> Iterator[Lines | pa.RecordBatch]:
+    """The rows of a shard as they stand in it. Raises UserError at the end where it does not hold what was scored."""
+    was = ScoreFile(task.scores)
+    digests = []
+    if task.shard.format == "jsonl":
+        for begin, end in ranges(task.shard):
+            with LineReader(task.shard, begin=begin, end=end, on_read=local.advance) as reader:
+                yield from reader
+                digests.append(reader.digest())
+    else:
+        # The digest of a Parquet file is that of its footer, so each row's own number is compared too.
+        reading = dataclasses.replace(Reading(**was.header.reading), on_bad_line="skip")
+        tokens_field = TokenCounter.of(was.header.tokens).field
+        paths, numbers = paths_to_read(reading, tokens_field), _Keys(was)
+        with DocumentReader(task.shard, paths, whole_rows=True, on_read=local.advance) as tables:
+            for batch in read_pool(tables, task.shard, reading, tokens_field=tokens_field):
+                if not numbers.follow(batch.key):
+                    raise changed(task.shard)
+                assert batch.documents.table is not None
+                yield batch.documents.table
+            digests.append(tables.digest())
+    if digest_of_parts(digests) != was.header.shard["digest"]:
+        raise changed(task.shard)
+
+
+class _Keys:
+    """The documents' own numbers, as a score file has them. Those of the first versions came about in another way."""
+
+    def __init__(self, file: ScoreFile) -> None:
+        self._parts = file.rows(("key",)) if file.header.digests else None
+        self._left = np.empty(0, np.uint64)
+
+    def follow(self, key: npt.NDArray[np.uint64]) -> bool:
+        """Whether the next rows have these."""
+        if self._parts is None:
+            return True
+        while len(self._left) < len(key) and (rows := next(self._parts, None)) is not None:
+            self._left = np.concatenate([self._left, rows.key])
+        now, self._left = self._left[: len(key)], self._left[len(key) :]
+        return np.array_equal(now, key)
 
 
 def report_on(plan: Plan, run: SelectRun) -> SelectReport:

@@ -8,22 +8,27 @@ from glob import glob, has_magic
 
 from dvsel.errors import UserError
 from dvsel.folder import RECIPE
+from dvsel.origin import Relocated, unchanged_shard
 from dvsel.recipe import command_of
-from dvsel.rowfiles import unchanged_shard
 from dvsel.shards.files import Shard, exists, expand, find, is_remote, join, local_path
+from dvsel.shards.manifest import missing
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 
 SCORES = "scores"
 
 
-def expand_pool(patterns: Sequence[str]) -> list[Shard]:
+def expand_pool(patterns: Sequence[str], moved: Sequence[str] = ()) -> list[Shard]:
     """The shards that the user's words name: as `expand`, or, of folders that `dvsel embed` wrote, with their vectors.
 
-    Raises UserError for what `expand` refuses, for a shard that changed after it was embedded, and where some of the
-    pool has vectors and some has none.
+    moved: where the shards of embeddings lie now, if not where they were embedded. Raises UserError for what `expand`
+    refuses, for a shard that changed after it was embedded, and where some of the pool has vectors and some has none.
     """
     embedded = [pattern for pattern in patterns if is_embedded(pattern)]
     if not embedded:
+        if moved:
+            raise UserError(
+                f"--pool {moved[0]}: says where the shards of embeddings lie, and no embeddings are named; drop it"
+            )
         return expand(patterns)
     if plain := [pattern for pattern in patterns if pattern not in embedded]:
         raise UserError(
@@ -31,7 +36,8 @@ def expand_pool(patterns: Sequence[str]) -> list[Shard]:
         )
     files = [ScoreFile(url) for pattern in embedded for url in row_files(pattern)]
     check_distinct(files)
-    return [dataclasses.replace(unchanged_shard(file), vectors=file.url) for file in files]
+    pool = Relocated(moved) if moved else None
+    return [dataclasses.replace(unchanged_shard(file, pool), vectors=file.url) for file in files]
 
 
 def is_embedded(pattern: str) -> bool:
@@ -50,8 +56,11 @@ def _globbed(pattern: str) -> list[str]:
     return sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
 
 
-def row_files(source: str) -> list[str]:
-    """The row files that a folder holds, or a glob matches, or the one that is named."""
+def row_files(source: str, partial: bool = False) -> list[str]:
+    """The row files that a folder holds, or a glob matches, or the one that is named.
+
+    Raises UserError for a folder that lacks some of those that its run was to write, unless `partial`.
+    """
     if source.endswith(SUFFIX) and (found := _globbed(source)):
         return found
     if exists(join(source, SCORES)) and not find(source, SUFFIX, depth=1):
@@ -59,6 +68,11 @@ def row_files(source: str) -> list[str]:
     found = find(source, SUFFIX)
     if not found:
         raise UserError(f"{source}: holds no score files; make them with `dvsel score NAME {source} -o scores/`")
+    if not partial and (absent := missing(source, SUFFIX)):
+        raise UserError(
+            f"{source}: is not complete: {len(absent):,} of its files are missing, {absent[0]} first; end the run that "
+            "writes it, or pass --partial to `select` to go on without them"
+        )
     return found
 
 

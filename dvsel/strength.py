@@ -32,13 +32,14 @@ from dvsel import __version__
 from dvsel.errors import UserError
 from dvsel.folder import REPORT, working_in
 from dvsel.ladder import Ladder
-from dvsel.options import option
+from dvsel.options import files_named, option
 from dvsel.recipe import dump
 from dvsel.report import losses as without_score
 from dvsel.report import write_json
 from dvsel.runs import Execution
 from dvsel.shards.columns import Status
 from dvsel.shards.files import find, join
+from dvsel.shards.manifest import record
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter, Totals
 
 STRENGTHS = ("pairs", "spearman")
@@ -56,8 +57,8 @@ Mask = npt.NDArray[np.bool_]
 class StrengthRun:
     """Say of every document how well its losses order the models of a ladder."""
 
-    pool: tuple[str, ...] = option((), "the folder that `dvsel losses` wrote")
-    ladder: str = option("", "YAML file of models and their benchmark scores")
+    pool: tuple[str, ...] = option((), "the folder that `dvsel losses` wrote", files=True)
+    ladder: str = option("", "YAML file of models and their benchmark scores", files=True)
     strength: str = option(
         "pairs",
         "pairs: share of the pairs of models that are in order, as the paper; spearman: rank correlation",
@@ -117,7 +118,8 @@ def strength(run: StrengthRun, execution: Execution) -> StrengthReport:
         raise UserError("strengths come from one folder of losses; name the one that `dvsel losses` wrote")
     ladder = Ladder.read(run.ladder)
     shards = _shards(run.pool[0], ladder)
-    with working_in(run.output, dump("strength", run), execution.overwrite):
+    with working_in(run.output, dump("strength", run), execution.overwrite, files_named(run)):
+        record(run.output, shards)
         tally = _Tally(ladder, run.strength)
         fingerprint = fingerprint_of(run.pool[0], ladder, run.strength)
         for name, files in shards.items():

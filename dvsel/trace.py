@@ -17,24 +17,26 @@ import numpy.typing as npt
 
 from dvsel import fitted as storage
 from dvsel.errors import UserError
-from dvsel.fit import pool_sample
+from dvsel.fit import kept_fit, pool_sample
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.gradients.directed import FittedDirections
-from dvsel.options import among, option, to_mapping
+from dvsel.options import among, files_named, option, to_mapping
+from dvsel.origin import unchanged_shard
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import showing
 from dvsel.recipe import dump
 from dvsel.report import write_json
-from dvsel.rowfiles import unchanged_shard
 from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun
 from dvsel.score import score
 from dvsel.scorers import Scorer
 from dvsel.scorers.influence import Influence
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import atomic_writer, exists, expand, find, join
+from dvsel.shards.files import atomic_writer, expand, find, join
+from dvsel.shards.manifest import record
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
+from dvsel.sources import SCORES
 
 TRACED = "traced.jsonl"
 _EXCERPT = 60  # characters
@@ -45,8 +47,8 @@ class TraceRun(Reading, Sampling):
     """Find the documents of a pool that each query's loss depends on most."""
 
     scorer: Scorer | None = None
-    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs")
-    query: tuple[str, ...] = option((), "documents to trace, each for itself; repeatable")
+    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
+    query: tuple[str, ...] = option((), "documents to trace, each for itself; repeatable", files=True)
     top: int = option(10, "documents to name for each query")
     output: str = option("", "folder to write to: traced.jsonl, and score files with a column for each query")
 
@@ -92,15 +94,17 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
     scorer = run.scorer
     assert isinstance(scorer, Influence)
     shards = expand(run.pool)
+    expand(run.query)
     if execution.dry_run:
         return forecast(shards, run, dump("trace", run))
-    with working_in(run.output, dump("trace", run), execution.overwrite):
-        place = join(run.output, storage.default_name("influence"))
-        if not exists(place):
-            storage.save(_fitted(run, scorer, execution), place)
+    with working_in(run.output, dump("trace", run), execution.overwrite, files_named(run)):
+        sampled = shards if scorer.takes_pool else []
+        name = storage.default_name("influence")
+        place = kept_fit(run, sampled, run.output, name, lambda: _fitted(run, scorer, execution))
         fitted = storage.load(place)[0]
         assert isinstance(fitted, FittedDirections)
-        folder = join(run.output, "scores")
+        folder = join(run.output, SCORES)
+        record(run.output, [f"{SCORES}/", TRACED])
         score(ScoreRun(fitted=place, pool=run.pool, output=folder, **to_mapping(among(Reading, run))), execution)
         files = [ScoreFile(url) for url in find(folder, SUFFIX)]
         found = _found(files, fitted, run.top)

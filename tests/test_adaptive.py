@@ -122,7 +122,7 @@ def test_a_finished_run_is_kept_and_its_steps_are_gone(folder: Path, tmp_path: P
     again = ok(*words_for(folder, tmp_path / "part")).err.splitlines()
     assert files == {path: path.stat().st_mtime_ns for path in files}
     assert [line for line in again if "adaptive" in line] == [line for line in first if "adaptive" in line]
-    assert not (tmp_path / "part" / ".steps" / "adaptive" / "rounds").exists()
+    assert not (tmp_path / "part" / ".dvsel" / "steps" / "adaptive" / "rounds").exists()
 
 
 def test_a_small_pool_and_a_small_share(folder: Path, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     monkeypatch.setattr("dvsel.adaptive.write_beside", stops_in_the_fifth)
     assert failed(words_for(folder, tmp_path / "part")) == 130
     monkeypatch.undo()
-    assert (tmp_path / "part" / ".steps" / "adaptive" / "rounds" / "00003" / "scores").exists()
+    assert (tmp_path / "part" / ".dvsel" / "steps" / "adaptive" / "rounds" / "00003" / "scores").exists()
     ok(*words_for(folder, tmp_path / "part"))
     for path in (tmp_path / "whole").glob("*.parquet"):
         assert (tmp_path / "part" / path.name).read_bytes() == path.read_bytes()

@@ -42,8 +42,9 @@ def score(shard: Path, fitted: Path, *more: object) -> tuple[object, ...]:
 
 def no_score_file(folder: Path) -> None:
     """Neither a score file nor a part of one is there, hidden or not."""
-    left = set(corpus.tree(folder)) if folder.exists() else set()
-    assert left <= {"recipe.yaml"}
+    left = corpus.tree(folder) if folder.exists() else {}
+    assert {name for name in left if not name.startswith(".dvsel/")} <= {"recipe.yaml"}
+    assert not any("parquet" in name for name in left)
 
 
 # --- Lines. ---
@@ -95,7 +96,7 @@ def test_a_skipped_line_is_counted_and_named_and_never_selected(line: bytes, fit
 def test_a_bad_line_of_a_large_file_is_named_by_its_number_in_the_file(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsel.rowfiles.RANGE", 10_000)
+    monkeypatch.setattr("dvsel.origin.RANGE", 10_000)
     lines = corpus.lines(corpus.pool()[:60]).splitlines(keepends=True)
     shard = corpus.write(tmp_path / "a.jsonl", b"".join([*lines, b"[]\n", *lines]))
     assert f"{shard}, line 61: " in failure(*score(shard, fitted, "-o", tmp_path / "scores"))
@@ -510,12 +511,31 @@ def test_overwrite_removes_shards_that_the_new_run_does_not_write(fitted: Path, 
     assert len(corpus.shards_of(tmp_path / "out")) == 1
 
 
-def test_the_output_folder_inside_the_pool_is_not_read_as_pool(fitted: Path, tmp_path: Path) -> None:
+def test_an_output_folder_inside_the_pool_is_refused(fitted: Path, tmp_path: Path) -> None:
     corpus.write(tmp_path / "pool" / "a.jsonl", GOOD)
-    for _ in range(2):
-        ok(*score(tmp_path / "pool", fitted, "-o", tmp_path / "pool" / "scores"))
-    report = json.loads((tmp_path / "pool" / "scores" / "report.json").read_text())
-    assert report["shards"] == 1
+    message = failure(*score(tmp_path / "pool", fitted, "-o", tmp_path / "pool" / "scores"))
+    assert "lies in an input of the run" in message
+    assert not (tmp_path / "pool" / "scores").exists()
+
+
+def test_scores_that_are_to_be_read_are_not_overwritten(scored: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    before = corpus.tree(scores)
+    for output in (scores, scores / "sub", tmp_path):
+        message = failure("select", scores, "--budget", "50%", "-w", 1, "-o", output, "--overwrite")
+        assert "an input of the run" in message
+        assert corpus.tree(scores) == before
+
+
+@pytest.mark.parametrize(
+    "wrong", ["--budget=5 parsecs", "--quota=nowhere.yaml", "--method=coverage", "--pool=nowhere", "--shard-size=5"]
+)
+def test_nothing_is_removed_before_all_else_was_checked(wrong: str, scored: Path, tmp_path: Path) -> None:
+    words = ("select", tmp_path / "scores", "-w", 1, "-o", tmp_path / "out", "--budget", "50%")
+    ok(*words)
+    before = corpus.tree(tmp_path / "out")
+    failure(*words, "--seed", 5, wrong, "--overwrite")
+    assert corpus.tree(tmp_path / "out") == before
 
 
 def test_a_file_in_the_place_of_the_output_folder(scored: Path, tmp_path: Path) -> None:
@@ -552,7 +572,7 @@ def test_a_full_disk_while_scoring(workers: int, fitted: Path, tmp_path: Path) -
     assert "cannot be written" in result.stderr
     assert not list(out.glob("*.parquet"))
     ok(*words)
-    assert not list(out.rglob(".*"))
+    assert {path.name for path in out.rglob(".*")} == {".dvsel"}
 
 
 def test_a_full_disk_while_selecting(fitted: Path, tmp_path: Path) -> None:

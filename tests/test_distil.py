@@ -117,7 +117,7 @@ def shares(documents: list[str], spec: NgramSpec) -> Floats:
 
 
 def test_weights_penalty_and_correlation_are_those_of_the_closed_form(folder: Path, tmp_path: Path) -> None:
-    teacher, spec = folder / "scores" / ".steps" / "teacher.fitted", NgramSpec(1, 200)
+    teacher, spec = folder / "scores" / ".dvsel" / "steps" / "teacher.fitted", NgramSpec(1, 200)
     words = ("--pool", folder / "pool", "--teacher", teacher, "--ngrams", 1, "--buckets", 200)
     ok("fit", "distilled", *words, "--distil-documents", 400, "-o", tmp_path / "d.fitted")
     fitted, steps = load(tmp_path / "d.fitted"), tmp_path / "d.fitted.steps"
@@ -144,7 +144,7 @@ def test_weights_penalty_and_correlation_are_those_of_the_closed_form(folder: Pa
 
 
 def test_the_report_is_of_what_scores(folder: Path) -> None:
-    fitted, steps = load(folder / "scores" / "dsir.fitted"), folder / "scores" / ".steps"
+    fitted, steps = load(folder / "scores" / "dsir.fitted"), folder / "scores" / ".dvsel" / "steps"
     true = scores(steps / "scores")[:, 0]
     found = fitted.score(Batch.of(texts(steps))).astype(np.float64)
     known = np.flatnonzero(np.isfinite(true))
@@ -160,7 +160,7 @@ def test_the_report_is_of_what_scores(folder: Path) -> None:
 
 
 def test_the_teacher_scores_as_it_does_without_distilling(folder: Path, tmp_path: Path) -> None:
-    steps = folder / "scores" / ".steps"
+    steps = folder / "scores" / ".dvsel" / "steps"
     ok("fit", "dsir", "--pool", folder / "pool", "--target", folder / "target.jsonl", *TEACHER, "-o", tmp_path / "t")
     assert (steps / "teacher.fitted").read_bytes() == (tmp_path / "t").read_bytes()
     expected = load(tmp_path / "t").score(Batch.of(texts(steps)))
@@ -168,7 +168,7 @@ def test_the_teacher_scores_as_it_does_without_distilling(folder: Path, tmp_path
 
 
 def test_the_sample_has_each_text_once_with_its_domain(folder: Path) -> None:
-    found = sample(folder / "scores" / ".steps")
+    found = sample(folder / "scores" / ".dvsel" / "steps")
     domains = {document["text"]: document["domain"] for document in POOL}
     assert len(found) == 500 == len({document["text"] for document in found})
     assert all(document["domain"] == domains[document["text"]] for document in found)
@@ -200,7 +200,7 @@ def test_shards_and_batches_change_nothing(folder: Path, tmp_path: Path, monkeyp
 
 def test_the_seed_draws_another_sample(folder: Path, tmp_path: Path) -> None:
     ok(*fit(folder, tmp_path / "d", "--seed", 5))
-    assert set(texts(tmp_path / "d.steps")) != set(texts(folder / "scores" / ".steps"))
+    assert set(texts(tmp_path / "d.steps")) != set(texts(folder / "scores" / ".dvsel" / "steps"))
 
 
 def test_scores_name_teacher_and_correlation_and_keep_its_rule(folder: Path) -> None:
@@ -213,11 +213,11 @@ def test_scores_name_teacher_and_correlation_and_keep_its_rule(folder: Path) -> 
 def test_groups_and_their_shares_carry_over(folder: Path, tmp_path: Path) -> None:
     other = corpus.write(tmp_path / "code.jsonl", [one for one in POOL if one["domain"] == "code"][:30])
     ok(*scored(folder, tmp_path / "s", "--target", other, "--separate-targets", "--distil-floor", 0))
-    fitted, teacher = load(tmp_path / "s" / "dsir.fitted"), load(tmp_path / "s" / ".steps" / "teacher.fitted")
+    fitted, teacher = load(tmp_path / "s" / "dsir.fitted"), load(tmp_path / "s" / ".dvsel" / "steps" / "teacher.fitted")
     assert fitted.groups == teacher.groups == ("target.jsonl", "code.jsonl")
     assert fitted.shares == teacher.shares
-    true = scores(tmp_path / "s" / ".steps" / "scores")
-    found = fitted.score(Batch.of(texts(tmp_path / "s" / ".steps")))
+    true = scores(tmp_path / "s" / ".dvsel" / "steps" / "scores")
+    found = fitted.score(Batch.of(texts(tmp_path / "s" / ".dvsel" / "steps")))
     known = np.flatnonzero(np.isfinite(true[:, 0]))
     held_out = known[len(known) - len(known) // 5 :]
     for column, report in enumerate(fitted.report["groups"]):
@@ -294,10 +294,10 @@ def test_a_refused_run_goes_on_with_a_lower_floor(folder: Path, tmp_path: Path) 
     correlation = load(folder / "scores" / "dsir.fitted").report["groups"][0]["spearman"]
     for part in (f"{correlation:.3f}", "floor of 0.999", "--distil-documents, now 500", "--distil-floor"):
         assert part in line
-    before = times(tmp_path / "s" / ".steps")
+    before = times(tmp_path / "s" / ".dvsel" / "steps")
     assert before and not (tmp_path / "s" / "dsir.fitted").exists()
     ok(*scored(folder, tmp_path / "s"))
-    assert times(tmp_path / "s" / ".steps") == before
+    assert times(tmp_path / "s" / ".dvsel" / "steps") == before
     assert (tmp_path / "s" / "dsir.fitted").read_bytes() == (folder / "scores" / "dsir.fitted").read_bytes()
 
 
@@ -389,7 +389,7 @@ def test_it_needs_a_pool_that_can_be_read_twice(folder: Path, tmp_path: Path) ->
 
 
 def test_a_fitted_scorer_is_distilled_by_name(folder: Path, tmp_path: Path) -> None:
-    fitted = folder / "scores" / ".steps" / "teacher.fitted"
+    fitted = folder / "scores" / ".dvsel" / "steps" / "teacher.fitted"
     line = failure("score", "dsir", folder / "pool", "--fitted", fitted, "--distil", "-o", tmp_path / "s")
     assert "`dvsel score distilled --teacher FILE`" in line
     words = ("--teacher", fitted, "--distil-documents", 500)
@@ -408,7 +408,7 @@ def embedded(folder: Path) -> Path:
     """The pool of `folder` with vectors, which tell the teacher's scores better than n-grams do; two have none."""
     place = folder / "embedded"
     write_pool(place, [{name: one[name] for name in ("text", "domain")} for one in POOL])
-    teacher = load(folder / "scores" / ".steps" / "teacher.fitted")
+    teacher = load(folder / "scores" / ".dvsel" / "steps" / "teacher.fitted")
     true = teacher.score(Batch.of([document["text"] for document in POOL])).astype(np.float64)
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(len(POOL), WIDTH)) * [1, 1, 1, 1, 50, 1]
@@ -421,7 +421,7 @@ def embedded(folder: Path) -> Path:
 
 
 def fit_embedded(folder: Path, pool: Path, out: Path, *more: object) -> tuple[object, ...]:
-    teacher = folder / "scores" / ".steps" / "teacher.fitted"
+    teacher = folder / "scores" / ".dvsel" / "steps" / "teacher.fitted"
     return ("fit", "distilled", "--pool", pool, "--teacher", teacher, *WORDS, "--distil-documents", 400, *more,
             "-o", out)  # fmt: skip
 

@@ -13,6 +13,7 @@ import pytest
 
 from dvsel.errors import UserError
 from dvsel.folder import RECIPE, working_in
+from dvsel.shards.manifest import HOME, record, recorded
 
 MINE = "command: select\nbudget: 10%\n"
 OTHER = "command: select\nbudget: 20%\n"
@@ -84,7 +85,7 @@ def test_another_run_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
     ],
 )
 def test_the_refusal_says_what_differs(there: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / RECIPE).write_text(there)
+    enter(tmp_path, there)
     assert refusal(tmp_path) == (
         f"OUT holds another run ({says}); choose another -o, or pass --overwrite to replace it"
     )
@@ -101,7 +102,7 @@ def test_a_run_that_left_nothing_but_its_recipe_gives_way(tmp_path: Path) -> Non
 
 def test_a_run_that_stopped_at_a_bad_line_may_go_on_and_skip_it(tmp_path: Path) -> None:
     enter(tmp_path, START)
-    (tmp_path / "done.parquet").write_text("scores")
+    written(tmp_path, "done.parquet")
     skipping = START.replace("fail", "skip")
     enter(tmp_path, skipping)
     assert (tmp_path / RECIPE).read_text() == skipping
@@ -109,13 +110,122 @@ def test_a_run_that_stopped_at_a_bad_line_may_go_on_and_skip_it(tmp_path: Path) 
     assert "its on_bad_line is skip, this one's fail" in refusal(tmp_path, START)
 
 
+def written(folder: Path, *names: str) -> None:
+    """Files of a run, as its writers write them."""
+    record(str(folder), names)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}\n")
+
+
+def files_of(folder: Path) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if HOME not in name.split("/"))
+
+
 def test_overwriting_starts_afresh(tmp_path: Path) -> None:
     enter(tmp_path)
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "old.jsonl").write_text("{}\n")
+    written(tmp_path, "sub/old.jsonl", ".sub2/old.jsonl")
+    (tmp_path / "sub" / ".old2.jsonl.tmp").write_text("left by a killed run")
+    record(str(tmp_path), ["sub/old2.jsonl"])
     with working_in(str(tmp_path), OTHER, True):
         assert (tmp_path / RECIPE).read_text() == OTHER
-        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / RECIPE]
+        assert files_of(tmp_path) == [RECIPE]
+        assert not (tmp_path / "sub").exists()
+
+
+def test_overwriting_starts_runs_inside_afresh_too(tmp_path: Path) -> None:
+    with working_in(str(tmp_path), MINE, False):
+        record(str(tmp_path), ["scores/"])
+        with working_in(str(tmp_path / "scores"), MINE, False):
+            written(tmp_path / "scores", "a.parquet")
+    enter(tmp_path, OTHER, overwrite=True)
+    assert files_of(tmp_path) == [RECIPE]
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "sub/notes.txt", ".git/config", "scores/mine.jsonl", "a.tmp"])
+def test_overwriting_is_refused_where_files_of_others_lie(name: str, tmp_path: Path) -> None:
+    with working_in(str(tmp_path), MINE, False):
+        written(tmp_path, "sub/a.jsonl")
+        record(str(tmp_path), ["scores/"])
+        enter(tmp_path / "scores")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("years of work")
+    before = files_of(tmp_path)
+    assert refusal(tmp_path, OTHER, overwrite=True) == f"OUT holds other files ({name}); choose a new folder with -o"
+    assert files_of(tmp_path) == before
+
+
+def test_a_project_of_another_tool_that_has_a_recipe_is_not_ours(tmp_path: Path) -> None:
+    for name in ("recipe.yaml", "sources/main.c", ".git/HEAD"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("command: select\n")
+    before = files_of(tmp_path)
+    for overwrite in (False, True):
+        assert refusal(tmp_path, overwrite=overwrite).startswith("OUT holds other files (.git/HEAD)")
+    assert files_of(tmp_path) == before and not (tmp_path / HOME).exists()
+
+
+@pytest.mark.parametrize("name", [".scratch/mine", ".parts/mine", ".git/HEAD", ".hidden"])
+def test_a_folder_of_hidden_files_is_not_empty(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    assert refusal(tmp_path) == f"OUT holds other files ({name}); choose a new folder with -o"
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_file_of_others_is_not_replaced(tmp_path: Path) -> None:
+    with working_in(str(tmp_path), MINE, False):
+        (tmp_path / "a.jsonl").write_text("mine")
+        with pytest.raises(UserError, match="no file that this run wrote"):
+            record(str(tmp_path), ["a.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("output", "how"),
+    [
+        ("pool", "is an input"),
+        (".", "holds an input"),
+        ("pool/out", "lies in an input"),
+        ("link/o", "lies in an input"),
+    ],
+)
+def test_an_output_apart_from_the_inputs(output: str, how: str, tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.jsonl").write_text("{}\n")
+    (tmp_path / "link").symlink_to(tmp_path / "pool")
+    inputs = [str(tmp_path / "pool"), str(tmp_path / "pool" / "*.jsonl")]
+    with pytest.raises(UserError, match=how), working_in(str(tmp_path / output), MINE, True, inputs):
+        pass
+    assert files_of(tmp_path) == ["pool/a.jsonl"]
+
+
+def test_a_folder_beside_the_files_of_a_glob_is_apart(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "sub/b.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    with working_in(str(tmp_path / "out"), MINE, False, [str(tmp_path / "*.jsonl"), str(tmp_path / "**" / "*.jsonl")]):
+        pass
+
+
+def test_the_list_of_files_is_in_order_in_the_end(tmp_path: Path) -> None:
+    with working_in(str(tmp_path), MINE, False):
+        written(tmp_path, "b.jsonl", "a.jsonl")
+        record(str(tmp_path), ["never-written.jsonl"])
+    assert (tmp_path / HOME / "written" / "names.txt").read_text().split() == [
+        '"a.jsonl"',
+        '"b.jsonl"',
+        '"recipe.yaml"',
+    ]
+
+
+def test_a_note_that_a_kill_cut_short_is_no_name(tmp_path: Path) -> None:
+    with working_in(str(tmp_path), MINE, False):
+        with (tmp_path / HOME / "written" / "names.txt").open("a") as file:
+            file.write('"cut')
+        record(str(tmp_path), ["a.jsonl"])
+        assert recorded(str(tmp_path)) == {"a.jsonl", "recipe.yaml", "report.json"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -125,7 +235,7 @@ def test_a_folder_with_files_of_others_is_never_touched(overwrite: bool, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_hidden_files_do_not_matter(tmp_path: Path) -> None:
+def test_what_file_managers_leave_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_text("")
     enter(tmp_path)
     assert (tmp_path / RECIPE).exists()
@@ -141,7 +251,7 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
 @posix_only
 def test_overwriting_waits_for_the_other_process_too(tmp_path: Path) -> None:
     with another_process_in(tmp_path):
-        (tmp_path / "half.jsonl").write_text("{}\n")
+        written(tmp_path, "half.jsonl")
         assert refusal(tmp_path, overwrite=True) == "another dvsel is writing to OUT; wait for it"
         assert (tmp_path / "half.jsonl").exists()
 

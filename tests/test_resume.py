@@ -20,7 +20,7 @@ from commands import environment, failure, ok, start
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 # The command line, with files split into ranges of 200 kB instead of 64 MB. Workers are told their range.
-SMALL = "import dvsel.cli, dvsel.rowfiles; dvsel.rowfiles.RANGE = 200_000; dvsel.cli.main()"
+SMALL = "import dvsel.cli, dvsel.origin; dvsel.origin.RANGE = 200_000; dvsel.cli.main()"
 SMALL_RANGES = (sys.executable, "-c", SMALL)
 MARK = "DVSEL_TEST_MARK"
 
@@ -111,11 +111,13 @@ class Started:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file, named relative to the output folder, may be left by a killed run, but not by one that ended.
+    """Whether a file, named relative to the output folder, may be left by a killed run, but not by one that ended."""
+    return any(part.startswith(".") for part in Path(name).parts) and not is_kept(name)
 
-    `.subset` says which subset the output shards belong to, and stays.
-    """
-    return any(part.startswith(".") for part in Path(name).parts) and name != ".subset"
+
+def is_kept(name: str) -> bool:
+    """Whether it is a hidden file that stays: what dvsel wrote, from what, and which subset the shards belong to."""
+    return name.partition(".dvsel/")[2] in ("lock", "written/names.txt", "inputs.json", "subset")
 
 
 def snapshot(folder: Path) -> list[tuple[str, int]]:
@@ -170,7 +172,7 @@ def undisturbed(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def check_partial(folder: Path, undisturbed: dict[str, bytes]) -> None:
     """What bears its final name is whole."""
     for name, content in corpus.tree(folder).items():
-        if not is_temporary(name):
+        if not any(part.startswith(".") for part in Path(name).parts):
             assert content == undisturbed[name], f"{name} is half-written or differs"
 
 
@@ -240,7 +242,7 @@ def test_ctrl_c_while_starting(delay: float, pool: Pool, tmp_path: Path) -> None
 def test_one_worker_makes_the_same_files(
     pool: Pool, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsel.rowfiles.RANGE", 200_000)
+    monkeypatch.setattr("dvsel.origin.RANGE", 200_000)
     monkeypatch.chdir(tmp_path)
     ok(*pool.command, "--workers", 1)
     assert corpus.tree(tmp_path / "out") == undisturbed

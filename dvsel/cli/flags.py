@@ -65,7 +65,8 @@ def command(
         for name, (field, hint) in sorted(fields_of(group.options).items(), key=lambda one: one[0] not in _FIRST):
             if name in group.skip or "help" not in field.metadata or (name == "pool" and not group.show_pool):
                 continue
-            flag = name if name not in parameters else f"{group.prefix}_{name}"
+            flag = field.metadata.get("flag") or name
+            flag = flag if flag not in parameters else f"{group.prefix}_{name}"
             owners[flag] = (group.name, name)
             parameters[flag] = _parameter(flag, field, hint, group.defaults.get(name, field.default), group.name)
 

@@ -19,6 +19,7 @@ def show(
     scores: list[str] = typer.Argument(..., help="folders of scores or of a selection, or one fitted scorer"),
     budget: str = typer.Option("10%", help="show the share of each domain that topk keeps under this budget"),
     documents: int = typer.Option(3, help="how many of the best and of the worst documents to show"),
+    pool: list[str] = typer.Option(None, help="where the pool's shards lie now, or in a store"),
     as_json: bool = typer.Option(False, "--json", help="as JSON"),
 ) -> None:
     """Show what scores say (distribution, domains, best and worst documents), or what a fitted scorer is.
@@ -35,7 +36,7 @@ def show(
     from dvsel.engines.local import available_workers
     from dvsel.inspect import inspect
 
-    inspection = inspect(scores, Budget.parse(budget), documents, available_workers())
+    inspection = inspect(scores, Budget.parse(budget), documents, available_workers(), pool or ())
     if as_json:
         print(json.dumps(inspection.as_json(), ensure_ascii=False))
         return

@@ -19,7 +19,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 class EmbedderOptions:
     """How a text becomes a vector. Raises UserError for what is out of range."""
 
-    model: str = option("", "sentence encoder or causal language model: folder, or name on the Hugging Face hub")
+    model: str = option(
+        "", "sentence encoder or causal language model: folder, or name on the Hugging Face hub", files=True
+    )
     pooling: str = option(
         "auto",
         "how the states of tokens become one vector; auto: as a sentence encoder says, else weighted-mean for a causal "

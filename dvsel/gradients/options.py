@@ -27,7 +27,9 @@ class GradientOptions(PromptOptions):
     """Which model's gradients, and how documents go through it. Raises UserError for what is out of range."""
 
     model: str = option(
-        "", "causal language model, sequence classifier, or PEFT adapter: a folder, or a name on the Hugging Face hub"
+        "",
+        "causal language model, sequence classifier, or PEFT adapter: a folder, or a name on the Hugging Face hub",
+        files=True,
     )
     label_field: str = option("", "field with a document's label, for sequence classifiers")
     reduction: str = option("mean", "of a document's token losses, in pool and target", choices=REDUCTIONS)
@@ -119,7 +121,9 @@ class GradientOptions(PromptOptions):
 class CheckpointOptions(GradientOptions):
     """The same under several checkpoints of a model. Raises UserError where both one and several are named."""
 
-    checkpoints: tuple[str, ...] = option((), "checkpoints of a run, in place of --model: folders or hub names")
+    checkpoints: tuple[str, ...] = option(
+        (), "checkpoints of a run, in place of --model: folders or hub names", files=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -147,7 +147,7 @@ class Distilled(EmbedderOptions, Scorer):
     steps: ClassVar[str] = "dvsel.distil:fit"
     fitted: ClassVar[type[Fitted]] = FittedDistilled
 
-    teacher: str = option("", "the scorer to learn from: a file of dvsel fit")
+    teacher: str = option("", "the scorer to learn from: a file of dvsel fit", files=True)
     ngrams: int = option(2, f"longest n-gram in words, 1 to {MAX_NGRAMS}; shorter ones are taken too")
     buckets: int = option(1 << 16, f"buckets that n-grams are hashed into, 1 to {MAX_BUCKETS}")
 

@@ -39,7 +39,7 @@ class FastText(Training, Scorer):
     usage: ClassVar[tuple[str, ...]] = ("--model quality.bin", "--positive good.jsonl --negative crawl.jsonl")
     selector: ClassVar[str] = "topk"
 
-    model: str = option("", "a supervised fastText model, .bin or .ftz: a path or any URL")
+    model: str = option("", "a supervised fastText model, .bin or .ftz: a path or any URL", files=True)
     label: str = option("", "what to keep: a label of the model, or several as en,fr (default: hq, 1, positive...)")
     probability: bool = option(False, "score with the probability that fastText reports, not the log-odds")
     preprocess: str = option(

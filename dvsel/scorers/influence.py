@@ -56,7 +56,7 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
         "random, pca: all gradients, by bases that the layer's name or the pool's sample gives",
         choices=PROJECTIONS,
     )
-    optimizer_state: str = option("", "optimizer.pt of the model's checkpoint, for --preconditioner adam")
+    optimizer_state: str = option("", "optimizer.pt of the model's checkpoint, for --preconditioner adam", files=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

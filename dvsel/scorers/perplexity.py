@@ -41,7 +41,7 @@ class Perplexity(PromptOptions, Scorer):
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-3
 
-    model: str = option("", "causal language model: a folder, or a name on the Hugging Face hub")
+    model: str = option("", "causal language model: a folder, or a name on the Hugging Face hub", files=True)
     measure: str = option(
         "mean",
         "mean: nats a token; total: nats; bits-per-char; min-k: nats a token, of the least likely tokens",

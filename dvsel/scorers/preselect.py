@@ -78,7 +78,7 @@ class PreSelect(Training, ModelOptions, Scorer):
     steps: ClassVar[str] = "dvsel.preselect:fit"
     fitted: ClassVar[type[Fitted]] = FittedPreSelect
 
-    ladder: str = option("", "YAML file of language models and their benchmark scores")
+    ladder: str = option("", "YAML file of language models and their benchmark scores", files=True)
     strength: str = option(
         "pairs",
         "what orders the models: pairs, share of the pairs in order, as the paper; spearman: rank correlation",

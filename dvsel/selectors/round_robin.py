@@ -31,7 +31,7 @@ class RoundRobin(SetSelector):
     hold 1 GB. Columns that ran out are told; where none did, the result is the exact rule's.
     """
 
-    queries: tuple[str, ...] = option((), "documents that take turns by their embeddings; repeatable")
+    queries: tuple[str, ...] = option((), "documents that take turns by their embeddings; repeatable", files=True)
     heap: int = option(0, "documents that a column holds; 0: as many as it takes, up to 1 GB in all")
 
     divides_budget: ClassVar[bool] = True

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import json
 import os
 import posixpath
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedWriter, FileIO
@@ -30,6 +32,7 @@ _KNOWN = ".jsonl, .ndjson and .json (also with .gz or .zst), .parquet, .arrow"
 _NO_SHARDS = frozenset({"report.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json"})
 _SCORE_FILE = ".dvsel.parquet"
 _DATASET = "state.json"
+_PATIENCE = 5.0  # seconds
 _VERSION_KEYS = (
     "ETag",
     "etag",
@@ -216,18 +219,66 @@ def _is_hidden(name: str) -> bool:
 # --- Writing. ---
 
 
+def temporary_name(name: str) -> str:
+    """What a file is called while it is written: hidden, in the folder of its place."""
+    above, file = posixpath.split(name)
+    return posixpath.join(above, f".{file}.tmp")
+
+
 class _Target(FileIO):
     """A file being written whose failures name the place that the user knows."""
 
-    def __init__(self, path: str, place: str) -> None:
+    def __init__(self, handle: int, place: str) -> None:
         self._place = place
-        super().__init__(path, "w")
+        super().__init__(handle, "w")
 
     def write(self, data: Any, /) -> int:
         try:
             return cast(int, super().write(data))
         except OSError as error:
             raise _unwritable(self._place, error) from error
+
+
+def _opened_alone(path: str, place: str) -> int:
+    """A descriptor of an empty file at `path`, new or left by a killed process, which nobody else writes to meanwhile.
+
+    Raises UserError where somebody goes on writing for `_PATIENCE`: the workers of a killed run need a moment to end.
+    """
+    end = time.monotonic() + _PATIENCE
+    while True:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            if _lock(handle) and _is_at(handle, path):
+                os.ftruncate(handle, 0)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        if time.monotonic() > end:
+            raise UserError(f"{place}: another process is writing it; wait for it, or choose another place")
+        time.sleep(_PATIENCE / 100)
+
+
+def _lock(handle: int) -> bool:
+    """Whether the file is this process's until the descriptor is closed; always, where the system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return True
+    except OSError as error:
+        return error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+    return True
+
+
+def _is_at(handle: int, path: str) -> bool:
+    """Whether the open file still has the name: the other process may have given it its final one."""
+    try:
+        return os.path.samestat(os.fstat(handle), Path(path).lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _unwritable(place: str, error: Exception) -> UserError:
@@ -238,34 +289,36 @@ def _unwritable(place: str, error: Exception) -> UserError:
 class Pending:
     """A file that nobody sees until `commit`.
 
-    A local one grows under a hidden name in its folder, always the same one, which a run after a killed one
-    takes over; a remote one grows in this machine's folder of temporary files and is sent at the end.
+    A local one grows under a hidden name in its folder, always the same one, which a run after a killed one takes over;
+    it is on the disk before it gets its name, so that no loss of power leaves a name without its content. A remote one
+    grows in this machine's folder of temporary files and is sent at the end.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            self._temporary = self._place()
-            self.file: IO[bytes] = BufferedWriter(_Target(self._temporary, url), 1 << 20)
+            self._temporary, self._handle = self._begin()
+            self.file: IO[bytes] = BufferedWriter(_Target(os.dup(self._handle), url), 1 << 20)
         except OSError as error:
             raise _unwritable(url, error) from error
 
-    def _place(self) -> str:
+    def _begin(self) -> tuple[str, int]:
         if is_remote(self.url):
             handle, name = tempfile.mkstemp(prefix="dvsel-")
-            os.close(handle)
-            return name
+            return name, handle
         final = local_path(self.url)
         final.parent.mkdir(parents=True, exist_ok=True)
-        return str(final.with_name(f".{final.name}.tmp"))
+        path = str(final.with_name(temporary_name(final.name)))
+        return path, _opened_alone(path, self.url)
 
     def close(self) -> None:
-        """End the writing; the file is still hidden."""
-        self.file.close()
+        """End the writing before `commit`: the file is hidden still, but no longer kept from other processes."""
+        self._flush()
+        self._release()
 
     def commit(self) -> None:
-        """Close the file and give it its name, replacing what was there."""
-        self.close()
+        """Give the file its name, replacing what was there."""
+        self._flush()
         try:
             if is_remote(self.url):
                 fs, path = _filesystem(self.url)
@@ -274,17 +327,48 @@ class Pending:
                 Path(self._temporary).unlink()
             else:
                 Path(self._temporary).replace(local_path(self.url))
+                _sync_folder(local_path(self.url).parent)
         except UserError:
             raise
         except Exception as error:
             raise _unwritable(self.url, error) from error
+        self._release()
+        self._temporary = ""
 
     def discard(self) -> None:
-        """Drop what was written."""
+        """Drop what was written; nothing happens after `commit`."""
         with contextlib.suppress(OSError, UserError):
             self.file.close()
-        with contextlib.suppress(OSError):
-            Path(self._temporary).unlink()
+        if self._temporary:
+            with contextlib.suppress(OSError):
+                Path(self._temporary).unlink()
+        self._release()
+
+    def _flush(self) -> None:
+        if self._handle < 0:
+            return
+        self.file.close()
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            raise _unwritable(self.url, error) from error
+
+    def _release(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system can be asked to."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

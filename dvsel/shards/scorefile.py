@@ -13,7 +13,11 @@ its shard is done. Columns are plain and uncompressed: selection reads them at t
     status       uint8, a `Status`
     domain       dictionary of strings, "" for none
 
-The footer's key `dvsel` holds a `Header` as JSON. A vector is bytes since Parquet's lists of numbers are read 50 times
+The footer's key `dvsel` holds a `Header` as JSON, and `dvsel.digest` its XXH3-128. Each column of each row group has a
+digest in the header, and each page a checksum of Parquet's own: a file that was damaged is refused before any of its
+rows is used. Score files may come from others: what they name lies inside the output, whatever they say.
+
+A vector is bytes since Parquet's lists of numbers are read 50 times
 as slowly: `numpy.frombuffer(table["vector"].chunk(0).buffers()[1], "f2").reshape(-1, width)` gives all of a row group.
 """
 
@@ -24,7 +28,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -33,6 +37,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
+import xxhash
 
 from dvsel.errors import UserError
 from dvsel.shards.columns import Status
@@ -46,7 +51,9 @@ NAMED_BAD_LINES = 100
 COLUMNS = ("key", "text_hash", "tokens", "bytes", "status", "domain")
 ROWS_AT_ONCE = 1 << 15  # what is computed of so many rows fits a processor's cache
 DTYPES = ("float16", "float32")
-_KEY = b"dvsel"
+_WIDEST = 1 << 20  # numbers in a vector
+_KEY, _DIGEST = b"dvsel", b"dvsel.digest"
+_SHARD = frozenset({"url", "name", "format", "compression", "size", "modified", "digest"})
 _VECTOR = "vector"
 
 
@@ -117,6 +124,7 @@ class Header:
     reading: the options of reading that the score depends on.
     tokens: how tokens were counted, and with what error.
     embedding: of a file that holds vectors and no scores.
+    digests: by column, XXH3-64 of its values in each row group; empty in files of the first versions.
     """
 
     version: str
@@ -131,6 +139,7 @@ class Header:
     tokens: dict[str, Any]
     totals: Totals = field(default_factory=Totals)
     embedding: Embedding | None = None
+    digests: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def score_columns(self) -> list[str]:
@@ -212,6 +221,7 @@ class ScoreFileWriter:
         self._schema = _schema(header)
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
+        self._digests: dict[str, list[str]] = {name: [] for name in self._schema.names}
         self._target: AbstractContextManager[BinaryIO] = atomic_writer(url)
 
     def __enter__(self) -> ScoreFileWriter:
@@ -221,6 +231,7 @@ class ScoreFileWriter:
             compression="NONE",
             use_dictionary=["domain"],
             write_statistics=False,
+            write_page_checksum=True,
             store_schema=True,
         )
         return self
@@ -249,16 +260,21 @@ class ScoreFileWriter:
 
     def _flush(self, count: int) -> None:
         table = pa.concat_tables(self._pending).unify_dictionaries()
-        self._writer.write_table(_sorted_domains(table.slice(0, count)), row_group_size=count)
+        group = _sorted_domains(table.slice(0, count))
+        for name, digests in self._digests.items():
+            digests.append(_digest(group.column(name).chunk(0)))
+        self._writer.write_table(group, row_group_size=count)
         rest = table.slice(count)
         self._pending, self._pending_rows = ([rest], len(rest)) if len(rest) else ([], 0)
 
     def finish(self, digest: str) -> None:
         """State the digest of the shard that was read; to be called last inside the `with` block."""
-        header = dataclasses.replace(self._header, shard=self._header.shard | {"digest": digest}, totals=self._totals)
         if self._pending_rows:
             self._flush(self._pending_rows)
-        self._writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(header), sort_keys=True)})
+        shard = self._header.shard | {"digest": digest}
+        header = dataclasses.replace(self._header, shard=shard, totals=self._totals, digests=self._digests)
+        content = json.dumps(dataclasses.asdict(header), sort_keys=True).encode()
+        self._writer.add_key_value_metadata({_KEY: content, _DIGEST: xxhash.xxh3_128_hexdigest(content)})
 
     def __exit__(self, *error: Any) -> None:
         try:
@@ -295,26 +311,60 @@ def _sorted_domains(table: pa.Table) -> pa.Table:
     return table.set_column(at, table.schema.field(at), pa.chunked_array([encoded])).combine_chunks()
 
 
-def _header(values: dict[str, Any]) -> Header:
+def _digest(column: pa.Array) -> str:
+    """XXH3-64 of a column's values in one row group; of strings, whose dictionary may vary, of their hashes."""
+    if pa.types.is_dictionary(column.type):
+        names = column.dictionary.to_pylist()
+        hashes = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in names], np.uint64)
+        return xxhash.xxh3_64_hexdigest(hashes[column.indices.to_numpy()])
+    width = column.type.bit_width // 8
+    return xxhash.xxh3_64_hexdigest(memoryview(column.buffers()[1])[column.offset * width :][: len(column) * width])
+
+
+def _header(content: bytes) -> Header:
+    """Raises ValueError, KeyError or TypeError for what no writer of score files wrote."""
+    values = json.loads(content)
     totals = Totals(**values["totals"])
     totals.named = [(line, cause) for line, cause in totals.named]
     exact = {"groups": tuple(values["groups"]), "shares": tuple(values["shares"]), "totals": totals}
     if embedding := values.get("embedding"):
         exact["embedding"] = Embedding(**embedding | {"maker": Maker.of(embedding["maker"])})
-    return Header(**values | exact)
+    header = Header(**values | exact)
+    texts = [header.scorer, header.fingerprint, header.selector, header.unscored, *header.groups]
+    texts += [value for name, value in header.shard.items() if name != "size"]
+    is_whole = set(header.shard) == _SHARD and bool(header.groups) and len(header.shares) == len(header.groups)
+    if not is_whole or not all(isinstance(text, str) for text in texts) or not isinstance(header.shard["size"], int):
+        raise ValueError
+    if header.embedding and not (header.embedding.dtype in DTYPES and 0 < header.embedding.width <= _WIDEST):
+        raise ValueError
+    return header
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a shard's name stays below the folder that it is put in."""
+    parts = name.split("/")
+    return bool(name) and not any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts)
 
 
 class ScoreFile:
-    """A score file that is there."""
+    """A score file that is there. Raises UserError for one that is damaged, or that dvsel did not write."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        with self._open() as file:
+        with self._open() as file, self._explained():
             self._rows_there = int(file.metadata.num_rows)
+            metadata = file.metadata.metadata or {}
             try:
-                self.header = _header(json.loads(file.metadata.metadata[_KEY]))
-            except (KeyError, TypeError, ValueError) as error:
+                content = metadata[_KEY]
+                self.header = _header(content)
+            except (KeyError, TypeError, ValueError, RecursionError) as error:
                 raise self._foreign() from error
+            if self.header.digests and metadata.get(_DIGEST, b"").decode() != xxhash.xxh3_128_hexdigest(content):
+                raise self._damaged("its header is not what was written")
+            if self._rows_there != self.header.totals.rows or not file.schema_arrow.equals(_schema(self.header)):
+                raise self._damaged("its columns are not what its header says")
+        if not _is_inside(str(self.header.shard["name"])):
+            raise UserError(f"{url}: names a shard outside every pool ({self.header.shard['name']!r}); do not use it")
 
     def __len__(self) -> int:
         return self._rows_there
@@ -329,22 +379,47 @@ class ScoreFile:
             wanted.append("status")
         with self._open() as file:
             for group in range(file.num_row_groups):
-                rows = self._rows(file.read_row_group(group, columns=wanted, use_threads=False))
+                with self._explained():
+                    table = file.read_row_group(group, columns=wanted, use_threads=False)
+                    self._check(table, group)
+                    rows = self._rows(table)
                 for first in range(0, len(rows), ROWS_AT_ONCE):
                     yield rows.part(first, first + ROWS_AT_ONCE)
 
+    def _check(self, table: pa.Table, group: int) -> None:
+        """Raise UserError unless the columns of a row group are what was written."""
+        for name in table.column_names if self.header.digests else ():
+            if _digest(table.column(name).chunk(0)) != self.header.digests[name][group]:
+                raise self._damaged(f"column {name!r} is not what was written")
+
     def _open(self) -> pq.ParquetFile:
-        try:
+        with self._explained():
             source = open_read(self.url) if is_remote(self.url) else self.url
-            return pq.ParquetFile(source, memory_map=not is_remote(self.url), pre_buffer=is_remote(self.url))
+            return pq.ParquetFile(
+                source, memory_map=False, pre_buffer=is_remote(self.url), page_checksum_verification=True
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what Arrow says of a broken file into a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
         except pa.ArrowInvalid as error:
             raise self._foreign() from error
         except OSError as error:
-            cause = os.strerror(error.errno) if error.errno else error
-            raise UserError(f"{self.url}: cannot be read ({cause}); check the file") from error
+            if error.errno:
+                raise UserError(f"{self.url}: cannot be read ({os.strerror(error.errno)}); check the file") from error
+            raise self._damaged(" ".join(str(error).split())) from error
+        except (pa.ArrowException, KeyError, IndexError, ValueError, UnicodeDecodeError) as error:
+            raise self._damaged(" ".join(str(error).split()) or type(error).__name__) from error
 
     def _foreign(self) -> UserError:
         return UserError(f"{self.url}: no score file of dvsel; make one with this version's `dvsel score`")
+
+    def _damaged(self, cause: str) -> UserError:
+        return UserError(f"{self.url}: damaged ({cause}); copy it again, or score its shard again")
 
     def _rows(self, table: pa.Table) -> Rows:
         names = [name for name in table.column_names if name not in ("domain", _VECTOR)]

@@ -23,6 +23,7 @@ from dvsel.shards.columns import PAD, Bytes, Offsets
 from dvsel.shards.files import Pending, Shard, join, split_name
 from dvsel.shards.jit import kernel
 from dvsel.shards.lines import Lines
+from dvsel.shards.manifest import record
 from dvsel.shards.simd import WIDTH, copy
 
 _ZSTD_LEVEL = 3
@@ -35,12 +36,12 @@ Mask = npt.NDArray[np.bool_]
 
 def first_piece(folder: str, shard: Shard) -> str:
     """Where the first output piece of an input shard is, once all of them are."""
-    return _piece(folder, shard, 0)
+    return join(folder, _piece(shard, 0))
 
 
-def _piece(folder: str, shard: Shard, number: int) -> str:
+def _piece(shard: Shard, number: int) -> str:
     stem, suffix = split_name(shard.name)
-    return join(folder, f"{stem}-{number:05}{'.parquet' if shard.format == 'arrow' else suffix}")
+    return f"{stem}-{number:05}{'.parquet' if shard.format == 'arrow' else suffix}"
 
 
 class ShardWriter(AbstractContextManager["ShardWriter"]):
@@ -112,7 +113,9 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         return self._sink
 
     def _begin_piece(self) -> IO[bytes]:
-        piece = Pending(_piece(self._folder, self._shard, len(self._pieces)))
+        name = _piece(self._shard, len(self._pieces))
+        record(self._folder, [name])
+        piece = Pending(join(self._folder, name))
         self._pieces.append(piece)
         return piece.file
 

@@ -35,7 +35,14 @@ DOMAINS = ["", "code", "news", "wiki é"]
 def header(groups: tuple[str, ...] = ("",)) -> Header:
     return Header(
         version="1",
-        shard={"url": "/pool/a.jsonl", "name": "a.jsonl", "size": 10, "modified": "5"},
+        shard={
+            "url": "/pool/a.jsonl",
+            "name": "a.jsonl",
+            "format": "jsonl",
+            "compression": "",
+            "size": 10,
+            "modified": "5",
+        },
         scorer="dsir",
         fingerprint="f" * 32,
         groups=groups,
@@ -114,7 +121,7 @@ def test_what_goes_in_comes_out(groups: tuple[str, ...], tmp_path: Path) -> None
     file = write(tmp_path / "new" / f"a{SUFFIX}", [rows], groups)
     assert len(file) == 1000 and same_columns(file, rows)
     expected = dataclasses.replace(header(groups), shard=header().shard | {"digest": "digest"})
-    assert dataclasses.replace(file.header, totals=Totals()) == expected
+    assert dataclasses.replace(file.header, totals=Totals(), digests={}) == expected
 
 
 def test_the_columns_have_the_types_that_they_state(tmp_path: Path) -> None:
@@ -236,6 +243,64 @@ def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     pq.write_table(table.replace_schema_metadata({b"dvsel": json.dumps(values)}), tmp_path / "b")
     with pytest.raises(UserError, match="b: "):
         ScoreFile(str(tmp_path / "b"))
+
+
+def refusal(path: Path, truth: Rows) -> str:
+    """Why a file is refused; "" for one that holds these rows."""
+    try:
+        assert same_columns(ScoreFile(str(path)), truth)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_damage_never_changes_a_row(seed: int, tmp_path: Path) -> None:
+    """Flips of one bit anywhere: the file is refused, or says what it said."""
+    path = tmp_path / f"a{SUFFIX}"
+    truth = random_rows(60, seed=seed)
+    write(path, [truth])
+    content, random = path.read_bytes(), np.random.default_rng(seed)
+    refused = 0
+    for place in random.choice(len(content) * 8, 300, replace=False).tolist():
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        found = refusal(path, truth)
+        refused += bool(found)
+        assert found.startswith(str(path)) or not found, place
+    assert refused > 200
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / f"a{SUFFIX}"
+    rows = write(path, [random_rows(300_000)]).rows()
+    next(rows)
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(UserError, match="damaged"):
+        list(rows)
+
+
+def test_a_file_of_the_first_versions_is_read(tmp_path: Path) -> None:
+    rows = random_rows(50)
+    write(tmp_path / "a", [rows])
+    table, metadata = pq.read_table(tmp_path / "a"), pq.read_metadata(tmp_path / "a").metadata
+    values = json.loads(metadata[b"dvsel"])
+    del values["digests"]
+    pq.write_table(table.replace_schema_metadata({b"dvsel": json.dumps(values)}), tmp_path / "b")
+    assert same_columns(ScoreFile(str(tmp_path / "b")), rows)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/../../x", "", "a//b", "a/./b", "a\\b", "a\0b"])
+def test_a_name_that_leads_out_of_the_output_is_refused(name: str, tmp_path: Path) -> None:
+    hostile = header()
+    hostile.shard["name"] = name
+    with ScoreFileWriter(str(tmp_path / "a"), hostile) as writer:
+        writer.append(random_rows(3), {})
+        writer.finish("digest")
+    with pytest.raises(UserError, match="names a shard outside"):
+        ScoreFile(str(tmp_path / "a"))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
