@@ -71,7 +71,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
     ladder = Ladder.read(scorer.ladder)
     execution = dataclasses.replace(execution, overwrite=False)  # what is there are finished steps of this fit
     with working_in(folder, dump("fit", _what_costs(run, scorer)), overwrite=False):
-        keep_inputs(run, shards, folder, STALE)
+        keep_inputs(FitRun(), shards, folder, STALE)  # the models' scores may change, and losses stay
         _draw(run, shards, execution, join(folder, SAMPLE))
         measured = _losses(scorer, folder, execution)
         found = _strength(scorer, ladder, folder, execution)

@@ -211,6 +211,7 @@ def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> Ab
 @dataclass(frozen=True, slots=True)
 class _Task:
     shard: Shard
+    ranges: list[tuple[int, int | None]]
     scores: str
     rows: int
     mask: str
@@ -225,7 +226,8 @@ def _write(plan: Plan, folder: str, cap: int, execution: Execution, pool: Reloca
     field = selector.weight_field if isinstance(selector, SetSelector) else ""
     tasks = [
         _Task(
-            unchanged_shard(file, pool),
+            shard := unchanged_shard(file, pool),
+            ranges(shard),
             file.url,
             len(file),
             str(mask_file(plan.masks, number)),
@@ -344,7 +346,7 @@ def _rows_of(task: _Task) -> Iterator[Lines | pa.RecordBatch]:
     was = ScoreFile(task.scores)
     digests = []
     if task.shard.format == "jsonl":
-        for begin, end in ranges(task.shard):
+        for begin, end in task.ranges:
             with LineReader(task.shard, begin=begin, end=end, on_read=local.advance) as reader:
                 yield from reader
                 digests.append(reader.digest())

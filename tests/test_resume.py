@@ -204,7 +204,7 @@ def test_killed_while_writing_shards(pool: Pool, undisturbed: dict[str, bytes], 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(50))
 def test_killed_at_random_moments(seed: int, pool: Pool, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     generator = random.Random(seed)
     moments = [(generator.randrange(40), generator.uniform(0, 0.3)) for _ in range(4)]

@@ -275,7 +275,16 @@ def test_a_pool_that_is_scored_first_keeps_its_vectors(folder: Path, tmp_path: P
 
 def test_queries_are_read_as_the_options_say(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "queries.jsonl").write_text('{"body": "text"}\n')
-    words = ("--method", "round-robin", "--queries", tmp_path / "queries.jsonl", "--budget", "9 docs", "-o", "out")
+    words = (
+        "--method",
+        "round-robin",
+        "--queries",
+        tmp_path / "queries.jsonl",
+        "--budget",
+        "9 docs",
+        "-o",
+        tmp_path / "out",
+    )
     assert "no field 'text'" in failure("select", folder / "emb", *words)
     assert "no such folder" in failure("select", folder / "emb", *words, "--text-field", "body")  # of the made-up model
 
