@@ -14,8 +14,8 @@ its shard is done. Columns are plain and uncompressed: selection reads them at t
     domain       dictionary of strings, "" for none
 
 The footer's key `dvsel` holds a `Header` as JSON, and `dvsel.digest` its XXH3-128. Each column of each row group has a
-digest in the header, and each page a checksum of Parquet's own: a file that was damaged is refused before any of its
-rows is used. Score files may come from others: what they name lies inside the output, whatever they say.
+digest in the header, which is compared when the group is read: a damaged file is refused before any of its rows is
+used. Parquet's own checksums of pages are there too, for other readers. Score files may come from others: what they name lies inside the output, whatever they say.
 
 A vector is bytes since Parquet's lists of numbers are read 50 times
 as slowly: `numpy.frombuffer(table["vector"].chunk(0).buffers()[1], "f2").reshape(-1, width)` gives all of a row group.
@@ -396,7 +396,7 @@ class ScoreFile:
         with self._explained():
             source = open_read(self.url) if is_remote(self.url) else self.url
             return pq.ParquetFile(
-                source, memory_map=False, pre_buffer=is_remote(self.url), page_checksum_verification=True
+                source, memory_map=False, pre_buffer=is_remote(self.url)
             )
 
     @contextmanager
