@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from dvsel.errors import UserError
+from dvsel.redact import without_secrets
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The base of all options: made with numbers in their ranges, wherever these come from, else a UserError.
+    """The base of all options: made with numbers in their ranges and text that can be written, else a UserError.
 
     A `__post_init__` of a class with options begins with `super().__post_init__()`.
     """
@@ -48,9 +49,21 @@ class Options:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, int | float) and not isinstance(number, bool):
-                    _check_range(field.name.rstrip("_"), number, field.metadata)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, int | float) and not isinstance(part, bool):
+                    _check_range(field.name.rstrip("_"), part, field.metadata)
+                elif isinstance(part, str):
+                    _check_text(field.name.rstrip("_"), part)
+
+
+def _check_text(name: str, text: str) -> None:
+    """Of what YAML can write, a system call and a file take no NUL and no half of a surrogate pair."""
+    try:
+        bad = b"\0" in text.encode("utf-8", "surrogateescape")  # a file name that is not UTF-8 is fine
+    except UnicodeEncodeError:
+        bad = True
+    if bad:
+        raise UserError(f"{name} {text!r}: has a character that no name can have; take it out")
 
 
 def _check_range(name: str, number: float, metadata: Mapping[str, Any]) -> None:
@@ -91,10 +104,10 @@ def among(cls: type[T], options: Any) -> T:
 
 
 def chosen(options: Any) -> list[str]:
-    """The options that are not at their defaults, as `name=value`."""
+    """The options that are not at their defaults, as `name=value`, without secrets."""
     fields = fields_of(type(options))
     return [
-        f"{name}={value}"
+        without_secrets(f"{name}={value}")
         for name, value in to_mapping(options).items()
         if getattr(options, name) != fields[name][0].default
     ]

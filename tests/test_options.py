@@ -87,6 +87,7 @@ class Oven(Options):
     minutes: tuple[int, ...] = option((), "between turns", low=0)
     age: int = option(0, "in seconds")
     price: float | None = option(None, "what it cost")
+    name: str = option("", "what it is called")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,13 @@ def test_a_number_out_of_its_range_is_refused_wherever_it_comes_from(values: dic
     with pytest.raises(UserError) as refusal:
         from_mapping(Oven, values, "recipe.yaml")
     assert str(refusal.value) == f"recipe.yaml: {says}"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_text_that_no_file_takes_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"^name '.*': has a character that no name can have; take it out$"):
+        Oven(name=text)
+    assert Oven(name="\udcff").name == "\udcff"  # a byte of a file name that is not UTF-8
 
 
 def test_the_ends_of_a_range_belong_to_it() -> None:

@@ -60,7 +60,7 @@ def test_a_recipe_replays_its_run(command: str, run: Any, tmp_path: Path) -> Non
 
 def fields_drawn(cls: type) -> st.SearchStrategy[Any]:
     """Runs of which every option may have any value of its type and range."""
-    texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from("\t\n\0"))
+    texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from("\t\n\x1b"))
     of_type = {
         "str": texts,
         "str | None": st.none() | texts,
