@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import sys
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from dvsel.errors import UserError
+from dvsel.redact import without_secrets
 
 T = TypeVar("T")
+
+LARGEST = 2**63 - 1
+"""The largest whole number that an option takes: kernels and file formats hold 64 bits."""
 
 
 def option(
@@ -22,16 +28,65 @@ def option(
     documents: bool = False,
     files: bool = False,
     flag: str = "",
+    low: float | None = None,
+    high: float | None = None,
 ) -> Any:
     """A field of an options dataclass.
 
     help: one line for `--help`. choices: the strings that are allowed. documents: the option, a tuple of strings,
     names shards, whose documents `Scorer.fit` gets. files: it names files or folders that are read, so that nothing is
     written over them, and nothing made from them is used again once they changed; of `documents` that is so anyway.
-    flag: what the command line calls it, if not by the field's name.
+    flag: what the command line calls it, if not by the field's name. low, high: the least and the greatest number that
+    is allowed, of a tuple for each of its numbers. Without them whole numbers are within `LARGEST`, others finite.
     """
-    about = {"help": help, "choices": choices, "documents": documents, "files": files or documents, "flag": flag}
-    return dataclasses.field(default=default, metadata=about)
+    metadata = {"help": help, "choices": choices, "documents": documents, "files": files or documents, "flag": flag,
+                "low": low, "high": high}  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The base of all options: made with numbers in their ranges and text that can be written, else a UserError.
+
+    A `__post_init__` of a class with options begins with `super().__post_init__()`.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, int | float) and not isinstance(part, bool):
+                    _check_range(field.name.rstrip("_"), part, field.metadata)
+                elif isinstance(part, str):
+                    _check_text(field.name.rstrip("_"), part)
+
+
+def _check_text(name: str, text: str) -> None:
+    """Of what YAML can write, a system call and a file take no NUL and no half of a surrogate pair."""
+    try:
+        bad = b"\0" in text.encode("utf-8", "surrogateescape")  # a file name that is not UTF-8 is fine
+    except UnicodeEncodeError:
+        bad = True
+    if bad:
+        raise UserError(f"{name} {text!r}: has a character that no name can have; take it out")
+
+
+def _check_range(name: str, number: float, metadata: Mapping[str, Any]) -> None:
+    most = LARGEST if isinstance(number, int) else sys.float_info.max
+    low, high = metadata.get("low"), metadata.get("high")
+    if math.isnan(number):
+        raise UserError(f"{name} {number}: out of range; give a number")
+    if (-most if low is None else low) <= number <= (most if high is None else high):
+        return
+    raise UserError(f"{name} {number}: out of range; give {_range(low, high)}")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return "a finite number of ordinary size"
+    if high is None:
+        return f"{low} or more"
+    return f"{high} or less" if low is None else f"{low} to {high}"
 
 
 def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
@@ -66,27 +121,29 @@ def among(cls: type[T], options: Any) -> T:
 
 
 def chosen(options: Any) -> list[str]:
-    """The options that are not at their defaults, as `name=value`."""
+    """The options that are not at their defaults, as `name=value`, without secrets."""
     fields = fields_of(type(options))
     return [
-        f"{name}={value}"
+        without_secrets(f"{name}={value}")
         for name, value in to_mapping(options).items()
         if getattr(options, name) != fields[name][0].default
     ]
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
-    """Options from plain values; unknown keys, wrong types and wrong choices are a UserError that names `place`."""
+    """Options from plain values; unknown keys, and values that cannot be, are a UserError that names `place`."""
     fields = fields_of(cls)
     for name in values:
         if name not in fields:
             raise UserError(f"{place}: unknown option {name!r}; {nearest(name, fields)}")
-    return cls(
-        **{
-            name: _checked(value, fields[name][1], f"{place}: option {name!r}", fields[name][0].metadata.get("choices"))
-            for name, value in values.items()
-        }
-    )
+    checked = {
+        name: _checked(value, fields[name][1], f"{place}: option {name!r}", fields[name][0].metadata.get("choices"))
+        for name, value in values.items()
+    }
+    try:
+        return cls(**checked)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -113,7 +170,7 @@ def _checked(value: Any, hint: Any, place: str, choices: tuple[str, ...] | None)
         element = typing.get_args(wanted)[0]
         return tuple(_checked(part, element, place, choices) for part in value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < sys.float_info.max else math.inf
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise UserError(f"{place} is {value!r}; it takes {wanted.__name__}")
     if choices and value not in choices:

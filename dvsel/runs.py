@@ -9,19 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dvsel.engines import local
-from dvsel.options import option
+from dvsel.options import LARGEST, Options, option
 from dvsel.progress import Progress, silent
 from dvsel.scorers import Scorer
 from dvsel.selectors import Selector
 
+_MOST_WORKERS = 1024
 _A_PROCESS = 16 << 20  # bytes that are worth the start of a process
 
 
 @dataclass(frozen=True)
-class Execution:
+class Execution(Options):
     """How a run is carried out; nothing here changes its result."""
 
-    workers: int = option(0, "processes; 0: one a core, or one a GPU for scorers that use a model")
+    workers: int = option(
+        0, "processes; 0: one a core, or one a GPU for scorers that use a model", low=0, high=_MOST_WORKERS
+    )
     overwrite: bool = option(False, "replace what another run left in the output folder")
     dry_run: bool = option(False, "say what would be done, and write nothing")
     progress: Progress = silent
@@ -33,7 +36,7 @@ class Execution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Reading(Options):
     """Where a document's parts lie, and what to do with a bad line."""
 
     text_field: str = option("text", "field that holds the text; dots descend into objects (meta.text)")
@@ -45,7 +48,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class Sampling(Options):
     """Which part of the pool the fit sees."""
 
     sample: str = option(
@@ -54,18 +57,20 @@ class Sampling:
         choices=("uniform", "shards", "head"),
     )
     sample_size: str = option("64MB", "text that the fit sees of the pool, at most")
-    seed: int = option(0, "seed of the sample, of noise and of ties")
+    seed: int = option(0, "seed of the sample, of noise and of ties", low=0, high=LARGEST)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counting:
+class Counting(Options):
     """How a document's tokens are counted."""
 
     tokens_field: str | None = option(None, "field that holds the document's token count")
     tokenizer: str | None = option(
         None, "count tokens with this tokenizer (folder or hub name); exact and slower", files=True
     )
-    token_sample: int | None = option(None, "with --tokenizer: count this many documents, and estimate the others")
+    token_sample: int | None = option(
+        None, "with --tokenizer: count this many documents, and estimate the others", low=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +124,7 @@ class SelectRun(ScoreRun):
 
 
 @dataclass(frozen=True)
-class StreamOptions:
+class StreamOptions(Options):
     """How a stream names its scores."""
 
     score_field: str | None = option(

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel import fitted as storage
-from dvsel.errors import UserError
 from dvsel.fit import kept_fit, pool_sample
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
@@ -49,12 +48,8 @@ class TraceRun(Reading, Sampling):
     scorer: Scorer | None = None
     pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
     query: tuple[str, ...] = option((), "documents to trace, each for itself; repeatable", files=True)
-    top: int = option(10, "documents to name for each query")
+    top: int = option(10, "documents to name for each query", low=1)
     output: str = option("", "folder to write to: traced.jsonl, and score files with a column for each query")
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise UserError(f"top {self.top}: out of range; give 1 or more")
 
 
 @dataclass(frozen=True)

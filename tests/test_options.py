@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvsel.errors import UserError
-from dvsel.options import base_type, fields_of, from_mapping, nearest, option, to_mapping
+from dvsel.options import LARGEST, Options, base_type, fields_of, from_mapping, nearest, option, to_mapping
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,50 @@ def test_what_does_not_fit_is_refused(values: dict[Any, Any], says: str) -> None
     with pytest.raises(UserError) as refusal:
         from_mapping(Cake, values, "here")
     assert str(refusal.value).startswith(says)
+
+
+@dataclass(frozen=True)
+class Oven(Options):
+    trays: int = option(1, "how many", low=1, high=8)
+    degrees: float = option(180.0, "how hot", low=-273.15, high=inf)
+    minutes: tuple[int, ...] = option((), "between turns", low=0)
+    age: int = option(0, "in seconds")
+    price: float | None = option(None, "what it cost")
+    name: str = option("", "what it is called")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"trays": 0}, "trays 0: out of range; give 1 to 8"),
+        ({"trays": 9}, "trays 9: out of range; give 1 to 8"),
+        ({"degrees": -300.0}, "degrees -300.0: out of range; give -273.15 to inf"),
+        ({"degrees": nan}, "degrees nan: out of range; give a number"),
+        ({"minutes": (3, -1)}, "minutes -1: out of range; give 0 or more"),
+        ({"age": LARGEST + 1}, f"age {LARGEST + 1}: out of range; give a finite number of ordinary size"),
+        ({"price": inf}, "price inf: out of range; give a finite number of ordinary size"),
+        ({"price": nan}, "price nan: out of range; give a number"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_wherever_it_comes_from(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        Oven(**values)
+    assert str(refusal.value) == says
+    with pytest.raises(UserError) as refusal:
+        from_mapping(Oven, values, "recipe.yaml")
+    assert str(refusal.value) == f"recipe.yaml: {says}"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_text_that_no_file_takes_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"^name '.*': has a character that no name can have; take it out$"):
+        Oven(name=text)
+    assert Oven(name="\udcff").name == "\udcff"  # a byte of a file name that is not UTF-8
+
+
+def test_the_ends_of_a_range_belong_to_it() -> None:
+    assert Oven(1, inf, (0, LARGEST), LARGEST, 0.0) == Oven(1, inf, (0, LARGEST), LARGEST, 0.0)
+    Oven(8, -273.15, age=-LARGEST, price=-1e308)
 
 
 def test_near_names_are_suggested() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dvsel import __version__
 from dvsel.errors import UserError
 from dvsel.fit import FitRun
+from dvsel.options import LARGEST
 from dvsel.recipe import dump, load, make
 from dvsel.score import ScoreRun
 from dvsel.scorers.dsir import DSIR
@@ -24,7 +25,7 @@ from dvsel.selectors.topk import TopK
 
 RUNS = [
     ("fit", FitRun(scorer=DSIR(), pool=("pool/",), target=("a.jsonl", "b.jsonl"), output="dsir.fitted")),
-    ("fit", FitRun(scorer=DSIR(smoothing=1e-9, lower=False), sample="head", sample_size="1GB", seed=-3)),
+    ("fit", FitRun(scorer=DSIR(smoothing=1e-9, lower=False), sample="head", sample_size="1GB", seed=3)),
     ("score", ScoreRun(scorer=DSIR(normalise="length"), pool=("x*.jsonl", "s3://b/k/"), output="scores")),
     ("score", ScoreRun(fitted="dsir.fitted", tokens_field="meta.tokens", on_bad_line="skip", output="no")),
     ("select", SelectRun(pool=("scores/",), budget="10%", output="selected", dedup=True)),
@@ -58,15 +59,15 @@ def test_a_recipe_replays_its_run(command: str, run: Any, tmp_path: Path) -> Non
 
 
 def fields_drawn(cls: type) -> st.SearchStrategy[Any]:
-    """Runs of which every option may have any value of its type."""
-    texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from("\t\n\0"))
+    """Runs of which every option may have any value of its type and range."""
+    texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from("\t\n\x1b"))
     of_type = {
         "str": texts,
         "str | None": st.none() | texts,
         "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
-        "int": st.integers(),
-        "int | None": st.none() | st.integers(),
-        "float | None": st.none() | st.floats(allow_nan=False),
+        "int": st.integers(0, LARGEST),
+        "int | None": st.none() | st.integers(1, LARGEST),
+        "float | None": st.none() | st.floats(allow_nan=False, allow_infinity=False),
         "bool": st.booleans(),
         "Scorer | None": st.sampled_from([None, DSIR(), DSIR(ngrams=1, target_proportions="0.7,0.3")]),
         "Selector | None": st.sampled_from([None, TopK(), Resample(2.5), Threshold(min_score=0.25)]),

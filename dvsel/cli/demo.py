@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from dvsel.cli.errors import guarded
+from dvsel.redact import printable
 
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
@@ -25,10 +26,8 @@ def show(
       dvsel demo
       dvsel demo --budget '200k tokens' -o /tmp/demo
     """
-    from rich.console import Console
-
     from dvsel.budget import Budget
-    from dvsel.cli.tables import documents_table, domains_table, histogram_lines
+    from dvsel.cli.tables import documents_table, domains_table, histogram_lines, plain_console
     from dvsel.demo import build
     from dvsel.engines.local import available_workers
     from dvsel.inspect import inspect
@@ -39,7 +38,7 @@ def show(
     from dvsel.selectors.resample import Resample
     from dvsel.sources import SCORES
 
-    console = Console(highlight=False)
+    console = plain_console()
     shards, target = build(output)
     console.print(
         f"a pool of {len(shards)} shards in {output / 'pool'}, and a target: documentation of the Python language\n"
@@ -60,8 +59,8 @@ def show(
     report = select(run, Execution(overwrite=True))
     assert isinstance(report, SelectReport), "no dry run"
     for line in report.lines():
-        console.print(line)
-    console.print("\n".join(histogram_lines(report.histogram)), markup=False)
+        console.print(printable(line))
+    console.print("\n".join(histogram_lines(report.histogram)))
     console.print(domains_table(report.domains, "share of each domain that was kept"))
     seen = inspect([str(output / "selected" / SCORES)], Budget.parse(budget), 2, available_workers())
     console.print(documents_table("best documents", seen.best))

@@ -11,6 +11,7 @@ import typer
 from dvsel.cli.flags import Group, Spreading, command, given, run_of, sub_commands, ways_of
 from dvsel.errors import UserError
 from dvsel.plugins import SCORERS, scorer_class
+from dvsel.redact import printable
 
 _HELP = """Fit {name} once; score with it many times.
 
@@ -44,8 +45,9 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
             fitted = fit(run, execution)
         if not values["Execution"]["quiet"]:
             for line in fitted.lines():
-                print(line, file=sys.stderr)
-            print(f"wrote {run.output}; score with `dvsel score {name} POOL --fitted {run.output}`", file=sys.stderr)
+                print(printable(line), file=sys.stderr)
+            wrote = f"wrote {run.output}; score with `dvsel score {name} POOL --fitted {run.output}`"
+            print(printable(wrote), file=sys.stderr)
 
     groups = [
         Group("Method", cls, method or {}, prefix=name),

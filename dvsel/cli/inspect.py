@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from dvsel.cli.errors import guarded
+from dvsel.redact import printable
 
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
@@ -38,15 +39,14 @@ def show(
 
     inspection = inspect(scores, Budget.parse(budget), documents, available_workers(), pool or ())
     if as_json:
-        print(json.dumps(inspection.as_json(), ensure_ascii=False))
+        print(json.dumps(inspection.as_json()))
         return
-    from rich.console import Console
+    from dvsel.cli.tables import documents_table, domains_table, histogram_lines, plain_console
 
-    from dvsel.cli.tables import documents_table, domains_table, histogram_lines
-
-    console = Console(highlight=False)
-    console.print(f"{inspection.documents:,} documents, {inspection.tokens:,} tokens, scored with {inspection.scorer}")
-    console.print("\n".join(histogram_lines(inspection.histogram)), markup=False)
+    console = plain_console()
+    counts = f"{inspection.documents:,} documents, {inspection.tokens:,} tokens"
+    console.print(printable(f"{counts}, scored with {inspection.scorer}"))
+    console.print("\n".join(histogram_lines(inspection.histogram)))
     console.print(domains_table(inspection.domains, f"share of each domain that topk keeps of {inspection.budget}"))
     console.print(documents_table("best documents", inspection.best))
     console.print(documents_table("worst documents", inspection.worst))
@@ -62,6 +62,7 @@ def _show_fitted(url: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"scorer": name, "options": options, "fingerprint": fingerprint, "report": fitted.report}))
         return
-    print(f"{url}: a fitted {name}, {sum(array.nbytes for array in fitted.arrays.values()):,} bytes of arrays")
-    print("\n".join(f"  {key} = {value}" for key, value in options.items()))
-    print("\n".join(fitted.lines()))
+    size = sum(array.nbytes for array in fitted.arrays.values())
+    described = (f"  {key} = {value}" for key, value in options.items())
+    for line in (f"{url}: a fitted {name}, {size:,} bytes of arrays", *described, *fitted.lines()):
+        print(printable(line))

@@ -9,6 +9,7 @@ import typer
 
 from dvsel.cli.errors import guarded
 from dvsel.plugins import SCORERS, SELECTORS, found
+from dvsel.redact import printable
 
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
@@ -28,16 +29,17 @@ def show(as_json: bool = typer.Option(False, "--json", help="as JSON")) -> None:
     if as_json:
         print(json.dumps(listing, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from dvsel.cli.tables import plain_console
 
     for kind, entries in listing.items():
         table = Table(title=kind, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("name", "what it does", "package"):
             table.add_column(column)
         for entry in entries:
-            table.add_row(entry["name"], entry["summary"], entry["package"])
-        Console().print(table)
+            table.add_row(*(printable(entry[part]) for part in ("name", "summary", "package")))
+        plain_console().print(table)
 
 
 def _entry(name: str, point: object) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from dvsel.engines import local
 from dvsel.options import option
+from dvsel.redact import printable
 from dvsel.runs import Execution
 
 _SECONDS_BETWEEN_LINES = 60
@@ -57,10 +58,10 @@ def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[E
 def print_report(report: Report, values: Mapping[str, Any]) -> None:
     """The summary of a finished run."""
     if values["json"]:
-        print(json.dumps(dataclasses.asdict(report), ensure_ascii=False))  # type: ignore[call-overload]
+        print(json.dumps(dataclasses.asdict(report)))  # type: ignore[call-overload]
     if not values["quiet"]:
         for line in report.lines():
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -76,7 +77,7 @@ def _bars() -> Iterator[Any]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

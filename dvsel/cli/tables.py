@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dvsel.inspect import Document
+from dvsel.redact import printable
 from dvsel.report import Share
 
 _WIDTH = 50
 _ROWS = 20
+
+
+def plain_console() -> Console:
+    """A console that takes text as it is: `[red]` and `:tada:` in the name of a domain are its name."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def histogram_lines(histogram: Mapping[str, Any]) -> list[str]:
@@ -37,7 +44,7 @@ def domains_table(domains: Mapping[str, Share], title: str) -> Table:
         table.add_column(column, justify="right")
     for name, share in sorted(domains.items(), key=lambda one: -one[1].kept_docs / max(one[1].pool_docs, 1)):
         table.add_row(
-            name or "(none)",
+            printable(name) or "(none)",
             f"{share.pool_docs:,}",
             f"{share.kept_docs:,}",
             f"{share.kept_docs / max(share.pool_docs, 1):.1%}",
@@ -53,6 +60,6 @@ def documents_table(title: str, documents: Sequence[Document]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     for one in documents:
-        where = Text(f"{one.score:.5g}\n{one.domain}\n{one.shard}:{one.line}", style="dim")
-        table.add_row(where, Text(" ".join(one.text.split())))
+        where = (f"{one.score:.5g}", printable(one.domain), printable(f"{one.shard}:{one.line}"))
+        table.add_row(Text("\n".join(where), style="dim"), Text(printable(" ".join(one.text.split()))))
     return table

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dvsel.errors import UserError
-from dvsel.options import option
+from dvsel.options import Options, option
 
 POOLINGS = ("auto", "mean", "weighted-mean", "cls", "last")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
-class EmbedderOptions:
+class EmbedderOptions(Options):
     """How a text becomes a vector. Raises UserError for what is out of range."""
 
     model: str = option(
@@ -43,6 +43,7 @@ class EmbedderOptions:
         return max(gpus(), 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("max_tokens", "batch_tokens"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more, or 0 for the default")

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext import evaluation
-from dvsel.options import option
+from dvsel.options import Options, option
 
 if TYPE_CHECKING:
     from dvsel.fasttext.model import Model
@@ -45,7 +45,7 @@ _MOST_NGRAMS = 10
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Options):
     """How a classifier is trained. The defaults are those of DCLM's: fastText's own, with runs of two words."""
 
     dim: int = option(100, "length of the vectors")
@@ -63,6 +63,7 @@ class Training:
     training_seed: int = option(0, "seed of the first vectors and of the order of documents")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("dim", "word_ngrams", "buckets", "epochs", "min_count"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more")

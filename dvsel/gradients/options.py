@@ -33,7 +33,7 @@ class GradientOptions(PromptOptions):
     )
     label_field: str = option("", "field with a document's label, for sequence classifiers")
     reduction: str = option("mean", "of a document's token losses, in pool and target", choices=REDUCTIONS)
-    batch_tokens: int = option(0, "tokens in a batch; 0: 4096 on a CPU, 16384 on a GPU")
+    batch_tokens: int = option(0, "tokens in a batch; 0: 4096 on a CPU, 16384 on a GPU", low=0)
     packing: bool = option(False, "lay several documents into one row, where the model keeps them apart")
     checkpointing: bool = option(False, "hold few activations, and compute them again: for long windows")
     spread: bool = option(False, "lay a model that one GPU cannot hold over all of them, by accelerate")

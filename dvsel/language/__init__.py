@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dvsel.errors import UserError
-from dvsel.options import option
+from dvsel.options import Options, option
 
 if TYPE_CHECKING:
     from dvsel.shards.columns import Batch, Column
@@ -20,12 +20,14 @@ PRECISIONS = ("auto", "fp32", "bf16", "autocast")
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Options):
     """How a language model reads documents. Raises UserError for what is out of range."""
 
-    window: int = option(0, "tokens that a model sees at once; 0: what it takes, at most 8192")
-    stride: int = option(0, "tokens between the beginnings of two windows over a long document; 0: half a window")
-    batch_tokens: int = option(0, "tokens in a batch; 0: 8192 on a CPU, 32768 on a GPU")
+    window: int = option(0, "tokens that a model sees at once; 0: what it takes, at most 8192", low=0)
+    stride: int = option(
+        0, "tokens between the beginnings of two windows over a long document; 0: half a window", low=0
+    )
+    batch_tokens: int = option(0, "tokens in a batch; 0: 8192 on a CPU, 32768 on a GPU", low=0)
     precision: str = option(
         "auto", "auto: bf16 on a GPU, fp32 on a CPU; autocast: weights in fp32, products in bf16", choices=PRECISIONS
     )
@@ -38,11 +40,9 @@ class ModelOptions:
         return max(gpus(), 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r}: unknown; give one of {', '.join(PRECISIONS)}")
-        for name in ("window", "stride", "batch_tokens"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more, or 0 for the default")
 
 
 @dataclass(frozen=True)

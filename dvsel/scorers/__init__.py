@@ -30,6 +30,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dvsel.options import Options
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(Options):
     """A method and its options, not yet fitted."""
 
     fitted: ClassVar[type[Fitted]]

@@ -73,6 +73,7 @@ class DSIR(Scorer):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.spec
         if self.normalise not in NORMALISATIONS:
             raise UserError(f"normalise {self.normalise!r}: unknown; give one of {', '.join(NORMALISATIONS)}")

@@ -27,6 +27,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from dvsel.options import Options
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Selector:
+class Selector(Options):
     """A selection rule and its options. Making it with contradicting options raises UserError."""
 
     noisy: ClassVar[bool] = False

@@ -45,6 +45,7 @@ class Coverage(SetSelector):
     divides_budget: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.epsilon < 1:
             raise UserError(f"epsilon {self.epsilon}: out of range; give more than 0 and less than 1")
 

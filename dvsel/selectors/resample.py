@@ -29,6 +29,7 @@ class Resample(Selector):
     temperature: float = option(1.0, "divides the scores: below 1 nearer to topk, above 1 nearer to random")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.temperature < math.inf:
             raise UserError(f"resample: temperature is {self.temperature}; give a number above 0")
 

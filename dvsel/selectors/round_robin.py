@@ -37,6 +37,7 @@ class RoundRobin(SetSelector):
     divides_budget: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.heap < 0:
             raise UserError(f"heap {self.heap}: out of range; give 1 or more, or 0 for as many as it takes")
 

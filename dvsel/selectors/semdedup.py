@@ -30,6 +30,7 @@ class SemDedup(SetSelector):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.threshold <= 1:
             raise UserError(f"threshold {self.threshold}: no cosine to ask for; give more than 0, and 1 at most")
 

@@ -38,6 +38,7 @@ class Sensitivity(SetSelector):
     weight_field: ClassVar[str] = "weight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.lambda_ < 0:
             raise UserError(f"lambda {self.lambda_}: out of range; give 0 or more")
         if self.clusters < 0:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from dvsel.errors import UserError
+from dvsel.redact import HIDDEN, lacks_secrets
 
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
@@ -163,6 +164,11 @@ def local_path(url: str) -> Path:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it."""
+    if lacks_secrets(url):
+        raise UserError(
+            f"{url}: its password was not written down; name it anew, or take {HIDDEN} out and give credentials by the "
+            "environment or fsspec's configuration"
+        )
     from fsspec.core import url_to_fs
 
     protocol = url.partition("://")[0]

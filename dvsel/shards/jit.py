@@ -1,42 +1,61 @@
-"""How dvsel compiles its kernels: once, kept on disk, without the interpreter's lock."""
+"""How dvsel compiles its kernels: once, kept on disk, without the interpreter's lock.
+
+Compiled kernels are pickles: whoever writes one runs code as whoever loads it. So they lie where this user alone (and
+root) can put files: in NUMBA_CACHE_DIR where that is such a folder, else in `dvsel/kernels` of the user's cache folder,
+else in a temporary folder of the user's own. Where there is none they are compiled by each process. A damaged file, or
+a full disk, costs the time to compile, and no more.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from numba import config, njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-
-def _ensure_cache_folder() -> None:
-    """numba keeps kernels beside the source, else in the user's cache folder; where neither can be written to
-    (a read-only container), give it a temporary one, since it refuses to start without."""
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return
-    home_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    candidates = [Path(__file__).parent, home_cache]
-    if not any(_writable(folder) for folder in candidates):
-        os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"dvsel-kernels-{os.getuid()}")
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def _writable(folder: Path) -> bool:
-    while not folder.exists():
-        folder = folder.parent
-    return os.access(folder, os.W_OK)
+class _InGivenFolder(CompileResultCacheImpl):  # type: ignore[misc]  # numba has no types
+    """Nowhere but in `config.CACHE_DIR`."""
+
+    _locator_classes = CompileResultCacheImpl._locator_classes[:1]
 
 
-_ensure_cache_folder()
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """numba's, without its errors."""
 
-from numba import njit  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
+    _impl_class = _InGivenFolder
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever unpickling makes of a damaged file
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
 
 
 def kernel(function: Kernel) -> Kernel:
     """Compile `function` at its first call; later processes load it from the cache."""
-    compiled: Kernel = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
+    compiled: Any = njit(nogil=True, error_model="numpy")(function)
+    if folder := _folder():
+        with _numba_caches_in(folder), contextlib.suppress(RuntimeError):  # it cannot be written to after all
+            compiled._cache = _Cache(function)  # as `enable_caching` does
+    return cast(Kernel, compiled)
 
 
 def bare_kernel(function: Kernel) -> Kernel:
@@ -45,3 +64,48 @@ def bare_kernel(function: Kernel) -> Kernel:
     compiled: Any = kernel(function)
     compiled.targetoptions["_nrt"] = False
     return cast(Kernel, compiled)
+
+
+@functools.cache
+def _folder() -> Path | None:
+    """Where kernels are kept; None for nowhere."""
+    return next((folder for folder in map(_own, _candidates()) if folder), None)
+
+
+def _candidates() -> Iterator[Path]:
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(given)
+    with contextlib.suppress(RuntimeError):  # no home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dvsel" / "kernels"
+    yield Path(tempfile.gettempdir()) / f"dvsel-kernels-{os.getuid()}"
+
+
+def _own(folder: Path) -> Path | None:
+    """The folder without links, made if need be, if this user and root alone can put files there; else None."""
+    with contextlib.suppress(OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = folder.parent.resolve() / folder.name
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+        ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & _OTHERS_WRITE
+        if ours and os.access(folder, os.W_OK) and all(map(_holds_still, folder.parents)):
+            return folder
+    return None
+
+
+def _holds_still(parent: Path) -> bool:
+    """Whether nobody else can put another folder in the place of one that lies here."""
+    status = parent.stat()
+    open_to_all = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
+    return status.st_uid in (0, os.getuid()) and not open_to_all
+
+
+@contextlib.contextmanager
+def _numba_caches_in(folder: Path) -> Iterator[None]:
+    """For what is cached here alone: numba's place for the functions of others stays as it is."""
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before

@@ -395,9 +395,7 @@ class ScoreFile:
     def _open(self) -> pq.ParquetFile:
         with self._explained():
             source = open_read(self.url) if is_remote(self.url) else self.url
-            return pq.ParquetFile(
-                source, memory_map=False, pre_buffer=is_remote(self.url)
-            )
+            return pq.ParquetFile(source, memory_map=False, pre_buffer=is_remote(self.url))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

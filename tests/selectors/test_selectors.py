@@ -108,12 +108,12 @@ def test_a_quantile_is_a_budget_of_documents() -> None:
     [
         (Threshold, {}, "threshold: needs one bound; give either min-score or quantile"),
         (Threshold, {"min_score": 1.0, "quantile": 0.5}, "threshold: needs one bound"),
-        (Threshold, {"min_score": float("nan")}, "min-score is not a number"),
+        (Threshold, {"min_score": float("nan")}, "min_score nan: out of range"),
         (Threshold, {"quantile": 1.0}, "quantile is 1.0; give at least 0 and less than 1"),
-        (Threshold, {"quantile": float("nan")}, "quantile is nan"),
+        (Threshold, {"quantile": float("nan")}, "quantile nan: out of range"),
         (Resample, {"temperature": 0.0}, "temperature is 0.0; give a number above 0"),
-        (Resample, {"temperature": float("inf")}, "temperature is inf"),
-        (Resample, {"temperature": float("nan")}, "temperature is nan"),
+        (Resample, {"temperature": float("inf")}, "temperature inf: out of range"),
+        (Resample, {"temperature": float("nan")}, "temperature nan: out of range"),
     ],
 )
 def test_impossible_options_are_refused(cls: type[Selector], options: dict[str, Any], says: str) -> None:
