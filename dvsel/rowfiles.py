@@ -23,7 +23,7 @@ from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.sample import draw_sample
 from dvsel.shards.columns import Column, Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, exists, info, join, remove
+from dvsel.shards.files import HOME, Shard, exists, info, join, remove
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.lines import BLOCK, LineReader
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
@@ -31,7 +31,7 @@ from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 
 RANGE = 256 << 20  # bytes of a plain file that one task reads
 _SLOW_BLOCK = 1 << 20  # bytes in a batch of what takes long for it, so that progress shows
-_PARTS = ".parts"
+_PARTS = f"{HOME}/parts"
 _TOKEN_SAMPLE = 32 << 20  # bytes of text, of which the first documents are counted
 
 

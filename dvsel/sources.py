@@ -10,7 +10,8 @@ from dvsel.errors import UserError
 from dvsel.folder import RECIPE
 from dvsel.recipe import command_of
 from dvsel.rowfiles import unchanged_shard
-from dvsel.shards.files import Shard, exists, expand, find, is_remote, join, local_path
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, exists, find, is_remote, join, local_path
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 
 SCORES = "scores"

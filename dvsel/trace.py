@@ -33,7 +33,8 @@ from dvsel.scorers import Scorer
 from dvsel.scorers.influence import Influence
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import atomic_writer, exists, expand, find, join
+from dvsel.shards.expand import expand
+from dvsel.shards.files import atomic_writer, exists, find, join
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 
 TRACED = "traced.jsonl"

@@ -18,7 +18,7 @@ from dvsel.runs import Reading
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch, Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import expand
+from dvsel.shards.expand import expand
 
 GOOD = b'{"text": "fine", "id": "a"}'
 SKIP = Reading(on_bad_line="skip")

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from dvsel.errors import UserError
 from dvsel.shards import lines
 from dvsel.shards.columns import PAD
-from dvsel.shards.files import Shard, atomic_writer, expand, remove
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, atomic_writer, remove
 from dvsel.shards.lines import LineReader
 
 BOM = b"\xef\xbb\xbf"
