@@ -11,7 +11,7 @@ from dvsel.folder import RECIPE
 from dvsel.recipe import command_of
 from dvsel.rowfiles import unchanged_shard
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard, exists, find, is_remote, join, local_path
+from dvsel.shards.files import Shard, check_utf8, exists, find, is_remote, join, local_path
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 
 SCORES = "scores"
@@ -48,7 +48,10 @@ def _globbed(pattern: str) -> list[str]:
     """The row files that a local glob matches; anything else as it is."""
     if is_remote(pattern) or not has_magic(pattern):
         return [pattern]
-    return sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
+    found = sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
+    for place in found:
+        check_utf8(place)
+    return found
 
 
 def row_files(source: str) -> list[str]:
