@@ -35,6 +35,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from dvsel.errors import UserError
+from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Status
 from dvsel.shards.files import atomic_writer, is_remote, open_read
 from dvsel.shards.vectors import Maker, Vectors
@@ -94,6 +95,7 @@ class Totals:
     @classmethod
     def of(cls, rows: Rows, bad: Mapping[int, str]) -> Totals:
         """The totals of some rows; bad: cause by row."""
+        causes = Causes.of(bad)
         scored = rows.status == Status.SCORED
         values, counts = np.unique(rows.status, return_counts=True)
         return cls(
@@ -102,8 +104,8 @@ class Totals:
             int(rows.tokens[scored].sum(dtype=np.int64)),
             int(rows.bytes[scored].sum(dtype=np.int64)),
             {Status(value).name.lower(): int(count) for value, count in zip(values, counts, strict=True)},
-            Counter(cause.partition(":")[0].partition(" (")[0] for cause in bad.values()),
-            [(row + 1, bad[row]) for row in sorted(bad)],
+            causes.counts(),
+            [(row + 1, cause) for row, cause in causes.first(NAMED_BAD_LINES)],
         )
 
 
