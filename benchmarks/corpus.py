@@ -21,7 +21,7 @@ import zstandard
 from measure import DVSEL
 
 from dvsel import demo
-from dvsel.shards.files import expand
+from dvsel.shards.expand import expand
 from dvsel.shards.lines import LineReader
 
 _WRITTEN_AT_ONCE = 1000  # lines

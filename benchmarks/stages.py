@@ -33,8 +33,8 @@ from dvsel.pool import paths_to_read
 from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.score import score
 from dvsel.shards.columns import Batch
+from dvsel.shards.expand import expand
 from dvsel.shards.extract import Extracted, extract, find_lines
-from dvsel.shards.files import expand
 from dvsel.shards.hashing import combine, hash_rows
 from dvsel.shards.lines import BLOCK, LineReader, Lines
 from dvsel.shards.scorefile import SUFFIX, ScoreFile, ScoreFileWriter

@@ -20,7 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from dvsel.shards.columns import Column
-from dvsel.shards.files import expand
+from dvsel.shards.expand import expand
 from dvsel.shards.lines import LineReader
 from dvsel.shards.tokens import FEATURES, errors, exact_counts, features, non_negative_fit
 

@@ -40,7 +40,8 @@ from dvsel.runs import ScoreRun
 from dvsel.sample import json_lines, pieces
 from dvsel.shards.columns import Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, atomic_writer, exists, expand, join, local_path, make_folder, remove
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, atomic_writer, exists, join, local_path, make_folder, remove
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.manifest import home, record
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter

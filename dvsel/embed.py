@@ -30,7 +30,8 @@ from dvsel.report import losses, write_json
 from dvsel.rowfiles import row_file, rows_of, token_counter, write_beside
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.shards.columns import Status
-from dvsel.shards.files import Shard, exists, expand, join
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, exists, join
 from dvsel.shards.scorefile import DTYPES, Embedding, Header, Rows, ScoreFile, Totals
 from dvsel.shards.tokens import BUILT_IN, TokenCounter
 from dvsel.shards.vectors import Maker, Vectors

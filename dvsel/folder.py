@@ -18,6 +18,7 @@ import yaml
 
 from dvsel.errors import UserError
 from dvsel.shards.files import (
+    HOME,
     atomic_writer,
     exists,
     is_remote,
@@ -28,7 +29,7 @@ from dvsel.shards.files import (
     open_read,
     remove,
 )
-from dvsel.shards.manifest import HOME, foreign, home, record, recorded, remove_recorded, settle
+from dvsel.shards.manifest import foreign, home, record, recorded, remove_recorded, settle
 
 RECIPE = "recipe.yaml"
 REPORT = "report.json"

@@ -21,7 +21,7 @@ import xxhash
 from dvsel.errors import UserError
 from dvsel.options import files_named
 from dvsel.shards.files import Shard, atomic_writer, exists, find, info, is_remote, join, local_path, open_read
-from dvsel.shards.manifest import home
+from dvsel.shards.manifest import home, is_litter
 
 STALE = "remove that folder to begin again"
 """What to do about the steps of a fit whose inputs changed."""
@@ -79,7 +79,7 @@ def _files(patterns: Iterable[str]) -> Iterator[str]:
         elif has_magic(pattern) and not exists(pattern):
             yield from _files(sorted(glob(str(local_path(pattern)), recursive=True)))  # noqa: PTH207
         elif local_path(pattern).is_dir():
-            yield from find(str(local_path(pattern)), "")
+            yield from (url for url in find(str(local_path(pattern)), "") if not is_litter(url))
         elif exists(pattern):
             yield pattern
 

@@ -25,7 +25,8 @@ from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.score import score
 from dvsel.scorers.perplexity import Perplexity
 from dvsel.shards.columns import Status
-from dvsel.shards.files import expand, find, join
+from dvsel.shards.expand import expand
+from dvsel.shards.files import find, join
 from dvsel.shards.manifest import record
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 

@@ -14,7 +14,8 @@ import xxhash
 
 from dvsel.errors import UserError
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, expand, info, is_remote, local_path
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, info, is_remote, local_path
 from dvsel.shards.lines import LineReader
 from dvsel.shards.scorefile import ScoreFile
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from dvsel.errors import BadLine, UserError
 from dvsel.runs import Reading
 from dvsel.scorers import Fitted
+from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Batch, Column, Kind, Status
 from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.files import Shard, open_read
@@ -29,13 +30,13 @@ class PoolBatch:
     """Consecutive documents of a shard.
 
     status: uint8 (n,), a `Status`; the text of a row that is not SCORED is empty. bad: cause by row. key,
-    text_hash: uint64 (n,), each document's own number, of text and id, and its text's. vectors: if it has some.
+    text_hash: uint64 (n,), each document's own number (see `shards.identity`), and its text's. vectors: if it has some.
     """
 
     documents: Documents
     text: Column
     status: npt.NDArray[np.uint8]
-    bad: dict[int, str]
+    bad: Causes
     key: npt.NDArray[np.uint64]
     text_hash: npt.NDArray[np.uint64]
     vectors: Vectors | None = None
@@ -64,18 +65,18 @@ def read_pool(
     """The documents of a shard (None: stdin), judged. Raises BadLine where `reading` says fail."""
     vectors = VectorReader(shard.vectors) if shard and shard.vectors else None
     for documents in reader:
-        bad = documents.bad | _text_causes(documents.fields[reading.text_field], reading.text_field, documents.bad)
-        if tokens_field:
-            bad = field_causes(documents.fields[tokens_field]) | bad
-        if bad and reading.on_bad_line == "fail":
-            row = min(bad)
-            line = _lines_before(shard, begin) + documents.first_row + row + 1
-            raise BadLine(shard.url if shard else "stdin", line, bad[row])
         text = documents.fields[reading.text_field]
+        bad = documents.bad.or_else(_text_causes(text, reading.text_field))
+        if tokens_field:
+            bad = bad.or_else(Causes.of(field_causes(documents.fields[tokens_field])))
+        if bad and reading.on_bad_line == "fail":
+            ((row, cause),) = bad.first(1)
+            line = _lines_before(shard, begin) + documents.first_row + row + 1
+            raise BadLine(shard.url if shard else "stdin", line, cause)
         status = np.where(text.sizes == 0, Status.EMPTY_TEXT, Status.SCORED).astype(np.uint8)
         if bad:
-            text = _without(text, list(bad))
-            status[list(bad)] = Status.BAD_LINE
+            text = text.without(bad.rows)
+            status[bad.rows] = Status.BAD_LINE
         text_hash = hash_rows(text)
         key = combine(text_hash, hash_rows(documents.fields[reading.id_field]))
         yield PoolBatch(documents, text, status, bad, key, text_hash, _next(vectors, len(text), shard))
@@ -93,23 +94,17 @@ def paths_to_read(reading: Reading, *more: str) -> list[str]:
     return list(dict.fromkeys((reading.text_field, reading.id_field, reading.domain_field, *filter(None, more))))
 
 
-def _text_causes(text: Column, name: str, known: dict[int, str]) -> dict[int, str]:
+def _text_causes(text: Column, name: str) -> Causes:
     what = {
         Kind.MISSING: f"no field {name!r} (--text-field names another)",
         Kind.NULL: f"field {name!r} is null",
+        Kind.STRING: "",
         Kind.NUMBER: f"field {name!r} is a number, not a string",
         Kind.BOOL: f"field {name!r} is true or false, not a string",
         Kind.OTHER: f"field {name!r} is an array or an object, not a string",
     }
     rows = np.flatnonzero(text.kind != Kind.STRING)
-    return {int(row): what[Kind(text.kind[row])] for row in rows if int(row) not in known}
-
-
-def _without(text: Column, rows: list[int]) -> Column:
-    kept: list[bytes | None] = [text[row] for row in range(len(text))]
-    for row in rows:
-        kept[row] = b""
-    return Column.of(kept)
+    return Causes(rows, text.kind[rows], [what[kind] for kind in Kind])
 
 
 def _lines_before(shard: Shard | None, begin: int) -> int:

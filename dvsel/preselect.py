@@ -49,7 +49,8 @@ from dvsel.selectors.threshold import Threshold
 from dvsel.selectors.topk import TopK
 from dvsel.shards.columns import Batch, Kind
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, atomic_writer, exists, expand, find, join, open_read, remove
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, atomic_writer, exists, find, join, open_read, remove
 from dvsel.shards.hashing import hash_rows, uniform
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 from dvsel.strength import StrengthRun, fingerprint_of, spearman, strength

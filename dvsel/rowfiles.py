@@ -23,10 +23,10 @@ from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.sample import draw_sample
 from dvsel.shards.columns import Column, Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, exists, join, remove
+from dvsel.shards.files import HOME, Shard, exists, join, remove
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.lines import BLOCK
-from dvsel.shards.manifest import HOME, record, recorded
+from dvsel.shards.manifest import record, recorded
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
 from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 

@@ -44,6 +44,7 @@ from dvsel.shards.columns import Kind, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.extract import extract
 from dvsel.shards.files import (
+    HOME,
     Shard,
     atomic_writer,
     exists,
@@ -55,7 +56,7 @@ from dvsel.shards.files import (
 )
 from dvsel.shards.hashing import mix
 from dvsel.shards.lines import LineReader, Lines
-from dvsel.shards.manifest import HOME, home, record
+from dvsel.shards.manifest import home, record
 from dvsel.shards.members import as_json, with_column, with_member
 from dvsel.shards.scorefile import Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter

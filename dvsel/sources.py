@@ -10,7 +10,8 @@ from dvsel.errors import UserError
 from dvsel.folder import RECIPE
 from dvsel.origin import Relocated, unchanged_shard
 from dvsel.recipe import command_of
-from dvsel.shards.files import Shard, exists, expand, find, is_remote, join, local_path
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, check_utf8, exists, find, is_remote, join, local_path
 from dvsel.shards.manifest import missing
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 
@@ -53,7 +54,10 @@ def _globbed(pattern: str) -> list[str]:
     """The row files that a local glob matches; anything else as it is."""
     if is_remote(pattern) or not has_magic(pattern):
         return [pattern]
-    return sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
+    found = sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
+    for place in found:
+        check_utf8(place)
+    return found
 
 
 def row_files(source: str, partial: bool = False) -> list[str]:

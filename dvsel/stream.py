@@ -5,9 +5,11 @@ What can be decided a line at a time works on a stream; budgets, quotas and quan
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -20,6 +22,7 @@ from dvsel.fit import fit_scorer
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.runs import Execution, ScoreRun, SelectRun, StreamOptions
 from dvsel.scorers import Fitted
+from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Column, Kind, Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.extract import extract
@@ -28,6 +31,7 @@ from dvsel.shards.members import as_json, with_member
 
 PREFIX = "dvsel_"
 STDIN = "stdin"
+_NAMED = 5
 
 
 def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
@@ -40,14 +44,14 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
     field, needs = options.score_field or PREFIX + name, fitted.scorer.needs
     if "." in field:
         raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")
-    skipped: Counter[str] = Counter()
+    skipped = _Skipped()
     with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
         for batch in read_pool(reader, None, run):
             scores, _ = batch.score(fitted)
             sink.write(b"".join(_with_scores(batch, field, _as_json(scores, fitted.groups))))
             sink.flush()
-            skipped.update(batch.bad.values())
-    _tell_skipped(skipped)
+            skipped.add(batch.bad, batch.documents.first_row)
+    skipped.tell()
 
 
 def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
@@ -86,7 +90,7 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             "a stream can only be cut at a bound (--min-score); budgets, quantiles, quotas and deduplication need "
             "score files: dvsel score ... -o scores/"
         )
-    skipped: Counter[str] = Counter()
+    skipped = _Skipped()
     field = options.score_field
     with LineReader(source) as reader:
         for lines in reader:
@@ -95,15 +99,15 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
                 raise UserError(f"{STDIN}: no line has a field {PREFIX}...; name the score's with --score-field")
             found = extract(lines.data, lines.starts, lines.ends, [field])
             score, causes = _scores_of(found.columns[field], field)
-            bad = causes | found.bad
+            bad = found.bad.or_else(causes)
             if bad and run.on_bad_line == "fail":
-                row = min(bad)
-                raise BadLine(STDIN, lines.first_row + row + 1, bad[row])
+                ((row, cause),) = bad.first(1)
+                raise BadLine(STDIN, lines.first_row + row + 1, cause)
             kept = ~np.isnan(selector.key(score, np.full(len(score), 0.5)))
             sink.write(b"".join(lines[row] + b"\n" for row in np.flatnonzero(kept).tolist()))
             sink.flush()
-            skipped.update(bad.values())
-    _tell_skipped(skipped)
+            skipped.add(bad, lines.first_row)
+    skipped.tell()
 
 
 def _guess_field(lines: Lines) -> str | None:
@@ -121,18 +125,33 @@ def _guess_field(lines: Lines) -> str | None:
     return None
 
 
-def _scores_of(column: Column, field: str) -> tuple[npt.NDArray[np.float32], dict[int, str]]:
+def _scores_of(column: Column, field: str) -> tuple[npt.NDArray[np.float32], Causes]:
     """Scores, float32 (n,) with NaN for null, and what is no score."""
     score = np.full(len(column), np.nan, np.float32)
-    causes = {}
-    for row, kind in enumerate(column.kind.tolist()):
-        if kind == Kind.NUMBER:
-            score[row] = float(column[row])
-        elif kind != Kind.NULL:
-            causes[row] = f"no field {field!r}" if kind == Kind.MISSING else f"field {field!r} is not a number"
-    return score, causes
+    for row in np.flatnonzero(column.kind == Kind.NUMBER).tolist():
+        score[row] = float(column[row])
+    rows = np.flatnonzero((column.kind != Kind.NUMBER) & (column.kind != Kind.NULL))
+    codes = (column.kind[rows] != Kind.MISSING).astype(np.int64)
+    return score, Causes(rows, codes, [f"no field {field!r}", f"field {field!r} is not a number"])
 
 
-def _tell_skipped(skipped: Counter[str]) -> None:
-    for cause, count in skipped.items():
-        print(f"dvsel: skipped {count:,} lines: {cause}", file=sys.stderr)
+@dataclass
+class _Skipped:
+    """The lines that were skipped: how many by cause, and the numbers of the first."""
+
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    lines: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, bad: Causes, first_row: int) -> None:
+        """Those of a batch that begins with row `first_row`."""
+        self.counts += bad.counts()
+        self.lines += [first_row + row + 1 for row, _ in bad.first(_NAMED - len(self.lines))]
+
+    def tell(self) -> None:
+        """Say it in one line on stderr."""
+        if not self.counts:
+            return
+        total = self.counts.total()
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(self.counts.items()))
+        lines = ", ".join([*map(str, self.lines), *(["..."] if total > len(self.lines) else [])])
+        print(f"dvsel: skipped {total:,} lines ({lines}): {causes}", file=sys.stderr)

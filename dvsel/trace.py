@@ -32,7 +32,8 @@ from dvsel.scorers import Scorer
 from dvsel.scorers.influence import Influence
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import atomic_writer, expand, find, join
+from dvsel.shards.expand import expand
+from dvsel.shards.files import atomic_writer, find, join
 from dvsel.shards.manifest import record
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 from dvsel.sources import SCORES

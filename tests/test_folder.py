@@ -13,7 +13,8 @@ import pytest
 
 from dvsel.errors import UserError
 from dvsel.folder import RECIPE, working_in
-from dvsel.shards.manifest import HOME, record, recorded
+from dvsel.shards.files import HOME
+from dvsel.shards.manifest import record, recorded
 
 MINE = "command: select\nbudget: 10%\n"
 OTHER = "command: select\nbudget: 20%\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from dvsel.runs import Reading
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch, Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import expand
+from dvsel.shards.expand import expand
 
 GOOD = b'{"text": "fine", "id": "a"}'
 SKIP = Reading(on_bad_line="skip")
@@ -125,6 +126,22 @@ def test_a_token_field_that_is_no_count_is_a_bad_line(tmp_path: Path) -> None:
     (batch,) = batches(path, SKIP, tokens_field="n")
     assert batch.status.tolist() == [Status.SCORED, Status.SCORED, Status.BAD_LINE]
     assert batches(path, Reading())[0].bad == {}
+
+
+@pytest.mark.parametrize("line", [b"", b"\r", b"[", b"{}", b'{"text":1}', b'{"text":"\xff"}'])
+def test_millions_of_bad_lines_take_little_memory(line: bytes, tmp_path: Path) -> None:
+    """A cause a row, as a string in a dict, takes a hundred times the file."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes((line + b"\n") * ((4 << 20) // (len(line) + 1)))
+    shard, rows, bad = expand([str(path)])[0], 0, 0
+    with DocumentReader(shard, paths_to_read(SKIP)) as reader:
+        tracemalloc.start()
+        for batch in read_pool(reader, shard, SKIP):
+            rows, bad = rows + len(batch), bad + batch.bad.counts().total()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert rows == bad == (4 << 20) // (len(line) + 1)
+    assert peak < 60 << 20
 
 
 def test_stdin_is_named() -> None:

@@ -15,7 +15,8 @@ from dvsel.errors import UserError
 from dvsel.runs import Reading, Sampling
 from dvsel.sample import Sample, draw_sample
 from dvsel.shards.columns import Column
-from dvsel.shards.files import Shard, expand
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard
 from dvsel.shards.hashing import combine, hash_rows, uniform
 
 Document = tuple[str, str]  # id, text

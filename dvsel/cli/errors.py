@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from dvsel.errors import Notice, UserError
+from dvsel.shards.files import check_utf8
 
 _EXTRA = ("torch", "transformers")  # what comes with the extra `models`
 
@@ -23,6 +24,8 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **options: Any) -> None:
         warnings.showwarning = _warn
         try:
+            for word in sys.argv:
+                check_utf8(word)
             body(*args, **options)
             sys.stdout.flush()
         except BrokenPipeError:

@@ -73,6 +73,25 @@ class Column:
         pieces = [self.data[begin:end] for begin, end in zip(first, last, strict=True)]
         return Column(_laid(pieces), _ends(self.sizes[rows]), self.kind[rows])
 
+    def put(self, rows: npt.NDArray[np.integer], values: Sequence[bytes], kinds: Sequence[int]) -> Column:
+        """A column with these values in rows, ascending, that had none."""
+        parts = np.split(self.data[: self.offsets[-1]], self.offsets[rows])
+        pieces = [piece for value, part in zip(values, parts, strict=False) for piece in (part, _array(value))]
+        sizes, kind = self.sizes, self.kind.copy()
+        sizes[rows], kind[rows] = [len(value) for value in values], kinds
+        return Column(_laid([*pieces, parts[-1]]), _ends(sizes), kind)
+
+    def without(self, rows: npt.NDArray[np.integer]) -> Column:
+        """A column with an empty string in these rows."""
+        sizes, kind = self.sizes, self.kind.copy()
+        kept = np.ones(len(self), np.bool_)
+        kept[rows] = False
+        data = self.data
+        if sizes[rows].any():
+            data = _laid([data[: self.offsets[-1]][np.repeat(kept, sizes)]])
+        sizes[rows], kind[rows] = 0, Kind.STRING
+        return Column(data, _ends(sizes), kind)
+
     @classmethod
     def join(cls, columns: Sequence[Column]) -> Column:
         """One column of all rows, in order."""
@@ -86,8 +105,12 @@ class Column:
         if kinds is None:
             kinds = [Kind.MISSING if row is None else Kind.STRING for row in rows]
         sizes = np.array([len(row or b"") for row in rows], np.int64)
-        pieces = [np.frombuffer(row or b"", np.uint8) for row in rows]
+        pieces = [_array(row or b"") for row in rows]
         return cls(_laid(pieces), _ends(sizes), np.array(kinds, np.uint8))
+
+
+def _array(value: bytes) -> Bytes:
+    return np.frombuffer(value, np.uint8)
 
 
 def _laid(pieces: Sequence[Bytes]) -> Bytes:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Column
 from dvsel.shards.extract import extract
 from dvsel.shards.files import Shard
@@ -27,13 +28,13 @@ class Documents:
     """Consecutive documents; valid until the next ones are asked for.
 
     first_row: how many came before. fields: a column of n rows for each wanted path.
-    bad: for each row that is no document, why. odd: how many rows of JSON only the slow parser could read.
+    bad: of each row that is no document, why. odd: how many rows of JSON only the slow parser could read.
     lines: the rows as they stand in a JSONL shard. table: the whole rows of another one, where asked for.
     """
 
     first_row: int
     fields: dict[str, Column]
-    bad: dict[int, str]
+    bad: Causes
     odd: int
     lines: Lines | None
     table: pa.RecordBatch | None
@@ -99,4 +100,4 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
 
         bad: dict[int, str] = {}
         fields = {path: field(batch, path, bad) for path in self._paths}
-        return Documents(row, fields, bad, 0, None, batch if self._whole_rows else None)
+        return Documents(row, fields, Causes.of(bad), 0, None, batch if self._whole_rows else None)

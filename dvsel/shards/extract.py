@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dvsel.shards.columns import Bytes, Column, Offsets
-from dvsel.shards.json_fallback import cause, locate, value
-from dvsel.shards.json_parser import Search, Table, find_newlines, parse_rows
+from dvsel.shards.causes import Causes
+from dvsel.shards.columns import Bytes, Column, Kind, Offsets
+from dvsel.shards.json_fallback import Span, cause, locate, value
+from dvsel.shards.json_parser import BLANK, ODD, Search, Table, find_newlines, parse_rows
 
-_LINES_AT_ONCE = 8192
+LINES_AT_ONCE = 1 << 16
+_BLANK_LINE = "blank line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +28,28 @@ class Extracted:
     columns: by path, n rows each. A string as its unescaped UTF-8, any other value as its source's JSON text.
     spans: by path, where the value's JSON text lies in the data, quotes included: starts and ends, int64
     (n,), -1 where the field is missing.
-    bad: for each row that holds no JSON object, why; its fields are MISSING.
+    bad: of each row that holds no JSON object, why; its fields are MISSING.
     odd: how many rows orjson had to decide on.
     """
 
     columns: dict[str, Column]
     spans: dict[str, tuple[Offsets, Offsets]]
-    bad: dict[int, str]
+    bad: Causes
     odd: int
 
 
 def find_lines(data: Bytes, begin: int, end: int) -> tuple[Offsets, Offsets, int]:
-    """The lines of data[begin:end] that end in LF: their starts and ends, int64, without the LF, and the
-    index just after the last LF, where the beginning of an unfinished line may lie.
+    """The first lines of data[begin:end] that end in LF, `LINES_AT_ONCE` at most: their starts and ends, int64, without
+    the LF, and the index just after the last LF, where a further line begins, be it unfinished.
 
     data: uint8, PAD bytes or more beyond `end`.
     """
-    parts = []
-    at, full = begin, True
-    while full:
-        part = np.empty(_LINES_AT_ONCE, np.int64)
-        count, at = find_newlines(data, at, end, part)
-        parts.append(part[:count])
-        full = count == len(part)
-    ends = np.concatenate(parts)
-    bounds = np.concatenate((np.array([begin], np.int64), ends + 1))
-    return bounds[:-1], ends, int(bounds[-1])
+    ends = np.empty(LINES_AT_ONCE, np.int64)
+    count, _ = find_newlines(data, begin, end, ends)
+    bounds = np.empty(count + 1, np.int64)
+    bounds[0] = begin
+    np.add(ends[:count], 1, out=bounds[1:])
+    return bounds[:-1], ends[:count], int(bounds[-1])
 
 
 def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str]) -> Extracted:
@@ -63,27 +61,30 @@ def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str]) -
     """
     names = list(dict.fromkeys(paths))
     search, table = Search.of(names), Table.empty(len(names), starts, ends)
-    bad: dict[int, str] = {}
-    odd = 0
-    row = parse_rows(data, starts, ends, 0, search, table)
-    while row < len(starts):
-        odd += 1
-        line = data[starts[row] : ends[row]].tobytes()
-        refused = cause(line)
-        if refused:
-            bad[row] = refused
-        _fill(table, row, int(starts[row]), line, [] if refused else names)
-        row = parse_rows(data, starts, ends, row + 1, search, table)
+    parse_rows(data, starts, ends, search, table)
+    columns = table.columns(names)
+    blank, odd = (np.flatnonzero(table.verdicts == verdict) for verdict in (BLANK, ODD))
+    bad = Causes(blank, np.zeros(len(blank), np.int64), [_BLANK_LINE])
+    if len(odd):
+        lines = [data[at:end].tobytes() for at, end in zip(starts[odd].tolist(), ends[odd].tolist(), strict=True)]
+        causes = [cause(line) for line in lines]
+        bad = bad.or_else(Causes.pairs((row, why) for row, why in zip(odd.tolist(), causes, strict=True) if why))
+        read = [at for at, why in enumerate(causes) if not why]
+        _put(columns, table, odd[read], starts, [lines[at] for at in read])
     spans = {name: (table.spans[at, 0], table.spans[at, 1]) for at, name in enumerate(names)}
-    return Extracted(table.columns(names), spans, bad, odd)
+    return Extracted(columns, spans, bad, len(odd))
 
 
-def _fill(table: Table, row: int, start: int, line: bytes, names: Sequence[str]) -> None:
-    """Append the fields of a line that is a JSON object; nothing for the columns beyond `names`."""
-    for column in range(len(table.offsets)):
-        span = locate(line, names[column]) if column < len(names) else None
-        found = b""
-        if span:
-            found, table.kinds[column, row] = value(line[slice(*span)])
-            table.spans[column, :, row] = span[0] + start, span[1] + start
-        table.append(column, row, found)
+def _put(columns: dict[str, Column], table: Table, rows: Offsets, starts: Offsets, lines: Sequence[bytes]) -> None:
+    """Add the fields of rows that are JSON objects and that the kernel left out."""
+    for at, name in enumerate(columns if lines else ()):
+        spans = [locate(line, name) for line in lines]
+        found = [_value(line, span) for line, span in zip(lines, spans, strict=True)]
+        columns[name] = columns[name].put(rows, *zip(*found, strict=True))
+        for row, span in zip(rows.tolist(), spans, strict=True):
+            if span:
+                table.spans[at, :, row] = starts[row] + np.array(span)
+
+
+def _value(line: bytes, span: Span | None) -> tuple[bytes, Kind]:
+    return value(line[slice(*span)]) if span else (b"", Kind.MISSING)

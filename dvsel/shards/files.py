@@ -1,8 +1,7 @@
 """Where bytes live: local paths through the operating system, everything else through fsspec.
 
-A place is a string: a local path, a `file://` URL (the same thing), or any URL that fsspec knows. `expand`
-turns what a user names (files, folders, globs, data sets) into shards. Whatever goes wrong on the way to the
-bytes is a UserError that names the place.
+A place is a string: a local path, a `file://` URL (the same thing), or any URL that fsspec knows. Whatever goes wrong
+on the way to the bytes is a UserError that names the place.
 """
 
 from __future__ import annotations
@@ -10,29 +9,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import glob
-import json
 import os
 import posixpath
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedWriter, FileIO
-from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from dvsel.errors import UserError
 from dvsel.redact import HIDDEN, lacks_secrets
 
-_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-_KNOWN = ".jsonl, .ndjson and .json (also with .gz or .zst), .parquet, .arrow"
-_NO_SHARDS = frozenset({"report.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json"})
-_SCORE_FILE = ".dvsel.parquet"
-_DATASET = "state.json"
+HOME = ".dvsel"
+"""The hidden folder in which a run keeps files of its own, which are nobody's input."""
 _PATIENCE = 5.0  # seconds
 _VERSION_KEYS = (
     "ETag",
@@ -86,29 +78,53 @@ def join(base: str, name: str) -> str:
 
 def exists(url: str) -> bool:
     """Whether a file or a folder is there."""
-    with _explained(url):
+    with explained(url):
         if is_remote(url):
-            fs, path = _filesystem(url)
+            fs, path = filesystem(url)
             return bool(fs.exists(path))
         return local_path(url).exists()
 
 
 def info(url: str) -> tuple[int, str]:
     """A file's size in bytes, and what changes when it does (see `Shard.modified`)."""
-    with _explained(url):
+    with explained(url):
         if is_remote(url):
-            fs, path = _filesystem(url)
+            fs, path = filesystem(url)
             return _described(fs.info(path))
         status = local_path(url).stat()
         return status.st_size, str(status.st_mtime_ns)
 
 
+def check_unchanged(shard: Shard) -> None:
+    """Raise UserError where a shard is not what it was when it was named."""
+    if info(shard.url) != (shard.size, shard.modified):
+        raise changed_meanwhile(shard)
+
+
+def changed_meanwhile(shard: Shard) -> UserError:
+    """The error for a shard that something wrote to while dvsel read it."""
+    return UserError(f"{shard.url}: changed while it was read; start again when nothing writes to it")
+
+
+def check_utf8(place: str) -> None:
+    """Raise UserError for a name that is not UTF-8, and so cannot stand in a score file, a recipe or a report."""
+    try:
+        place.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{printable(place)}: this name is not UTF-8; rename it (convmv does whole folders)") from error
+
+
+def printable(place: str) -> str:
+    r"""The place as text that can be encoded, with \xHH for each byte that is not UTF-8."""
+    return place.encode(errors="backslashreplace").decode().replace(r"\udc", r"\x")
+
+
 def list_names(base: str) -> list[str]:
     """The names of all files below a folder, relative to it, sorted; none where there is no folder."""
-    with _explained(base):
+    with explained(base):
         if is_remote(base):
-            fs, path = _filesystem(base)
-            return sorted(_relative(found, path) for found in fs.find(path) if _relative(found, path))
+            fs, path = filesystem(base)
+            return sorted(relative(found, path) for found in fs.find(path) if relative(found, path))
         folder = local_path(base)
         return sorted(
             Path(at, name).relative_to(folder).as_posix() for at, _, names in os.walk(folder) for name in names
@@ -118,19 +134,23 @@ def list_names(base: str) -> list[str]:
 def find(base: str, suffix: str, depth: int | None = None) -> list[str]:
     """The places of the files below a folder that end in `suffix`, sorted by name.
 
-    depth: 1 for those in the folder itself. Hidden files are left out.
+    depth: 1 for those in the folder itself. Hidden ones count, as a shard may have a hidden name; those below a folder
+    `HOME` do not. Raises UserError for a name that is not UTF-8.
     """
-    names = [name for name in list_names(base) if name.endswith(suffix) and not _is_hidden(name)]
-    return [join(base, name) for name in names if depth is None or name.count("/") < depth]
+    names = [name for name in list_names(base) if name.endswith(suffix) and not is_own(name)]
+    found = [join(base, name) for name in names if depth is None or name.count("/") < depth]
+    for place in found:
+        check_utf8(place)
+    return found
 
 
 def remove(url: str) -> None:
     """Remove a file, or a folder with all that it holds; nothing happens where there is none."""
     if not exists(url):
         return
-    with _explained(url):
+    with explained(url):
         if is_remote(url):
-            fs, name = _filesystem(url)
+            fs, name = filesystem(url)
             fs.rm(name, recursive=True)
         elif (path := local_path(url)).is_dir():
             shutil.rmtree(path)
@@ -140,9 +160,9 @@ def remove(url: str) -> None:
 
 def make_folder(url: str) -> None:
     """Make a folder and those above it, unless they are there."""
-    with _explained(url, "be made"):
+    with explained(url, "be made"):
         if is_remote(url):
-            fs, path = _filesystem(url)
+            fs, path = filesystem(url)
             fs.makedirs(path, exist_ok=True)
         else:
             local_path(url).mkdir(parents=True, exist_ok=True)
@@ -150,9 +170,9 @@ def make_folder(url: str) -> None:
 
 def open_read(url: str) -> BinaryIO:
     """The file's bytes, seekable."""
-    with _explained(url):
+    with explained(url):
         if is_remote(url):
-            fs, path = _filesystem(url)
+            fs, path = filesystem(url)
             return cast(BinaryIO, fs.open(path, "rb"))
         return local_path(url).open("rb")
 
@@ -162,7 +182,7 @@ def local_path(url: str) -> Path:
     return Path(url.removeprefix("file://"))
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it."""
     if lacks_secrets(url):
         raise UserError(
@@ -183,7 +203,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def _explained(url: str, what: str = "be read") -> Iterator[None]:
+def explained(url: str, what: str = "be read") -> Iterator[None]:
     """Turn failures on the way to `url` into a UserError; clients of stores raise exceptions of all kinds."""
     try:
         yield
@@ -214,12 +234,14 @@ def _described(found: dict[str, Any]) -> tuple[int, str]:
     return int(found.get("size") or 0), str(version)
 
 
-def _relative(path: str, base: str) -> str:
+def relative(path: str, base: str) -> str:
+    """The name of a path below a folder, "" for one that is not below it."""
     return path[len(base) :].strip("/") if path.startswith(base) else ""
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+def is_own(name: str) -> bool:
+    """Whether a relative name leads into a folder `HOME`."""
+    return HOME in name.split("/")
 
 
 # --- Writing. ---
@@ -327,7 +349,7 @@ class Pending:
         self._flush()
         try:
             if is_remote(self.url):
-                fs, path = _filesystem(self.url)
+                fs, path = filesystem(self.url)
                 fs.makedirs(posixpath.dirname(path), exist_ok=True)
                 fs.put_file(self._temporary, path)
                 Path(self._temporary).unlink()
@@ -390,170 +412,3 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
     except BaseException:
         pending.discard()
         raise
-
-
-# --- Shards. ---
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """A shard's name without its suffix, and the suffix: "en/a", ".jsonl.zst". Both in the case they have."""
-    stem, compression = posixpath.splitext(name)
-    if compression.lower() not in _COMPRESSIONS:
-        stem, compression = name, ""
-    stem, kind = posixpath.splitext(stem)
-    return stem, kind + compression
-
-
-def expand(patterns: Sequence[str]) -> list[Shard]:
-    """The shards that the user's words name, in their order; a folder's or a glob's sorted by name.
-
-    A pattern is a file, a folder (searched to the bottom), a glob (`*`, `**`), a URL of fsspec or a glob of
-    them, a folder that `datasets` saved, or `hf://datasets/owner/name[/path or glob]`. In a folder, hidden
-    files, score files, reports and files of other kinds are passed over.
-    Raises UserError where a pattern names nothing, a file of an unknown kind, or a file already named.
-    """
-    sources: dict[str, str] = {}
-    for pattern in patterns:
-        for url in _matches(pattern):
-            place = _absolute(url)
-            if place in sources:
-                raise UserError(f"{url}: given twice, by {sources[place]} and by {pattern}; name it once")
-            sources[place] = pattern
-    names = _names(list(sources))
-    shards = [_shard(url, name) for url, name in zip(sources, names, strict=True)]
-    _check_outputs(shards)
-    return shards
-
-
-def _absolute(url: str) -> str:
-    return url if is_remote(url) else os.path.abspath(local_path(url))  # noqa: PTH100  (resolve() follows links)
-
-
-def _matches(pattern: str) -> list[str]:
-    with _explained(pattern):
-        return _remote_matches(pattern) if is_remote(pattern) else _local_matches(pattern)
-
-
-def _local_matches(pattern: str) -> list[str]:
-    path = local_path(pattern)
-    if path.is_dir():
-        return _in_folder(pattern, _walk(path, ()), lambda name: (path / name).read_bytes(), str(path))
-    if path.exists():
-        return [str(path)]
-    if not glob.has_magic(str(path)):
-        raise UserError(f"{pattern}: there is no such file or folder; check the name")
-    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)
-    found = [name for name in found if not _is_hidden(Path(name).name)]
-    if "**" in pattern:
-        found = [name for name in found if not Path(name).is_dir()]
-    return _globbed(pattern, found, lambda name: Path(name).is_dir())
-
-
-def _remote_matches(pattern: str) -> list[str]:
-    fs, path = _filesystem(pattern)
-    if glob.has_magic(path):
-        found = sorted(found for found in fs.glob(path) if not _is_hidden(posixpath.basename(found)))
-        if "**" in pattern:
-            found = [name for name in found if not fs.isdir(name)]
-        urls = [str(fs.unstrip_protocol(name)) for name in found]
-        return _globbed(pattern, urls, lambda url: bool(fs.isdir(_filesystem(url)[1])))
-    if fs.isdir(path):
-        names = [_relative(found, path) for found in sorted(fs.find(path))]
-        return _in_folder(pattern, names, lambda name: fs.cat_file(f"{path}/{name}"), pattern)
-    if not fs.exists(path):
-        raise UserError(f"{pattern}: there is no such file or folder; check the name")
-    return [pattern]
-
-
-def _globbed(pattern: str, found: list[str], is_folder: Callable[[str], bool]) -> list[str]:
-    """What a glob found: its files that may be shards, and those in its folders."""
-    shards: list[str] = []
-    for place in found:
-        if is_folder(place):
-            shards += _matches(place)
-        elif _may_be_shard(posixpath.basename(place)):
-            shards.append(place)
-    if not shards:
-        raise UserError(f"{pattern}: matches no shards (dvsel reads {_KNOWN}); check the pattern")
-    return shards
-
-
-def _walk(folder: Path, above: tuple[Path, ...]) -> list[str]:
-    """The names of all files below a folder, links to folders followed."""
-    real = folder.resolve()
-    if real in above:
-        raise UserError(f"{folder}: this link leads back to a folder above it; remove it or name folders singly")
-    names = []
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            names += [f"{entry.name}/{name}" for name in _walk(entry, (*above, real))]
-        else:
-            names.append(entry.name)
-    return sorted(names)
-
-
-def _in_folder(pattern: str, names: list[str], read: Callable[[str], bytes], base: str) -> list[str]:
-    """The places of a folder's shards.
-
-    names: of all its files, relative, sorted. read: the content of one.
-    """
-    listed = {
-        posixpath.dirname(name): _files_of_dataset(read(name)) for name in names if posixpath.basename(name) == _DATASET
-    }
-    shards = []
-    for name in names:
-        folder, file = posixpath.split(name)
-        is_shard = file in listed[folder] if listed.get(folder) else _may_be_shard(file)
-        if is_shard and not _is_hidden(name):
-            shards.append(join(base, name))
-    if not shards:
-        raise UserError(f"{pattern}: holds no shards (dvsel reads {_KNOWN}); check the folder")
-    return shards
-
-
-def _files_of_dataset(state: bytes) -> list[str]:
-    """The data files that a `state.json` of `datasets` lists; none if it is some other JSON file."""
-    try:
-        content = json.loads(state)
-        return [entry["filename"] for entry in content["_data_files"]]
-    except (ValueError, KeyError, TypeError):
-        return []
-
-
-def _may_be_shard(file: str) -> bool:
-    ignored = file in _NO_SHARDS or file.endswith(_SCORE_FILE) or file.startswith(".")
-    return not ignored and _kind(file) is not None
-
-
-def _kind(name: str) -> tuple[str, str] | None:
-    """The format and the compression that a name states, if it states any."""
-    suffix = split_name(name)[1].lower()
-    kind, dot, packed = suffix[1:].partition(".")
-    format_, compression = _FORMATS.get(f".{kind}"), _COMPRESSIONS.get(dot + packed, "")
-    return None if format_ is None or (compression and format_ != "jsonl") else (format_, compression)
-
-
-def _names(urls: list[str]) -> list[str]:
-    """Names relative to the folder that all the places share."""
-    parts = [url.replace("://", "/").strip("/").split("/") for url in urls]
-    folders = [part[:-1] for part in parts]
-    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False)))
-    return ["/".join(part[shared:]) for part in parts]
-
-
-def _shard(url: str, name: str) -> Shard:
-    kind = _kind(name)
-    if kind is None or name.endswith(_SCORE_FILE):
-        what = "a score file, not a shard" if name.endswith(_SCORE_FILE) else "of an unknown kind"
-        raise UserError(f"{url}: {what}; dvsel reads {_KNOWN}")
-    return Shard(url, name, *kind, *info(url))
-
-
-def _check_outputs(shards: Sequence[Shard]) -> None:
-    """Arrow data come out as Parquet, so a.arrow and a.parquet would be written to one file."""
-    taken: dict[str, Shard] = {}
-    for shard in shards:
-        output = split_name(shard.name)[0] + (".parquet" if shard.format == "arrow" else split_name(shard.name)[1])
-        if output in taken:
-            raise UserError(f"{shard.url}: would be written to the same file as {taken[output].url}; rename one")
-        taken[output] = shard

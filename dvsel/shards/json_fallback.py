@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -16,15 +17,23 @@ _SCALAR = re.compile(rb"[^\s,\]}]+")
 _SPACE_OR_COMMA = re.compile(rb"[\s,:]*")
 _STRING_OR_BRACKET = re.compile(_STRING.pattern + rb"|[\[\]{}]")
 _BOM = b"\xef\xbb\xbf"
+_SHORT = 64  # bytes of a line that may come often: a bracket, a field of an object that was spread over lines
 
 
 def cause(line: bytes) -> str | None:
     """Why the line is not one JSON object; None if it is."""
+    return _cause_of_short(line) if len(line) <= _SHORT else _cause(line)
+
+
+def _cause(line: bytes) -> str | None:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         return _refusal(line, error)
     return None if isinstance(value, dict) else f"not a JSON object but {_describe(value)}"
+
+
+_cause_of_short = functools.lru_cache(1 << 12)(_cause)
 
 
 def _describe(value: object) -> str:

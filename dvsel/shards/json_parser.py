@@ -26,6 +26,7 @@ _DEPTH = 64
 _DIGITS = 200  # with an exponent of two digits still far below the largest double, 1.8e308
 _AT_VALUE, _AT_KEY, _AFTER_VALUE = range(3)
 _FAILED = -1
+READ, BLANK, ODD = range(3)
 _MISSING, _NULL_KIND, _TEXT, _NUMBER, _BOOL, _OTHER = (int(kind) for kind in Kind)
 
 _ONE = np.uint64(1)
@@ -89,6 +90,7 @@ class Table(NamedTuple):
     values: uint8, one region for each column, long enough for all lines.
     cursor: int64 (columns,), where in `values` each column's next value goes.
     offsets: int64 (columns, n + 1). kinds: uint8 (columns, n). spans: int64 (columns, 2, n).
+    verdicts: uint8 (n,): READ, BLANK, or ODD for a line that is left to orjson. Only the READ have values in the table.
     """
 
     values: Bytes
@@ -96,6 +98,7 @@ class Table(NamedTuple):
     offsets: Offsets
     kinds: Kinds
     spans: Offsets
+    verdicts: Kinds
 
     @classmethod
     def empty(cls, columns: int, starts: Offsets, ends: Offsets) -> Table:
@@ -109,14 +112,8 @@ class Table(NamedTuple):
             offsets=np.zeros((columns, rows + 1), np.int64),
             kinds=np.full((columns, rows), Kind.MISSING, np.uint8),
             spans=np.full((columns, 2, rows), -1, np.int64),
+            verdicts=np.full(rows, READ, np.uint8),
         )
-
-    def append(self, column: int, row: int, value: bytes) -> None:
-        """Put a value into a row."""
-        at = self.cursor[column]
-        self.values[at : at + len(value)] = np.frombuffer(value, np.uint8)
-        self.cursor[column] += len(value)
-        self.offsets[column, row + 1] = self.offsets[column, row] + len(value)
 
     def columns(self, names: Sequence[str]) -> dict[str, Column]:
         """What was filled, by name."""
@@ -455,18 +452,17 @@ def _parse(data: Bytes, at: int, end: int, row: int, search: Search, table: Tabl
 
 
 @bare_kernel
-def parse_rows(data: Bytes, starts: Offsets, ends: Offsets, row: int, search: Search, table: Table) -> int:
-    """Parse the lines from `row` on; the first that is left to orjson, nothing of it in the table, or n."""
+def parse_rows(data: Bytes, starts: Offsets, ends: Offsets, search: Search, table: Table) -> None:
+    """Parse the lines into the table."""
     columns = len(table.offsets)
     region = len(table.values) // len(table.cursor)
-    while row < len(starts):
-        if not _parse(data, starts[row], ends[row], row, search, table):
+    for row in range(len(starts)):
+        if _skip_space(data, starts[row], ends[row]) == ends[row]:
+            table.verdicts[row] = BLANK
+        elif not _parse(data, starts[row], ends[row], row, search, table):
+            table.verdicts[row] = ODD
             for column in range(columns):
                 table.cursor[column] = column * region + table.offsets[column, row]
-                table.kinds[column, row] = _MISSING
-                table.spans[column, :, row] = -1
-            return row
+                _record(table, column, row, _MISSING, -1, -1)
         for column in range(columns):
             table.offsets[column, row + 1] = table.cursor[column] - column * region
-        row += 1
-    return row

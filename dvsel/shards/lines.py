@@ -68,7 +68,7 @@ class _Source(Protocol):
 
 
 class LineReader(AbstractContextManager["LineReader"]):
-    """Iterates, once, over the lines of a shard, or of a binary stream such as stdin, in blocks.
+    """Iterates, once, over the lines of a shard, or of a binary stream such as stdin, `LINES_AT_ONCE` at most.
 
     begin, end: the byte range, of a plain file only. block: bytes read at once; a longer line is still whole.
     on_read: told how many stored bytes of the range were read, after each reading.
@@ -100,15 +100,18 @@ class LineReader(AbstractContextManager["LineReader"]):
     def __iter__(self) -> Iterator[Lines]:
         row = 0
         for data, offset, size in self._whole_lines():
-            starts, ends, _ = find_lines(data, 0 if offset else self._first_line(data), size)
-            if self._length is not None:
-                owned = int(np.searchsorted(starts, self._length - offset))
-                starts, ends = starts[:owned], ends[:owned]
-            if self._begin + offset == 0:
-                starts[:1] += _size_of_mark(data)
-            if len(starts):
-                yield Lines(data, starts, ends, row)
-            row += len(starts)
+            at = 0 if offset else self._first_line(data)
+            while at < size:
+                is_first = self._begin + offset + at == 0
+                starts, ends, at = find_lines(data, at, size)
+                if self._length is not None:
+                    owned = int(np.searchsorted(starts, self._length - offset))
+                    starts, ends = starts[:owned], ends[:owned]
+                if is_first:
+                    starts[:1] += _size_of_mark(data)
+                if len(starts):
+                    yield Lines(data, starts, ends, row)
+                row += len(starts)
             if self._length is not None and offset + size >= self._length:
                 return
 

@@ -21,6 +21,7 @@ import xxhash
 
 from dvsel.errors import UserError
 from dvsel.shards.files import (
+    HOME,
     atomic_writer,
     exists,
     find,
@@ -34,7 +35,6 @@ from dvsel.shards.files import (
     temporary_name,
 )
 
-HOME = ".dvsel"
 _WRITTEN = f"{HOME}/written"
 _NAMES = f"{_WRITTEN}/names.txt"
 _LITTER = frozenset({".DS_Store", ".directory", ".gitignore", ".gitkeep", "Thumbs.db", "desktop.ini"})
@@ -102,7 +102,7 @@ def foreign(folder: str) -> list[str]:
     found = [
         name
         for name in list_names(folder)
-        if not (name.startswith((f"{HOME}/", *runs)) or _is_litter(name) or _final(name) in mine)
+        if not (name.startswith((f"{HOME}/", *runs)) or is_litter(name) or _final(name) in mine)
     ]
     return sorted([*found, *(f"{run}{name}" for run in runs for name in foreign(join(folder, run)))])
 
@@ -140,7 +140,7 @@ def _final(name: str) -> str:
     return join(above, file[1:-4]) if file == temporary_name(file[1:-4]) else name
 
 
-def _is_litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
     """Whether file managers and file systems leave such files anywhere."""
     file = posixpath.basename(name)
     return file in _LITTER or file.startswith(_LITTER_BEGINS)

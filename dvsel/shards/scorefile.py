@@ -15,10 +15,11 @@ its shard is done. Columns are plain and uncompressed: selection reads them at t
 
 The footer's key `dvsel` holds a `Header` as JSON, and `dvsel.digest` its XXH3-128. Each column of each row group has a
 digest in the header, which is compared when the group is read: a damaged file is refused before any of its rows is
-used. Parquet's own checksums of pages are there too, for other readers. Score files may come from others: what they name lies inside the output, whatever they say.
+used. Parquet's own checksums of pages are there too, for other readers. Score files may come from others: whatever they
+say, what they name lies inside the output.
 
-A vector is bytes since Parquet's lists of numbers are read 50 times
-as slowly: `numpy.frombuffer(table["vector"].chunk(0).buffers()[1], "f2").reshape(-1, width)` gives all of a row group.
+A vector is bytes since Parquet's lists of numbers are read 50 times as slowly:
+`numpy.frombuffer(table["vector"].chunk(0).buffers()[1], "f2").reshape(-1, width)` gives all of a row group.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from dvsel.errors import UserError
+from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Status
 from dvsel.shards.files import atomic_writer, is_remote, open_read
 from dvsel.shards.vectors import Maker, Vectors
@@ -101,6 +103,7 @@ class Totals:
     @classmethod
     def of(cls, rows: Rows, bad: Mapping[int, str]) -> Totals:
         """The totals of some rows; bad: cause by row."""
+        causes = Causes.of(bad)
         scored = rows.status == Status.SCORED
         values, counts = np.unique(rows.status, return_counts=True)
         return cls(
@@ -109,8 +112,8 @@ class Totals:
             int(rows.tokens[scored].sum(dtype=np.int64)),
             int(rows.bytes[scored].sum(dtype=np.int64)),
             {Status(value).name.lower(): int(count) for value, count in zip(values, counts, strict=True)},
-            Counter(cause.partition(":")[0].partition(" (")[0] for cause in bad.values()),
-            [(row + 1, bad[row]) for row in sorted(bad)],
+            causes.counts(),
+            [(row + 1, cause) for row, cause in causes.first(NAMED_BAD_LINES)],
         )
 
 

@@ -20,7 +20,8 @@ import zstandard
 from isal import isal_zlib
 
 from dvsel.shards.columns import PAD, Bytes, Offsets
-from dvsel.shards.files import Pending, Shard, join, split_name
+from dvsel.shards.expand import split_name
+from dvsel.shards.files import Pending, Shard, join
 from dvsel.shards.jit import kernel
 from dvsel.shards.lines import Lines
 from dvsel.shards.manifest import record

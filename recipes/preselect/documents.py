@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dvsel.runs import Reading, Sampling
 from dvsel.sample import draw_sample
-from dvsel.shards.files import expand
+from dvsel.shards.expand import expand
 
 
 @dataclass(frozen=True)

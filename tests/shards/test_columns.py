@@ -67,3 +67,19 @@ def test_a_batch_of_strings_is_utf8() -> None:
 def test_columns_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         Column.of([b"x"]).data = np.zeros(1, np.uint8)  # type: ignore[misc]
+
+
+@given(st.lists(st.sampled_from([None, b"", b"a", b"longer"]), max_size=8), st.data())
+def test_rows_are_emptied_and_filled(rows: list[bytes | None], data: st.DataObject) -> None:
+    column = Column.of(rows)
+    chosen = sorted(data.draw(st.sets(st.integers(0, len(rows) - 1)))) if rows else []
+    without = column.without(np.array(chosen, np.int64))
+    expected = [b"" if row in chosen else value for row, value in enumerate(rows)]
+    assert [without[row] for row in range(len(rows))] == [value or b"" for value in expected]
+    assert without.kind.tolist() == Column.of(expected).kind.tolist()
+    filled = without.put(np.array(chosen, np.int64), [b"%d" % row for row in chosen], [Kind.NUMBER] * len(chosen))
+    assert [filled[row] for row in chosen] == [b"%d" % row for row in chosen]
+    assert [filled[row] for row in range(len(rows)) if row not in chosen] == [
+        value or b"" for row, value in enumerate(rows) if row not in chosen
+    ]
+    assert all(len(one.data) >= one.offsets[-1] + PAD for one in (without, filled))

@@ -15,7 +15,8 @@ import zstandard
 from dvsel.errors import UserError
 from dvsel.shards import decode
 from dvsel.shards.decode import Reader
-from dvsel.shards.files import Shard, expand
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard
 
 TEXT = b"".join(b'{"text": "line %d of the file"}\n' % number for number in range(200))
 SUFFIX = {"": "", "gzip": ".gz", "zstd": ".zst"}

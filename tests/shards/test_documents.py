@@ -19,7 +19,8 @@ import xxhash
 from dvsel.errors import UserError
 from dvsel.shards.columns import PAD, Column, Kind
 from dvsel.shards.documents import DocumentReader, Documents
-from dvsel.shards.files import Shard, atomic_writer, expand, remove
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, atomic_writer, remove
 
 ROWS: list[dict[str, Any]] = [
     {"text": "one", "id": 1, "ok": True, "score": 0.5, "meta": {"lang": "en", "deep": {"n": 1}}},

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvsel.shards.columns import PAD, Bytes, Kind
-from dvsel.shards.extract import Extracted, extract, find_lines
+from dvsel.shards.extract import LINES_AT_ONCE, Extracted, extract, find_lines
 
 PATHS = ["text", "id", "meta", "meta.domain", "meta.x.y", "é"]
 MISSING = object()
@@ -223,6 +223,15 @@ def test_rows_around_bad_ones_are_whole() -> None:
     assert list(check(lines).bad) == list(range(0, 30, 3))
 
 
+def test_odd_lines_among_ordinary_blank_and_bad_ones() -> None:
+    ordinary = b'{"text": "caf\xc3\xa9", "id": 1, "meta": {"domain": "x"}}'
+    odd = b'{"text": "a", "text": "last", "id": null, "meta": {"domain": "y", "x": {"y": 2}}}'
+    lines = [odd, b"", ordinary, odd, odd, b" \t\r", ordinary, b"[", odd]
+    extracted = check(lines)
+    assert extracted.odd == 5
+    assert extracted.bad.first(2) == [(1, "blank line"), (5, "blank line")] and list(extracted.bad) == [1, 5, 7]
+
+
 # --- Fuzzing ---
 
 scalars = st.one_of(
@@ -423,8 +432,8 @@ def test_lines_are_those_of_split(lines: list[bytes], rest: bytes, begin: int) -
     assert starts.dtype == ends.dtype == np.int64
 
 
-@pytest.mark.parametrize("count", [8191, 8192, 8193, 16384, 30_000])
-def test_many_short_lines(count: int) -> None:
+@pytest.mark.parametrize("count", [LINES_AT_ONCE - 1, LINES_AT_ONCE, LINES_AT_ONCE + 1])
+def test_many_short_lines_are_found_in_parts(count: int) -> None:
     starts, ends, consumed = find_lines(padded(b"\n" * count), 0, count)
-    assert np.array_equal(starts, np.arange(count)) and np.array_equal(ends, starts)
-    assert consumed == count
+    assert np.array_equal(starts, np.arange(min(count, LINES_AT_ONCE))) and np.array_equal(ends, starts)
+    assert consumed == len(starts)

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from dvsel.errors import UserError
 from dvsel.shards import lines
 from dvsel.shards.columns import PAD
-from dvsel.shards.files import Shard, atomic_writer, expand, remove
+from dvsel.shards.expand import expand
+from dvsel.shards.extract import LINES_AT_ONCE
+from dvsel.shards.files import Shard, atomic_writer, remove
 from dvsel.shards.lines import LineReader
 
 BOM = b"\xef\xbb\xbf"
@@ -107,6 +109,19 @@ def test_the_buffer_shrinks_after_a_long_line(tmp_path: Path) -> None:
         sizes = [len(part.data) for part in reader]
     assert max(sizes) > 1000
     assert sizes[-1] == 64 + PAD + 1
+
+
+def test_many_short_lines_come_in_parts(tmp_path: Path) -> None:
+    content = b"a\n" * (2 * LINES_AT_ONCE + 7)
+    for compressed, name in ((content, "a.jsonl"), (gzip.compress(content), "a.jsonl.gz")):
+        with LineReader(shard(tmp_path, compressed, name)) as reader:
+            assert [(part.first_row, len(part)) for part in reader] == [
+                (0, LINES_AT_ONCE), (LINES_AT_ONCE, LINES_AT_ONCE), (2 * LINES_AT_ONCE, 7)
+            ]  # fmt: skip
+    for cut in (2 * LINES_AT_ONCE - 2, 2 * LINES_AT_ONCE, 2 * LINES_AT_ONCE + 1):  # where a part ends, in a range
+        source = shard(tmp_path, content)
+        assert len(read(source, 0, cut, 1 << 20)) == (cut + 1) // 2
+        assert len(read(source, cut, len(content), 1 << 20)) == 2 * LINES_AT_ONCE + 7 - (cut + 1) // 2
 
 
 def test_a_file_without_lines_is_refused_before_memory_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
