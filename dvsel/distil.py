@@ -35,6 +35,7 @@ from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
 from dvsel.runs import Execution, FitRun, Reading, ScoreRun
 from dvsel.sample import Sample, json_lines, pieces
+from dvsel.schema import packed
 from dvsel.score import score
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled, FittedDistilled
@@ -260,7 +261,7 @@ def _made(student: Distilled, teacher: Fitted, features: Features, learned: Sequ
     arrays: dict[str, npt.NDArray[Any]] = {
         "intercepts": np.array([one.intercept for one in learned]),
         "shares": np.array(teacher.shares, np.float64),
-        "groups": np.frombuffer(json.dumps(list(teacher.groups)).encode(), np.uint8),
+        "groups": packed(teacher.groups),
     }
     if any(one.ngrams is not None for one in learned):
         arrays["weights"] = _stacked([one.ngrams for one in learned]).astype(np.float32)

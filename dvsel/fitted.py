@@ -2,6 +2,10 @@
 
 Small, self-describing, free of code (no pickle), and the same bytes for the same fit. The file's fingerprint goes
 into every score file, so that scores of two fits are never mixed.
+
+A file may come from anyone. What `load` gives was checked to the end: the file's form (`dvsel.tensors`), the options as
+a recipe's are, the arrays by the class's schema (`dvsel.schema`), what they and the report say together by its `check`,
+and that the report can be shown. What does not pass is one UserError.
 """
 
 from __future__ import annotations
@@ -9,45 +13,36 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
-from dvsel import __version__
+from dvsel import __version__, schema
 from dvsel.errors import UserError
 from dvsel.options import chosen, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, name_of, scorer_class
 from dvsel.shards.files import atomic_writer, info, is_remote, open_read
+from dvsel.tensors import Arrays, Buffer, digest, pack, parsed, unpack
 
 if TYPE_CHECKING:
-    from dvsel.scorers import Fitted
+    from dvsel.scorers import Fitted, Scorer
 
 _KEY = "dvsel"
 _HEAD = 1 << 16  # bytes in which a fitted scorer says that it is one
-
-_DTYPES = {"U8": "u1", "I32": "<i4", "I64": "<i8", "U32": "<u4", "U64": "<u8", "F32": "<f4", "F64": "<f8"}
-
-Buffer = bytes | bytearray | mmap.mmap
+_ROUNDING = 1e-6  # of shares
 
 
 def to_bytes(fitted: Fitted) -> bytes:
     """The file's content."""
-    from safetensors.numpy import save
-
-    # safetensors writes an array's memory as it lies, whatever its strides say.
-    arrays = {name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()}
     header = {
         "scorer": name_of(SCORERS, type(fitted.scorer)),
         "options": to_mapping(fitted.scorer),
         "report": fitted.report,
         "version": __version__,
-        "content": _digest(arrays),
+        "content": digest(fitted.arrays),
     }
-    return bytes(save(arrays, {_KEY: json.dumps(header, sort_keys=True)}))
+    return pack(fitted.arrays, {_KEY: json.dumps(header, sort_keys=True)})
 
 
 def save(fitted: Fitted, url: str) -> None:
@@ -99,40 +94,50 @@ def fingerprint(content: Buffer) -> str:
 def from_bytes(content: Buffer, place: str) -> Fitted:
     """Read a fitted scorer's content, over which its arrays lie; `place` names it in errors."""
     try:
-        size = int.from_bytes(content[:8], "little")
-        tensors = json.loads(bytes(content[8 : 8 + size]))
-        header = json.loads(tensors.pop("__metadata__")[_KEY])
-        name, options, arrays = header["scorer"], _restored(header["options"]), _arrays(content, 8 + size, tensors)
-        if header["content"] != _digest(arrays):
+        arrays, metadata = unpack(content)
+        header = parsed(metadata[_KEY])
+        name, options, report = header["scorer"], _restored(header["options"]), header["report"]
+        if header["content"] != digest(arrays):
             raise UserError(f"{place}: damaged (its arrays are not what was saved); copy it again, or fit again")
         cls = scorer_class(name, f"{place}: ")
-        fitted = cls.fitted(from_mapping(cls, options, place), arrays)
-        fitted.report = header["report"]
+        scorer = from_mapping(cls, options, place)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{place}: no fitted scorer of dvsel; make one with `dvsel fit NAME -o FILE`") from error
+    return _checked(scorer, arrays, report, place)
+
+
+def _checked(scorer: Scorer, arrays: Arrays, report: Any, place: str) -> Fitted:
+    """The fitted scorer of these parts, which it can use and a person can be shown."""
+    try:
+        wanted = scorer.fitted.schema(scorer)
+        if wanted is not None:
+            schema.check(arrays, wanted)
+        fitted = scorer.fitted(scorer, arrays)
+        if not isinstance(report, dict):
+            raise schema.Unfit("its report is none")
+        fitted.report = report
+        fitted.check()
+        if wanted is not None:
+            _check_shares(fitted)
+        _ = title_of(fitted), fitted.selector, fitted.stands_for, "\n".join(fitted.lines())
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    except (ArithmeticError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+        line = " ".join(cause.split())
+        raise UserError(f"{place}: no fit that can be used ({line}); copy the file again, or fit again") from error
     return fitted
 
 
-def _arrays(content: Buffer, base: int, tensors: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """What safetensors.numpy.load would copy, laid over the content."""
-    return {
-        name: np.frombuffer(
-            content, _DTYPES[tensor["dtype"]], math.prod(tensor["shape"]), base + tensor["data_offsets"][0]
-        ).reshape(tensor["shape"])
-        for name, tensor in tensors.items()
-    }
+def _check_shares(fitted: Fitted) -> None:
+    if len(fitted.shares) != len(fitted.groups) or not all(0 <= share <= 1 + _ROUNDING for share in fitted.shares):
+        raise schema.Unfit("its shares are not one for each group")
+    if abs(math.fsum(fitted.shares) - 1) > _ROUNDING:
+        raise schema.Unfit("its shares do not sum to 1")
 
 
 def _restored(options: dict[str, object]) -> dict[str, object]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-
-
-def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    hashed = xxhash.xxh3_128()
-    for name in sorted(arrays):
-        hashed.update(name.encode())
-        hashed.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return hashed.hexdigest()
 
 
 def default_name(scorer: str) -> str:

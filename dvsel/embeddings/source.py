@@ -14,7 +14,7 @@ from dvsel.errors import UserError
 from dvsel.language import models, strings
 from dvsel.options import among
 from dvsel.shards.columns import Batch
-from dvsel.shards.vectors import Maker, Options
+from dvsel.shards.vectors import Maker, Options, Vectors
 
 if TYPE_CHECKING:
     from dvsel.embeddings.encoder import Embedder
@@ -24,24 +24,32 @@ class VectorSource:
     """Gives each batch its vectors, all made alike.
 
     options: the embedder's; without a model the first batch with vectors says what made them, and that model embeds
-    the texts of batches without. maker: what a fit's vectors were made by, where there is one.
+    the texts of batches without. maker: what a fit's vectors were made by, where there is one; width: how many numbers
+    each of them has.
     """
 
-    def __init__(self, options: EmbedderOptions, maker: Maker | None = None) -> None:
+    def __init__(self, options: EmbedderOptions, maker: Maker | None = None, width: int | None = None) -> None:
         self._options = options
         self.maker = maker
+        self._width = width
 
     def of(self, batch: Batch) -> npt.NDArray[np.float32]:
         """float32 (n, width); a row of NaN for a document without a vector.
 
         Raises UserError where the vectors were not made alike, or there is nothing to make them with.
         """
-        if batch.vectors is None:
-            return self._embedded(batch)
+        found = self._embedded(batch) if batch.vectors is None else self._given(batch.vectors)
+        if self._width not in (None, found.shape[1]):
+            raise UserError(
+                f"these documents have vectors of {found.shape[1]} numbers, those of the fit {self._width}; fit again"
+            )
+        return found
+
+    def _given(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         if self.maker is None:
-            self.maker = self._maker_for(batch.vectors.maker)
-        self.maker.check_same(batch.vectors.maker, "those before", "these documents")
-        return batch.vectors.values.astype(np.float32)
+            self.maker = self._maker_for(vectors.maker)
+        self.maker.check_same(vectors.maker, "those before", "these documents")
+        return vectors.values.astype(np.float32)
 
     def all_of(self, batches: Iterable[Batch], count: int | None = None) -> npt.NDArray[np.float32]:
         """Those of the first `count` documents of all batches, float32 (n, width), however they are batched."""

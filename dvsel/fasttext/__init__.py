@@ -6,3 +6,7 @@ runs through the library (`library`). Scorers share this package, as the n-gram 
 
 MODES = ("space", "dclm", "datatrove")
 """What may be done to texts first; `text` says what each is."""
+
+MOST_WORD_NGRAMS = 64
+MOST_CHARS = 64
+"""The longest runs of words, and of characters, that a model's features may be."""

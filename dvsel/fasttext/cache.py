@@ -1,30 +1,29 @@
 """Folded models in the user's cache folder, so that a large model is folded once.
 
 A file of the cache is as good as making it anew: one that is damaged or cannot be read is made again, and where
-none can be written, none is.
+none can be written, none is. What another user could have written is not read: the folder and its files are this
+user's own, and for nobody else to write to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from dvsel import __version__
 from dvsel.shards.files import info, is_remote, local_path, open_read
-
-Arrays = dict[str, npt.NDArray[Any]]
+from dvsel.tensors import Arrays, Malformed, digest, pack, unpack
 
 _FOLDING = ("folded.py", "kernels/*.py")  # what other code of ours folded is stale
 _DIGEST = "digest"
 _ENDS = 1 << 20
+_PRIVATE = 0o700
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def key_of(url: str, *options: str) -> str:
@@ -51,28 +50,25 @@ def folder() -> Path:
 
 
 def read(key: str) -> Arrays | None:
-    """What was written under the key; None where nothing is there, or nothing whole."""
-    from safetensors import SafetensorError, safe_open
-
+    """What was written under the key; None where nothing is there, nothing whole, or another user's."""
     try:
-        with safe_open(_path(key), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-            expected = (file.metadata() or {}).get(_DIGEST)
-    except (OSError, SafetensorError):
+        with open(_opened(_path(key)), "rb") as file:
+            arrays, metadata = unpack(bytearray(file.read()))
+    except (OSError, Malformed):
         return None
-    return arrays if expected == _digest(arrays) else None
+    return arrays if metadata.get(_DIGEST) == digest(arrays) else None
 
 
 def write(key: str, arrays: Arrays) -> None:
-    """Keep the arrays, if the folder can be written to."""
-    from safetensors.numpy import save
-
+    """Keep the arrays, if the folder is the user's own and can be written to."""
     path = _path(key)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        _check_owner(path.parent.stat())
+        path.parent.chmod(_PRIVATE)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
             try:
-                file.write(save(arrays, {_DIGEST: _digest(arrays)}))
+                file.write(pack(arrays, {_DIGEST: digest(arrays)}))
                 file.close()
                 Path(file.name).replace(path)
             except BaseException:
@@ -84,9 +80,20 @@ def _path(key: str) -> Path:
     return folder() / f"{key}.safetensors"
 
 
-def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    hashed = xxhash.xxh3_128()
-    for name in sorted(arrays):
-        hashed.update(name.encode())
-        hashed.update(np.ascontiguousarray(arrays[name]).data)
-    return hashed.hexdigest()
+def _opened(path: Path) -> int:
+    """A file of the user's own, that nobody else can write to; OSError for another."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        _check_owner(found)
+        if not stat.S_ISREG(found.st_mode) or found.st_mode & _OTHERS_WRITE:
+            raise PermissionError(f"{path}: others can write to it")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_owner(found: os.stat_result) -> None:
+    if found.st_uid != os.getuid():
+        raise PermissionError("another user's")

@@ -21,20 +21,25 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import Notice, UserError
-from dvsel.options import nearest
+from dvsel.fasttext import MODES, tables
+from dvsel.options import from_mapping, nearest
+from dvsel.schema import ArraySpec, Schema, Unfit, check
 from dvsel.scorers import Fitted, Scorer
+from dvsel.tensors import parsed
 
 if TYPE_CHECKING:
     from dvsel.fasttext.folded import Folded
     from dvsel.fasttext.library import Library
     from dvsel.fasttext.model import Model
-    from dvsel.shards.columns import Batch
+    from dvsel.shards.columns import Batch, Column
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 _ABOUT, _CONTENT = "about", "model"
 _GOOD = ("hq", "1", "positive", "pos", "good", "high", "yes", "true")
 _MOST_LISTED = 10
+_LOSSES = ("softmax", "ova", "hs", "ns")
+_AT_ONCE = 1 << 22  # outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,24 @@ class About:
 
     @classmethod
     def of(cls, arrays: Arrays) -> About:
-        """What `to_array` gave."""
-        values: dict[str, Any] = json.loads(arrays[_ABOUT].tobytes())
-        return cls(**values | {"labels": tuple(values["labels"]), "chosen": tuple(values["chosen"])})
+        """What `to_array` gave. Raises Malformed, UserError or TypeError for what it cannot have given."""
+        return from_mapping(cls, parsed(arrays[_ABOUT].tobytes()), "about the classifier")
+
+    def check(self) -> None:
+        """Raise Unfit for what describes no classifier."""
+        if not self.chosen or not set(self.chosen) <= set(self.labels) or len(set(self.labels)) < len(self.labels):
+            raise Unfit("its labels are not different, or those that were chosen not among them")
+        if self.loss not in _LOSSES or self.preprocess not in MODES:
+            raise Unfit(f"its loss {self.loss!r} or its mode {self.preprocess!r} is unknown")
+        if _is_softmax(self.loss) and len(self.chosen) == len(self.labels):
+            raise Unfit("all of its labels are chosen")
+
+    @property
+    def columns(self) -> int:
+        """How many outputs a folded model has."""
+        if not _is_softmax(self.loss):
+            return len(self.chosen)
+        return 1 if len(self.labels) == 2 else len(self.labels)
 
     @property
     def flags(self) -> npt.NDArray[np.bool_]:
@@ -89,6 +109,22 @@ class FittedClassifier(Fitted):
         super().__init__(scorer, arrays)
         self.about = About.of(arrays)
 
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
+        """Of a folded model or of a file; `check` tells which."""
+        either = {name: replace(spec, optional=True) for name, spec in tables.SCHEMA.items()}
+        about, content = ArraySpec("uint8", ("letters",)), ArraySpec("uint8", ("bytes",), optional=True)
+        return {**either, _ABOUT: about, _CONTENT: content}
+
+    def check(self) -> None:
+        """One of both is there, and goes with the labels."""
+        self.about.check()
+        own = set(tables.SCHEMA) if self.about.folded else {_CONTENT}
+        if self.arrays.keys() != own | {_ABOUT}:
+            raise Unfit(f"its arrays are not {', '.join(sorted(own))}")
+        if self.about.folded:
+            tables.check(self.arrays, self.about.columns)
+
     def lines(self) -> list[str]:
         """What the score is, and what the report says."""
         from dvsel.fasttext import evaluation
@@ -102,6 +138,12 @@ class FittedClassifier(Fitted):
         from dvsel.fasttext.text import prepare
 
         text = prepare(batch.text, self.about.preprocess)
+        rows = max(_AT_ONCE // len(self.about.labels), 1)
+        parts = [self._scored(text.part(first, first + rows)) for first in range(0, len(text), rows)]
+        return np.concatenate([np.empty(0, np.float32), *parts])
+
+    def _scored(self, text: Column) -> npt.NDArray[np.float32]:
+        """Of so few documents that the outputs of all labels can be held."""
         if self.about.folded:
             scores = _of_outputs(self._folded.sums(text), self.about)
         else:
@@ -147,12 +189,26 @@ def classify_file(
     from dvsel.fasttext import cache
 
     key = cache.key_of(path, label)
-    arrays = cache.read(key)
+    arrays = _usable(cache.read(key))
     if arrays is None:
         arrays = _read(path, label)
         if About.of(arrays).folded:
             cache.write(key, arrays)
     return _fitted(scorer, arrays, preprocess, probability)
+
+
+def _usable(arrays: Arrays | None) -> Arrays | None:
+    """The arrays, where a folded model is made of such."""
+    if arrays is None:
+        return None
+    try:
+        check(arrays, FittedClassifier.schema(None))
+        about = About.of(arrays)
+        about.check()
+        tables.check(arrays, about.columns)
+    except (UserError, LookupError, TypeError, ValueError):
+        return None
+    return arrays
 
 
 def choose(labels: Sequence[str], wanted: str, place: str) -> tuple[str, ...]:

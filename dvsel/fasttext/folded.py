@@ -34,6 +34,7 @@ from dvsel.fasttext.kernels.documents import add_documents, multiply
 from dvsel.fasttext.kernels.layout import Scratch, Tables
 from dvsel.fasttext.kernels.lookup import place_words
 from dvsel.fasttext.kernels.ngrams import add_subwords
+from dvsel.fasttext.tables import LONGEST_RUN, longest_run
 from dvsel.shards.columns import Column
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def fold(model: Model, directions: npt.NDArray[np.float32]) -> dict[str, Array]:
         }
         if _placed(model.words, entries, Folded(arrays).tables):
             return arrays
-    raise UserError("fastText model: its dictionary holds a word twice; save the model again")
+    raise UserError(
+        "fastText model: its dictionary holds a word twice, or words that were chosen to collide; save the model again"
+    )
 
 
 class Folded:
@@ -92,9 +95,10 @@ class Folded:
             buckets=np.uint64(len(ngrams)),
             inverse=np.uint64(_LARGEST // max(len(ngrams), 1)),
             seed=np.uint64(seed),
-            word_ngrams=word_ngrams,
+            # fastText takes every number below for none.
+            word_ngrams=max(word_ngrams, 1),
             min_chars=min_chars,
-            max_chars=max_chars,
+            max_chars=max(max_chars, 0),
         )
 
     def sums(self, column: Column) -> npt.NDArray[np.float64]:
@@ -138,7 +142,8 @@ def _placed(words: Column, entries: npt.NDArray[np.float32], tables: Tables) -> 
     """Give each word a slot, with its entries; False if two words could not be told apart."""
     slots = np.zeros(len(words), np.int64)
     scratch = Scratch.empty(tables.word_ngrams)
-    if place_words(words.data, words.offsets, tables, scratch, slots) < len(words):
+    placed = place_words(words.data, words.offsets, tables, scratch, LONGEST_RUN, slots)
+    if placed < len(words) or longest_run(tables.tags[:: int(tables.stride)]) > LONGEST_RUN:
         return False
     records = tables.words.reshape(int(tables.slots), int(tables.stride))
     if tables.max_chars > 0:

@@ -1,7 +1,8 @@
 """Prediction through the `fasttext` package, for the models that cannot be folded.
 
 The package is called one document at a time, at its own speed. Its `predict` raises on numpy 2, so the compiled
-object inside is called, which takes bytes as they are.
+object inside is called, which takes bytes as they are. It takes a model's sizes as they are too, and writes past its
+memory where they lie, so `model` reads the bytes first.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
-from dvsel.fasttext.model import PREFIX
+from dvsel.fasttext.model import PREFIX, read_content
 from dvsel.shards.columns import Column
 
+_PLACE = "the fastText model"
 _NO_THRESHOLD = -1.0  # at 0, hierarchical softmax leaves out labels below 1e-5
 
 
@@ -26,8 +28,11 @@ class Library:
     """
 
     def __init__(self, content: npt.NDArray[np.uint8], labels: tuple[str, ...]) -> None:
+        package()
+        if set(read_content(content, _PLACE).labels) != set(labels):
+            raise UserError(f"{_PLACE}: its labels are not those that it was fitted with; fit again")
         self._model = _loaded(content)
-        self._columns = {PREFIX + label: column for column, label in enumerate(labels)}
+        self._columns = {label: column for column, label in enumerate(labels)}
 
     def probabilities(self, column: Column) -> npt.NDArray[np.float64]:
         """The library's probability of each label, float64 (n, labels); NaN where it finds no feature.
@@ -37,13 +42,16 @@ class Library:
         reported = np.full((len(column), len(self._columns)), np.nan)
         for row in range(len(column)):
             for probability, label in self._predict(column[row]):
-                reported[row, self._columns[label]] = probability
+                reported[row, self._columns[label.removeprefix(PREFIX)]] = probability
         return reported
 
     def _predict(self, text: bytes) -> list[tuple[float, str]]:
-        found: list[tuple[float, str]] = self._model.f.predict(
-            text + b"\n", len(self._columns), _NO_THRESHOLD, "backslashreplace"
-        )
+        try:
+            found: list[tuple[float, str]] = self._model.f.predict(
+                text + b"\n", len(self._columns), _NO_THRESHOLD, "backslashreplace"
+            )
+        except RuntimeError as error:  # "Encountered NaN"
+            raise UserError(f"{_PLACE}: gives no numbers ({error}); copy or download it again") from error
         return found
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import Notice, UserError
-from dvsel.fasttext import evaluation
+from dvsel.fasttext import MOST_CHARS, evaluation
 from dvsel.options import Options, option
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Training(Options):
         if not 0 <= self.min_chars <= self.max_chars:
             lengths = f"min_chars {self.min_chars}, max_chars {self.max_chars}"
             raise UserError(f"{lengths}: out of order; give two lengths of 0 or more, the shorter first")
+        if self.max_chars > MOST_CHARS:
+            raise UserError(f"max_chars {self.max_chars}: out of range; give {MOST_CHARS} or less")
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out {self.held_out}: out of range; give a share below 1, such as 0.1")
         if self.trainer not in TRAINERS:

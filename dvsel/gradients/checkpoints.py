@@ -13,6 +13,7 @@ from dvsel.errors import UserError
 from dvsel.gradients import directed
 from dvsel.gradients.options import UNSCORED, GradientOptions
 from dvsel.language import Documents
+from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
 from dvsel.scorers import Fitted
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ class FittedCheckpoints(Fitted):
 
     unscored = UNSCORED
 
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:
+        """What the models are known by."""
+        return {
+            "layers": Names(least=0),
+            "digests": ArraySpec("uint8", (len(scorer.models), directed.DIGEST)),
+        }
+
     @property
     def options(self) -> GradientOptions:
         """The scorer's."""
@@ -43,7 +52,7 @@ class FittedCheckpoints(Fitted):
     @functools.cached_property
     def meters(self) -> list[GradientMeter]:
         """One for each model; all are held."""
-        layers = directed.unpacked(self.arrays["layers"])
+        layers = unpacked(self.arrays["layers"])
         return directed.meters(self.options, self.arrays["digests"], layers, self.output())
 
     def output(self) -> Output | None:
@@ -77,7 +86,7 @@ def fit(scorer: GradientOptions, layers: Sequence[Layer] = ()) -> tuple[directed
     report = {"architecture": cards[0].config.model_type, "models": len(cards), "window": window}
     if not cards[0].classifier:
         report["stride"] = stride
-    arrays = {"layers": directed.packed([layer.name for layer in layers]), "digests": digests}
+    arrays = {"layers": packed([layer.name for layer in layers]), "digests": digests}
     return arrays, report | (directed.size_of(layers) if layers else {})
 
 

@@ -7,7 +7,6 @@ similarity dot, scores are scaled so that the mean over the target's own documen
 from __future__ import annotations
 
 import functools
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from dvsel.errors import Notice, UserError
 from dvsel.gradients.options import UNSCORED, DirectedOptions, GradientOptions, GroupOptions
 from dvsel.language import Documents
+from dvsel.schema import ArraySpec, Names, Schema, Unfit, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from dvsel.shards.columns import Batch
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+DIGEST = 16
+"""Bytes of a model's digest."""
 
 
 class FittedDirections(Fitted):
@@ -50,6 +53,25 @@ class FittedDirections(Fitted):
         super().__init__(scorer, arrays)
         self.groups = tuple(unpacked(self.arrays["groups"]))
         self.shares = tuple(self.arrays["shares"].tolist())
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:
+        """Two thin matrices for each model and layer."""
+        models = range(len(scorer.models))
+        return {
+            **{name: spec for model in models for name, spec in sides(f"{model}.").items()},
+            "ranks": ArraySpec("int32", (len(models), "layers", "groups"), low=1),
+            "weights": ArraySpec("float64", (len(models),)),
+            "layers": Names(),
+            "groups": Names(),
+            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
+            "digests": ArraySpec("uint8", (len(models), DIGEST)),
+        }
+
+    def check(self) -> None:
+        """The matrices are as wide as the ranks of all groups."""
+        for model, of_layers in enumerate(self.arrays["ranks"]):
+            check_ranks(self.arrays, of_layers, f"{model}.")
 
     @property
     def options(self) -> GroupOptions:
@@ -76,22 +98,22 @@ class FittedDirections(Fitted):
         """By model, by layer, then by group, in the precision of the layer's weights, or float32 under autocast."""
         return [
             [
-                self._directions_of(number, place, ranks, layer.module.weight)
+                self._directions_of(number, place, ranks, layer)
                 for place, (layer, ranks) in enumerate(zip(meter.layers, of_layers, strict=True))
             ]
             for number, (meter, of_layers) in enumerate(zip(self.meters, self.arrays["ranks"].tolist(), strict=True))
         ]
 
-    def _directions_of(self, model: int, layer: int, ranks: list[int], weight: torch.Tensor) -> list[Direction]:
+    def _directions_of(self, model: int, place: int, ranks: list[int], layer: Layer) -> list[Direction]:
         import torch
 
         from dvsel.gradients.direction import Direction
 
-        left, right = (
-            torch.from_numpy(np.array(self.arrays[f"{side}.{model}.{layer}"])).to(weight) for side in ("left", "right")
-        )
+        pair = [self.arrays[f"{side}.{model}.{place}"] for side in ("left", "right")]
+        check_size(layer, *map(len, pair))
+        left, right = (torch.from_numpy(np.array(side)).to(layer.module.weight) for side in pair)
         sides = zip(torch.split(left, ranks, 1), torch.split(right, ranks, 1), strict=True)
-        return [Direction(*pair) for pair in sides]
+        return [Direction(*both) for both in sides]
 
     @functools.cached_property
     def _comparisons(self) -> list[list[Comparison]]:
@@ -214,6 +236,31 @@ def unchanged(scorer: GradientOptions, name: str, digest: npt.NDArray[np.uint8])
     return model
 
 
+def sides(prefix: str = "") -> Schema:
+    """The two thin matrices of each layer; too large to be read for what is no finite number."""
+    rank = f"rank.{prefix}{{layers}}"
+    return {
+        f"{side}.{prefix}{{layers}}": ArraySpec("float32", (f"{axis}.{{layers}}", rank), finite=False)
+        for side, axis in (("left", "outputs"), ("right", "inputs"))
+    }
+
+
+def check_ranks(arrays: Mapping[str, npt.NDArray[Any]], ranks: npt.NDArray[np.int32], prefix: str = "") -> None:
+    """Raise Unfit unless the matrices are as wide as the ranks, int32 (layers, groups), of all groups together."""
+    for layer, wanted in enumerate(ranks.sum(1, dtype=np.int64).tolist()):
+        if arrays[f"left.{prefix}{layer}"].shape[1] != wanted:
+            raise Unfit(f"array left.{prefix}{layer} is not as wide as its ranks say")
+
+
+def check_size(layer: Layer, outputs: int, inputs: int) -> None:
+    """Raise UserError for a layer of another size than that of the fit."""
+    if (outputs, inputs) != (layer.outputs, layer.inputs):
+        raise UserError(
+            f"layer {layer.name}: has {layer.inputs} inputs and {layer.outputs} outputs, and {inputs} and {outputs} "
+            "in the fitted file; fit again"
+        )
+
+
 def tell_spoilt(passed: Passed, documents: Documents) -> None:
     """Tell of documents whose losses are no numbers."""
     spoilt = np.flatnonzero(~np.isfinite(passed.losses)).tolist()
@@ -284,14 +331,3 @@ def _report(found: Sequence[Found], meter: GradientMeter) -> dict[str, Any]:
 def size_of(layers: Sequence[Layer]) -> dict[str, int]:
     """What a report says of the layers that count."""
     return {"layers": len(layers), "weights": sum(layer.inputs * layer.outputs for layer in layers)}
-
-
-def packed(names: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Names as an array."""
-    return np.frombuffer(json.dumps(list(names)).encode(), np.uint8)
-
-
-def unpacked(array: npt.NDArray[np.uint8]) -> list[str]:
-    """Names out of what `packed` gives."""
-    names: list[str] = json.loads(array.tobytes())
-    return names

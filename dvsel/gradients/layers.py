@@ -72,8 +72,11 @@ def choose(model: Model, wanted: str) -> list[Layer]:
 
 
 def named(model: Model, names: Iterable[str]) -> list[Layer]:
-    """The layers of these names."""
-    layers = {layer.name: layer for layer in _supported(model)}
+    """The layers of these names. UserError for a name that is none."""
+    layers, names = {layer.name: layer for layer in _supported(model)}, list(names)
+    for name in names:
+        if name not in layers:
+            raise UserError(f"model {model.card.name}: has no layer {name!r}; fit again")
     return [layers[name] for name in names]
 
 

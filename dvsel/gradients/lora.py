@@ -71,6 +71,11 @@ def attach(model: Model, lora: LoRA) -> list[str]:
     return names
 
 
+def size(model: Model, lora: LoRA) -> int:
+    """How many weights `attach` would add."""
+    return lora.rank * sum(layer.inputs + layer.outputs for layer in _wanted(model, lora.layers))
+
+
 def _wanted(model: Model, layers: str) -> list[Layer]:
     if layers == ATTENTION:
         found = [layer for layer in choose(model, "all") if any(name in layer.name for name in _NAMES)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from dvsel.embeddings.neighbours import unit
 from dvsel.embeddings.source import VectorSource
+from dvsel.schema import packed, unpacked
 from dvsel.shards.columns import Batch, Column, Kind
 from dvsel.shards.hashing import hash_rows
 
@@ -114,12 +114,12 @@ def keys_of(batch: Batch) -> Keys:
 
 def to_array(names: Sequence[bytes]) -> npt.NDArray[np.uint8]:
     """Names as an array, uint8; `from_array` is its inverse."""
-    return np.frombuffer(json.dumps([name.decode("utf-8", "surrogateescape") for name in names]).encode(), np.uint8)
+    return packed([name.decode("utf-8", "surrogateescape") for name in names])
 
 
 def from_array(array: npt.NDArray[np.uint8]) -> tuple[bytes, ...]:
     """What `to_array` was given."""
-    return tuple(name.encode("utf-8", "surrogateescape") for name in json.loads(array.tobytes()))
+    return tuple(name.encode("utf-8", "surrogateescape") for name in unpacked(array))
 
 
 def _has_name(column: Column) -> npt.NDArray[np.bool_]:

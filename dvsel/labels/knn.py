@@ -134,7 +134,7 @@ class Judge:
         self._linear = float(arrays["linear"][0])
         self._order = np.argsort(arrays["keys"], kind="stable")
         self._keys = arrays["keys"][self._order]
-        self._neighbours = neighbours
+        self._neighbours = min(neighbours, len(self.vectors))
 
     @property
     def classes(self) -> int:

@@ -65,7 +65,7 @@ def _prices(x: Floats, y: Floats, eps: float, name: bytes) -> Floats:
 class Judge:
     """Scores documents by what `learn` found.
 
-    arrays: mean float32 (d,); targets float32 (m, d), labels int64 (m,) in order, and prices float32 (m,), of the clean
+    arrays: mean float32 (d,); targets float32 (m, d), labels int64 (m,) and prices float32 (m,), of the clean
     documents. eps: that of the fit.
     """
 
@@ -73,7 +73,7 @@ class Judge:
         self._mean, labels = arrays["mean"], arrays["labels"]
         self._potentials = [
             Potential(arrays["targets"][mine], np.ones(mine.sum()), arrays["prices"][mine], _COST, eps)
-            for mine in (labels == label for label in range(int(labels[-1]) + 1))
+            for mine in (labels == label for label in range(int(labels.max()) + 1))
         ]
 
     def score(self, vectors: Floats, labels: Codes) -> Floats:

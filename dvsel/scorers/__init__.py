@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from dvsel.schema import Schema
     from dvsel.shards.columns import Batch
 
 
@@ -121,6 +122,16 @@ class Fitted:
         self.scorer = scorer
         self.arrays = dict(arrays)
         self.report: dict[str, Any] = {}
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema | None:  # noqa: ARG003
+        """What `arrays` must be for a scorer with these options (`dvsel.schema`), which is checked when a file is read,
+        before anything else looks at them; None: the arrays are the class's own affair."""
+        return None
+
+    def check(self) -> None:
+        """Raise ValueError, with what is wrong, for arrays that are as the schema says, or a report, that cannot be
+        used all the same. Called when a file is read."""
 
     def lines(self) -> list[str]:
         """The report, for a person."""

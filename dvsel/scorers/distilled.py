@@ -17,7 +17,6 @@ The fit goes in steps that leave files (`dvsel.distil`): the teacher, the sample
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,6 +29,7 @@ from dvsel.embeddings.source import VectorSource
 from dvsel.errors import UserError
 from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, NgramSpec
 from dvsel.options import option
+from dvsel.schema import ArraySpec, Names, Schema, Unfit, unpacked
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.vectors import Maker
 
@@ -51,10 +51,28 @@ class FittedDistilled(Fitted):
 
     def __init__(self, scorer: Distilled, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(scorer, arrays)
-        self.groups = tuple(json.loads(self.arrays["groups"].tobytes()))
+        self.groups = tuple(unpacked(self.arrays["groups"]))
         self.shares = tuple(self.arrays["shares"].tolist())
         names = {"weights": "no words", "vectors": "no text to embed"}
         self.unscored = ", or ".join(why for name, why in names.items() if name in self.arrays)
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:
+        """A number for each bucket, or number of an embedding, and group."""
+        return {
+            "weights": ArraySpec("float32", ("groups", scorer.buckets), optional=True),
+            "vectors": ArraySpec("float64", ("groups", "width"), optional=True),
+            "intercepts": ArraySpec("float64", ("groups",)),
+            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
+            "groups": Names(),
+        }
+
+    def check(self) -> None:
+        """There is something that scores come of, and what embeds is known."""
+        if not self.arrays.keys() & {"weights", "vectors"}:
+            raise Unfit("it has weights of neither n-grams nor embeddings")
+        if "vectors" in self.arrays:
+            _ = self._source
 
     @property
     def selector(self) -> str:
@@ -94,7 +112,8 @@ class FittedDistilled(Fitted):
 
     @functools.cached_property
     def _source(self) -> VectorSource:
-        return VectorSource(self.scorer, Maker.of(self.report["embedder"]))
+        width = self.arrays["vectors"].shape[1]
+        return VectorSource(self.scorer, Maker.of(self.report["embedder"]), width)
 
     @functools.cached_property
     def _table(self) -> npt.NDArray[np.float32]:

@@ -24,7 +24,6 @@ Where paper and package differ, and what is done here:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ import numpy.typing as npt
 from dvsel.errors import UserError
 from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, WORDS, NgramSpec
 from dvsel.options import option
+from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class DSIR(Scorer):
             self,
             {
                 "log_ratio": log_ratio.astype(np.float32),
-                "groups": np.frombuffer(json.dumps(names).encode(), np.uint8),
+                "groups": packed(names),
                 "shares": shares,
             },
         )
@@ -156,11 +156,20 @@ class FittedDSIR(Fitted):
 
     def __init__(self, scorer: DSIR, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(scorer, arrays)
-        self.groups = tuple(json.loads(self.arrays["groups"].tobytes()))
+        self.groups = tuple(unpacked(self.arrays["groups"]))
         self.shares = tuple(self.arrays["shares"].tolist())
         self.unscored = f"fewer than {scorer.min_words} words" if scorer.min_words > 1 else "no words"
         # A copy: what comes from a file may be read-only, which would be another kernel to compile.
         self._table = np.array(self.arrays["log_ratio"], np.float32, order="C")
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:
+        """A number for each bucket and group."""
+        return {
+            "log_ratio": ArraySpec("float32", ("groups", scorer.buckets)),
+            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
+            "groups": Names(),
+        }
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Log importance weights, float32 (n,) or (n, groups); NaN for documents that are too short."""

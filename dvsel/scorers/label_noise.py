@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ import numpy.typing as npt
 
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
+from dvsel.labels import arrays as of_modes
 from dvsel.options import option
+from dvsel.schema import Names, Schema, unpacked
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.vectors import Maker
 
@@ -189,6 +192,11 @@ def _notice(message: str) -> None:
     warnings.warn(Notice(message), stacklevel=4)
 
 
+def _mode(name: str) -> Any:
+    """The mode's module."""
+    return importlib.import_module(f"dvsel.labels.{name}")
+
+
 class FittedLabelNoise(Fitted):
     """A fitted label-noise scorer.
 
@@ -198,11 +206,22 @@ class FittedLabelNoise(Fitted):
     scorer: LabelNoise
     unscored = "no label, a label that the fit did not know well enough, or no vector"
 
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:
+        """The mode's, and the labels."""
+        return {"names": Names(), **of_modes.SCHEMAS[scorer.mode]}
+
+    def check(self) -> None:
+        """What the mode needs, and what embeds is known."""
+        of_modes.check(self.scorer.mode, self.arrays, len(unpacked(self.arrays["names"])))
+        _ = self._source
+
     @functools.cached_property
     def _source(self) -> VectorSource:
         from dvsel.embeddings.source import VectorSource
 
-        return VectorSource(self.scorer, Maker.of(self.report["embedder"]))
+        vectors = self.arrays["vectors" if self.scorer.mode == "knn" else "targets"]
+        return VectorSource(self.scorer, Maker.of(self.report["embedder"]), vectors.shape[1])
 
     @functools.cached_property
     def _names(self) -> tuple[bytes, ...]:
@@ -212,11 +231,8 @@ class FittedLabelNoise(Fitted):
 
     @functools.cached_property
     def _judge(self) -> Any:
-        from dvsel.labels import knn, lava, margin
-
-        if self.scorer.mode == "knn":
-            return knn.Judge(self.arrays, self.scorer.neighbours)
-        return (margin if self.scorer.mode == "margin" else lava).Judge(self.arrays, self.scorer.eps)
+        scorer = self.scorer
+        return _mode(scorer.mode).Judge(self.arrays, scorer.neighbours if scorer.mode == "knn" else scorer.eps)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
         """float32 (n,); NaN without a label that the fit knew, and without a vector."""

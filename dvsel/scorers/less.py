@@ -31,6 +31,7 @@ from dvsel.gradients import directed
 from dvsel.gradients.options import UNSCORED, GradientOptions
 from dvsel.language import Documents
 from dvsel.options import option
+from dvsel.schema import ArraySpec, Names, Schema, Unfit, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class _Fit:
             "tasks": np.stack(queries),
             "weights": rates / rates.sum(),
             "steps": np.array([one.steps for one in checkpoints], np.int64),
-            "groups": directed.packed(list(self.tasks) if separate else [""]),
+            "groups": packed(list(self.tasks) if separate else [""]),
             "shares": counts / counts.sum() if separate else np.ones(1),
             "digest": np.frombuffer(self.meter.model.card.digest, np.uint8),
         }
@@ -243,13 +244,43 @@ class FittedLESS(Fitted):
 
     def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(scorer, arrays)
-        self.groups = tuple(directed.unpacked(self.arrays["groups"]))
+        self.groups = tuple(unpacked(self.arrays["groups"]))
         self.shares = tuple(self.arrays["shares"].tolist())
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:
+        """The adapter's weights, and as many moments, at each checkpoint; tasks that many numbers."""
+        checkpoints = ArraySpec("float32", (scorer.epochs, "weights"), finite=False)
+        return {
+            "adapter": checkpoints,
+            "first": checkpoints,
+            "second": checkpoints,
+            "tasks": ArraySpec("float32", (scorer.epochs, "tasks", "weights"), finite=False),
+            "weights": ArraySpec("float64", (scorer.epochs,), low=0, high=1),
+            "steps": ArraySpec("int64", (scorer.epochs,), low=1),
+            "groups": Names(),
+            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
+            "digest": ArraySpec("uint8", (directed.DIGEST,)),
+        }
+
+    def check(self) -> None:
+        """A task is a group, or all tasks are one."""
+        if len(self.groups) not in (1, self.arrays["tasks"].shape[1]):
+            raise Unfit("its groups are not its tasks")
 
     @functools.cached_property
     def meter(self) -> GradientMeter:
         """The model with an adapter, whose weights come with each checkpoint."""
-        return self.scorer.adapted(directed.unchanged(self.scorer, self.scorer.model, self.arrays["digest"]))
+        model = directed.unchanged(self.scorer, self.scorer.model, self.arrays["digest"])
+        from dvsel.gradients import lora
+
+        held, wanted = self.arrays["adapter"].shape[1], lora.size(model, self.scorer.lora)
+        if held != wanted:
+            raise UserError(
+                f"model {self.scorer.model}: an adapter of it has {wanted:,} weights, and the fitted file {held:,}; "
+                "fit again"
+            )
+        return self.scorer.adapted(model)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
         """float32 (n,), from -1 to 1, or (n, tasks); NaN where there is nothing to score or the loss is no number."""

@@ -28,6 +28,7 @@ from dvsel.gradients import directed
 from dvsel.gradients.options import UNSCORED, CurvatureOptions, TargetOptions
 from dvsel.language import PRECISIONS, Documents
 from dvsel.options import option
+from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ def _arrays(walks: Sequence[Walk], groups: Sequence[str]) -> directed.Arrays:
     return arrays | {
         "ranks": np.array([[move.rank for move in walk.moves] for walk in walks], np.int32).T.copy(),
         "falls": np.array([_fall(walk) for walk in walks]),
-        "layers": directed.packed([layer.name for layer in meter.layers]),
-        "groups": directed.packed(groups),
+        "layers": packed([layer.name for layer in meter.layers]),
+        "groups": packed(groups),
         "shares": documents / documents.sum(),
         "digests": np.frombuffer(meter.model.card.digest, np.uint8)[None],
     }
@@ -165,13 +166,30 @@ class FittedMirror(Fitted):
 
     def __init__(self, scorer: Mirror, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(scorer, arrays)
-        self.groups = tuple(directed.unpacked(self.arrays["groups"]))
+        self.groups = tuple(unpacked(self.arrays["groups"]))
         self.shares = tuple(self.arrays["shares"].tolist())
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
+        """Two thin matrices for each layer."""
+        return {
+            **directed.sides(),
+            "ranks": ArraySpec("int32", ("layers", "groups"), low=1),
+            "falls": ArraySpec("float64", ("groups",), low=0),
+            "layers": Names(),
+            "groups": Names(),
+            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
+            "digests": ArraySpec("uint8", (1, directed.DIGEST)),
+        }
+
+    def check(self) -> None:
+        """The matrices are as wide as the ranks of all groups."""
+        directed.check_ranks(self.arrays, self.arrays["ranks"])
 
     @functools.cached_property
     def meter(self) -> GradientMeter:
         """The model's."""
-        (meter,) = directed.meters(self.scorer, self.arrays["digests"], directed.unpacked(self.arrays["layers"]))
+        (meter,) = directed.meters(self.scorer, self.arrays["digests"], unpacked(self.arrays["layers"]))
         return meter
 
     @functools.cached_property
@@ -185,10 +203,9 @@ class FittedMirror(Fitted):
 
         from dvsel.gradients.direction import Direction
 
-        place = self.meter.layers[layer].module.weight.device
-        left, right = (
-            torch.from_numpy(np.array(self.arrays[f"{side}.{layer}"])).to(place) for side in ("left", "right")
-        )
+        mine, pair = self.meter.layers[layer], [self.arrays[f"{side}.{layer}"] for side in ("left", "right")]
+        directed.check_size(mine, *map(len, pair))
+        left, right = (torch.from_numpy(np.array(side)).to(mine.module.weight.device) for side in pair)
         sides = zip(torch.split(left, ranks, 1), torch.split(right, ranks, 1), strict=True)
         return [Direction(*pair) for pair in sides]
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from dvsel.errors import UserError
 from dvsel.language import MEASURES, PromptOptions
 from dvsel.options import option
+from dvsel.schema import ArraySpec, Schema
 from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ class FittedPerplexity(Fitted):
     def __init__(self, scorer: Perplexity, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(scorer, arrays)
         self.unscored = "no tokens to score, or no prompt" if scorer.prompt_field else "no tokens to score"
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
+        """What the model is known by."""
+        return {"digest": ArraySpec("uint8", (16,))}
 
     @functools.cached_property
     def _meter(self) -> LossMeter:

@@ -17,19 +17,22 @@ import functools
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from dvsel.errors import UserError
 from dvsel.gradients import checkpoints, directed
 from dvsel.gradients.options import CurvatureOptions
 from dvsel.language import Documents
 from dvsel.options import option
+from dvsel.schema import ArraySpec, Schema
 from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
     import torch
 
+    from dvsel.gradients.layers import Layer
     from dvsel.gradients.meter import GradientMeter
     from dvsel.gradients.squares import Whitening
     from dvsel.shards.columns import Batch
@@ -94,25 +97,44 @@ class FittedSelfInfluence(checkpoints.FittedCheckpoints):
     the identity.
     """
 
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:
+        """Besides, what whitens; it takes gigabytes, and is not read for what is no finite number."""
+        sides = {
+            f"{side}.{{layers}}": ArraySpec(
+                "float32", (f"{side}.{{layers}}",) * 2, finite=False, optional=True, or_shape=(f"{side}.{{layers}}",)
+            )
+            for side in ("inputs", "outputs")
+        }
+        damped = ArraySpec("float32", ("outputs.{layers}", "inputs.{layers}"), finite=False, optional=True)
+        return {**super().schema(scorer), **sides, "damped.{layers}": damped}
+
     @functools.cached_property
     def _whitenings(self) -> list[Whitening]:
         from dvsel.gradients.squares import Whitening
 
         (meter,) = self.meters
         return [
-            Whitening(*(self._part(f"{name}.{number}", layer.module.weight) for name in _PARTS))
+            Whitening(*(self._part(name, number, layer) for name in _PARTS))
             for number, layer in enumerate(meter.layers)
         ]
 
-    def _part(self, name: str, weight: torch.Tensor) -> torch.Tensor | None:
-        """On the weight's device, in the precision of sums."""
+    def _part(self, name: str, number: int, layer: Layer) -> torch.Tensor | None:
+        """On the weight's device, in the precision of sums. UserError for one of another size than the layer."""
         import torch
 
         from dvsel.gradients.capture import wide
 
-        if name not in self.arrays:
+        part = self.arrays.get(f"{name}.{number}")
+        if part is None:
             return None
-        return torch.from_numpy(np.array(self.arrays[name])).to(wide(weight[:0]))
+        lengths = {"inputs": layer.inputs, "outputs": layer.outputs}
+        wanted = (layer.outputs, layer.inputs) if name == "damped" else (lengths[name],) * part.ndim
+        if part.shape != wanted or (layer.embeds and name == "inputs" and part.ndim > 1):
+            raise UserError(
+                f"layer {layer.name}: takes {name} of shape {wanted}, and the fitted file has {part.shape}; fit again"
+            )
+        return torch.from_numpy(np.array(part)).to(wide(layer.module.weight[:0]))
 
     def values(self, meter: GradientMeter, documents: Documents) -> checkpoints.Floats:
         """Squared norms, float64 (n,)."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +33,7 @@ from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.source import VectorSource
 from dvsel.errors import Notice, UserError
 from dvsel.options import option
+from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch
 from dvsel.shards.vectors import Maker
@@ -214,7 +214,7 @@ def _arrays(names: Sequence[str], sides: Sequence[_Side]) -> dict[str, npt.NDArr
     return arrays | {
         "eps": np.array([side.eps for side in sides]),
         "documents": np.array([side.documents for side in sides], np.int64),
-        "groups": np.frombuffer(json.dumps(names).encode(), np.uint8),
+        "groups": packed(names),
     }
 
 
@@ -231,9 +231,25 @@ class FittedTarget(Fitted):
 
     def __init__(self, scorer: Target, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(scorer, arrays)
-        self.groups = tuple(json.loads(self.arrays["groups"].tobytes()))
+        self.groups = tuple(unpacked(self.arrays["groups"]))
         documents = self.arrays["documents"]
         self.shares = tuple((documents / documents.sum()).tolist())
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
+        """A target's vectors, with a mass and a price each."""
+        return {
+            "vectors.{groups}": ArraySpec("float32", ("documents.{groups}", "width")),
+            "masses.{groups}": ArraySpec("float64", ("documents.{groups}",), low=0),
+            "prices.{groups}": ArraySpec("float32", ("documents.{groups}",)),
+            "eps": ArraySpec("float64", ("groups",), low=0, finite=False),
+            "documents": ArraySpec("int64", ("groups",), low=1),
+            "groups": Names(),
+        }
+
+    def check(self) -> None:
+        """What embeds is known."""
+        _ = self._source
 
     def lines(self) -> list[str]:
         """The report: what embeds, then a line for each target."""
@@ -245,7 +261,8 @@ class FittedTarget(Fitted):
 
     @functools.cached_property
     def _source(self) -> VectorSource:
-        return VectorSource(self.scorer, Maker.of(self.report["embedder"]))
+        width = self.arrays["vectors.0"].shape[1]
+        return VectorSource(self.scorer, Maker.of(self.report["embedder"]), width)
 
     @functools.cached_property
     def _potentials(self) -> list[Potential]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
+from dvsel.options import from_mapping
 
 Options = TypeVar("Options", bound=Any)
 
@@ -31,8 +32,8 @@ class Maker:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Maker:
-        """From `dataclasses.asdict` of one."""
-        return cls(**values)
+        """From `dataclasses.asdict` of one. Raises UserError for values of other types."""
+        return from_mapping(cls, values, "what made the vectors")
 
     def chosen_in(self, options: Options) -> Options:
         """Options of an embedder, a dataclass, that make the same vectors again."""

@@ -35,10 +35,25 @@ def test_no_feature_is_no_probability(tmp_path: Path) -> None:
     assert np.isnan(found.probabilities(Column.of([b"unknown"]))).all()
 
 
-def test_a_file_that_the_package_refuses() -> None:
+def test_what_is_no_model_does_not_reach_the_package() -> None:
     pytest.importorskip("fasttext", reason="fasttext is not installed")
-    with pytest.raises(UserError, match="refuses the model"):
+    with pytest.raises(UserError, match="the fastText model: no fastText model"):
         Library(np.frombuffer(b"no model at all", np.uint8), ("1", "0"))
+
+
+def test_labels_are_those_of_the_model(tmp_path: Path) -> None:
+    path = train(tmp_path / "model.bin", TEXTS, loss="hs")
+    with pytest.raises(UserError, match="its labels are not those that it was fitted with"):
+        Library(np.frombuffer(path.read_bytes(), np.uint8), ("l3", "l0", "l1", "l2", "other"))
+
+
+def test_labels_without_the_usual_prefix(tmp_path: Path) -> None:
+    """As of `fasttext supervised -label __class__`: the file does not say which prefix it was."""
+    path = train(tmp_path / "model.bin", TEXTS, loss="hs")
+    path.write_bytes(path.read_bytes().replace(b"__label__", b"__class__"))
+    labels = tuple(f"__class__l{number}" for number in range(5))
+    found = Library(np.frombuffer(path.read_bytes(), np.uint8), labels).probabilities(Column.of([b"common w1"]))
+    assert found.shape == (1, 5) and abs(np.nansum(found) - 1) < 1e-3
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

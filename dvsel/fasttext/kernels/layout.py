@@ -37,7 +37,8 @@ class Tables(NamedTuple):
     tags: uint32 (slots * stride,), of each slot a tag (0 where the slot is free), its number of features where there
     are character n-grams, and its word's `columns` entries; those are float32, as which `words` sees the same memory.
     ngrams: float32 (buckets * columns,), the entries of hashed n-grams.
-    inverse: (2**64 - 1) // buckets. seed: of the words' keys. The others are as in `Model`.
+    inverse: (2**64 - 1) // buckets. seed: of the words' keys. word_ngrams: 1 or more. max_chars: 0 or more. Where both
+    are the least there need be no bucket. The others are as in `Model`.
     """
 
     tags: Array

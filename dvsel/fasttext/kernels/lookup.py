@@ -72,10 +72,11 @@ def find_words(tables: Tables, words: Int, scratch: Scratch) -> Int:
 
 
 @bare_kernel
-def place_words(data: Array, offsets: Array, tables: Tables, scratch: Scratch, slots: Array) -> Int:
+def place_words(data: Array, offsets: Array, tables: Tables, scratch: Scratch, farthest: Int, slots: Array) -> Int:
     """Give each of the words data[offsets[i]:offsets[i + 1]] a slot, in order; all slots are free at first.
 
-    Returns how many were placed: all, unless one's tag is found where it would be placed.
+    Returns how many were placed: all, unless one's tag is found where it would be placed, or its slot is more than
+    `farthest` from where its search begins.
     """
     tags, stride = tables.tags, tables.stride
     for first in range(0, len(slots), PIECE):
@@ -86,8 +87,10 @@ def place_words(data: Array, offsets: Array, tables: Tables, scratch: Scratch, s
         n_open = load_words(data, INT_0, words, INT_0, scratch)
         hash_words(data, words, n_open, tables.seed, scratch)
         for i in range(words):
+            home = _home(scratch.keys[i], tables.slots)
             slot = _search(tags, tables.slots, stride, scratch.keys[i])
-            if tags[slot * stride] != 0:
+            way = np.int64(slot) - np.int64(home)
+            if tags[slot * stride] != 0 or (way if way >= 0 else way + np.int64(tables.slots)) > farthest:
                 return first + i
             tags[slot * stride] = _tag(scratch.keys[i])
             slots[first + i] = slot

@@ -1,0 +1,53 @@
+"""What the arrays of each mode's `Judge` must be. Light to import, for a file is checked before a judge is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dvsel.schema import ArraySpec, Schema, Unfit
+
+_CLEAN: Schema = {
+    "targets": ArraySpec("float32", ("documents", "width")),
+    "labels": ArraySpec("int64", ("documents",), low=0),
+}
+SCHEMAS: Mapping[str, Schema] = {
+    "knn": {
+        "mean": ArraySpec("float32", ("width",)),
+        "vectors": ArraySpec("float32", ("documents", "width")),
+        "labels": ArraySpec("int64", ("documents",), low=0),
+        "keys": ArraySpec("int64", ("documents",)),
+        "weights": ArraySpec("float32", ("features", "names")),
+        "directions": ArraySpec("float32", ("features", "features")),
+        "linear": ArraySpec("float64", (1,), low=0, high=1),
+    },
+    "margin": {
+        **_CLEAN,
+        "mean": ArraySpec("float32", ("width",)),
+        "prices": ArraySpec("float32", ("documents",)),
+    },
+    "lava": {
+        **_CLEAN,
+        "prices": ArraySpec("float64", ("documents",), finite=False),
+        "distances": ArraySpec("float64", ("names", "clean names"), finite=False),  # NaN for a label without documents
+        "potentials": ArraySpec("float64", (2,), finite=False),
+    },
+}
+"""By mode; `names` are the labels that have scores."""
+
+
+def check(mode: str, arrays: Mapping[str, npt.NDArray[Any]], names: int) -> None:
+    """Raise Unfit for arrays that are as the schema says and do not go together. names: how many labels have scores."""
+    labels = arrays["labels"]
+    known = arrays["distances"].shape[1] if mode == "lava" else names
+    if labels.max() >= known:
+        raise Unfit(f"array labels holds a label beyond the {known} that there are")
+    if mode == "margin" and not np.array_equal(np.unique(labels), np.arange(names)):
+        raise Unfit("array labels leaves a label without a document")
+    if mode == "knn" and len(arrays["weights"]) != arrays["vectors"].shape[1] + 1:
+        raise Unfit("arrays weights and vectors do not go together")
+    if mode == "lava" and not arrays["potentials"][1] >= 2:
+        raise Unfit("array potentials is of fewer than 2 documents")
