@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from glob import glob, has_magic
 
-from dvsel.errors import UserError
+from dvsel.errors import Notice, UserError
 from dvsel.folder import RECIPE
 from dvsel.origin import Relocated, unchanged_shard
 from dvsel.recipe import command_of
@@ -72,11 +73,11 @@ def row_files(source: str, partial: bool = False) -> list[str]:
     found = find(source, SUFFIX)
     if not found:
         raise UserError(f"{source}: holds no score files; make them with `dvsel score NAME {source} -o scores/`")
-    if not partial and (absent := missing(source, SUFFIX)):
-        raise UserError(
-            f"{source}: is not complete: {len(absent):,} of its files are missing, {absent[0]} first; end the run that "
-            "writes it, or pass --partial to `select` to go on without them"
-        )
+    if absent := missing(source, SUFFIX):
+        what = f"{source}: is not complete: {len(absent):,} of its files are missing, {absent[0]} first"
+        if not partial:
+            raise UserError(f"{what}; end the run that writes it, or pass --partial to `select` to go on without them")
+        warnings.warn(Notice(f"{what}; the shards of these are left out"), stacklevel=2)
     return found
 
 

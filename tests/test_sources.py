@@ -26,7 +26,7 @@ def test_a_folder_that_lacks_files_of_its_run_is_refused(scores: Path, tmp_path:
         message = failure("select", source, *words)
         assert "is not complete: 1 of its files are missing" in message and "sub/b.jsonl.dvsel.parquet" in message
     assert "is not complete" in failure("inspect", scores)
-    ok("select", scores, *words, "--partial")
+    assert "the shards of these are left out" in ok("select", scores, *words, "--partial").err
     assert [path.name for path in corpus.shards_of(tmp_path / "out")] == ["a-00000.jsonl", "c-00000.jsonl"]
 
 
