@@ -108,13 +108,19 @@ def _rebuilt(array: Any, leaf: _Leaf, keeps_text: bool = False) -> Any:
         fields = [pa.field(field.name, child.type) for field, child in zip(type_, children, strict=True)]
         return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
     if is_.is_map(type_):
-        return _rebuilt(array.cast(pa.list_(pa.struct([type_.key_field, type_.item_field]))), leaf, keeps_text)
+        return _rebuilt(_entries(array), leaf, keeps_text)
     if types.is_list(type_):
         sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
         ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
         values = _rebuilt(array.flatten(), leaf, keeps_text)
         return pa.LargeListArray.from_arrays(_numbers(ends), values, mask=array.is_null())
     return leaf(pc.cast(array, types.VIEWS[str(type_)]) if str(type_) in types.VIEWS else array)
+
+
+def _entries(array: Any) -> Any:
+    """A map as lists of structs. Not by a cast: pyarrow's forgets where runs among the values begin."""
+    entries = pa.StructArray.from_arrays([array.keys, array.items], ["key", "value"])
+    return pa.Array.from_buffers(pa.list_(entries.type), len(array), array.buffers()[:2], -1, array.offset, [entries])
 
 
 def _as_it_is(array: Any) -> Any:
@@ -126,10 +132,10 @@ def _written_leaf(array: Any) -> Any:
     if types.is_extension(type_):
         is_uuid = type_.extension_name == "arrow.uuid"
         return _uuids(array.storage) if is_uuid else _rebuilt(array.storage, _written_leaf)
-    if is_.is_float16(type_) or is_.is_float32(type_):  # by way of their shortest digits: 0.1, not 0.10000000149
-        return pc.cast(pc.cast(array, pa.string()), pa.float64())
-    if any(check(type_) for check in (types.is_struct, is_.is_null, is_.is_boolean, is_.is_integer, is_.is_float64)):
+    if any(check(type_) for check in (types.is_struct, is_.is_null, is_.is_boolean, is_.is_integer)):
         return array
+    if is_.is_floating(type_):
+        return _finite(array)
     if is_.is_timestamp(type_):
         return _timestamps(array)
     if is_.is_duration(type_):
@@ -137,6 +143,12 @@ def _written_leaf(array: Any) -> Any:
     if is_.is_binary(type_) or is_.is_large_binary(type_) or is_.is_fixed_size_binary(type_):
         return pc.cast(array, pa.large_binary()).view(pa.large_string())
     return pc.cast(array, pa.large_string())
+
+
+def _finite(array: Any) -> Any:
+    """Doubles with the shortest digits that the numbers have in their own type; null for what is no number."""
+    array = array if pa.types.is_float64(array.type) else pc.cast(pc.cast(array, pa.string()), pa.float64())
+    return pc.if_else(pc.is_finite(array), array, pa.scalar(None, pa.float64()))
 
 
 def _timestamps(array: Any) -> Any:

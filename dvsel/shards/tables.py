@@ -120,7 +120,7 @@ class TableReader(AbstractContextManager["TableReader"]):
 
     def _parquet(self) -> Iterator[tuple[pa.RecordBatch, float]]:
         """The batches, and with each the share of the file that is done."""
-        with pq.ParquetFile(self._source(), buffer_size=_BUFFER, page_checksum_verification=True) as file:
+        with self._opened_parquet() as file:
             self._check(file.schema_arrow)
             self._hash_footer(file.metadata.serialized_size)
             done = 0
@@ -128,6 +128,12 @@ class TableReader(AbstractContextManager["TableReader"]):
                 done += len(batch)
                 whole = _with_dictionaries(batch, file.schema_arrow) if self._whole_rows else batch
                 yield whole, done / file.metadata.num_rows
+            if done != file.metadata.num_rows:  # pyarrow passes over pages of a kind that it does not know
+                raise pa.ArrowInvalid(f"{done} rows where its footer states {file.metadata.num_rows}")
+
+    def _opened_parquet(self) -> pq.ParquetFile:
+        # Not pre-buffered: that would hold all that was read of the file.
+        return pq.ParquetFile(self._source(), buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
 
     def _steps(self, file: pq.ParquetFile) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Small batches and their bytes; the first has one row, as only what was decoded tells how large rows are."""
