@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import xxhash
 
@@ -55,6 +54,7 @@ from dvsel.shards.files import (
     remove,
 )
 from dvsel.shards.hashing import mix
+from dvsel.shards.json_rows import check_columns, json_lines
 from dvsel.shards.lines import LineReader, Lines
 from dvsel.shards.manifest import home, record
 from dvsel.shards.members import as_json, with_column, with_member
@@ -242,6 +242,8 @@ def _write(plan: Plan, folder: str, cap: int, execution: Execution, pool: Reloca
     ]
     if folder == STDOUT:
         for task in tasks:
+            check_columns(task.shard)  # of all shards, before anything is written
+        for task in tasks:
             _print_shard(task)
         return
     _check_same_subset(plan, folder)
@@ -296,7 +298,7 @@ class _Mask:
             return rows, kept
         count = int(kept.sum())
         weights, self._weights = self._weights[:count], self._weights[count:]
-        return _weighted(rows, kept, self._task.weight_field, weights), np.ones(count, np.bool_)
+        return _weighted(rows, kept, self._task, weights), np.ones(count, np.bool_)
 
     def finish(self) -> None:
         """Check that the shard had all the rows that were scored."""
@@ -305,11 +307,12 @@ class _Mask:
 
 
 def _weighted(
-    rows: Lines | pa.RecordBatch, kept: npt.NDArray[np.bool_], field: str, weights: npt.NDArray[np.float32]
+    rows: Lines | pa.RecordBatch, kept: npt.NDArray[np.bool_], task: _Task, weights: npt.NDArray[np.float32]
 ) -> Lines | pa.RecordBatch:
     """The rows that are kept, each with its weight."""
+    field = task.weight_field
     if not isinstance(rows, Lines):
-        return with_column(rows.filter(pa.array(kept)), field, weights)
+        return with_column(rows.filter(pa.array(kept)), field, weights, task.shard.url)
     there = extract(rows.data, rows.starts, rows.ends, [field]).columns[field].kind != Kind.MISSING
     numbered = zip(np.flatnonzero(kept).tolist(), weights, strict=True)
     return Lines.of([with_member(rows[row], field, as_json(weight), bool(there[row])) for row, weight in numbered])
@@ -333,12 +336,11 @@ def _print_shard(task: _Task) -> None:
     mask = _Mask(task)
     for rows in _rows_of(task):
         taken, flags = mask.take(rows)
-        kept = np.flatnonzero(flags).tolist()
         if isinstance(taken, Lines):
-            lines = [taken[row] for row in kept]
+            lines: Iterable[bytes] = (taken[row] + b"\n" for row in np.flatnonzero(flags).tolist())
         else:
-            lines = [orjson.dumps(row, default=str) for row in taken.take(pa.array(kept)).to_pylist()]
-        sys.stdout.buffer.write(b"".join(line + b"\n" for line in lines))
+            lines = json_lines(taken.filter(pa.array(flags)), task.shard.url)
+        sys.stdout.buffer.write(b"".join(lines))
     mask.finish()
 
 

@@ -67,7 +67,7 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
             assert begin == 0 and end is None, "only plain JSON Lines have byte ranges"
             from dvsel.shards.tables import TableReader
 
-            self._source = TableReader(source, None if whole_rows else self._paths, block, on_read)
+            self._source = TableReader(source, self._paths, whole_rows=whole_rows, block=block, on_read=on_read)
         else:
             self._source = LineReader(source, begin=begin, end=end, block=block, on_read=on_read)
 
@@ -96,7 +96,7 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
         return Documents(lines.first_row, found.columns, found.bad, found.odd, lines, None)
 
     def _of_table(self, batch: pa.RecordBatch, row: int) -> Documents:
-        from dvsel.shards.tables import field
+        from dvsel.shards.arrow_columns import field
 
         bad: dict[int, str] = {}
         fields = {path: field(batch, path, bad) for path in self._paths}

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
+from dvsel.errors import UserError
+
 
 def with_member(line: bytes, name: str, value: bytes, is_there: bool) -> bytes:
     """A JSON object, with this member as its last.
@@ -33,14 +35,19 @@ def _without_member(line: bytes, name: str) -> bytes:
     return json.dumps({key: value for key, value in json.loads(line).items() if key != name}).encode()
 
 
-def with_column(batch: pa.RecordBatch, name: str, values: npt.NDArray[np.float32]) -> pa.RecordBatch:
-    """The rows with a column of numbers, in the place of one of that name or as the last."""
-    column = pa.array(values)
-    table = pa.Table.from_batches([batch])
-    place = table.schema.get_field_index(name)
-    table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
-    made = table.combine_chunks().to_batches()
-    return made[0] if made else pa.RecordBatch.from_pylist([], schema=table.schema)
+def with_column(batch: pa.RecordBatch, name: str, values: npt.NDArray[np.float32], place: str) -> pa.RecordBatch:
+    """The rows with a column of numbers, in the place of one of that name or as the last.
+
+    place: the shard. Raises UserError where two columns have that name.
+    """
+    there = batch.schema.get_all_field_indices(name)
+    if len(there) > 1:
+        raise UserError(f"{place}: has {len(there)} columns {name!r}; rename all but one, which is then replaced")
+    column, field, columns = pa.array(values), pa.field(name, pa.float32()), batch.columns
+    if not there:
+        return pa.RecordBatch.from_arrays([*columns, column], schema=batch.schema.append(field))
+    columns[there[0]] = column
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema.set(there[0], field))
 
 
 def as_json(value: np.float32) -> bytes:

@@ -1,44 +1,62 @@
-"""Rows of Parquet and Arrow shards, and columns of the fields that are wanted, through pyarrow.
+"""Rows of Parquet and Arrow shards, through pyarrow.
 
-Only the wanted columns are read; strings become a `Column` without a Python object a row. A dotted path descends
-structs.
+Files are read and never mapped: one that is cut off meanwhile is an error, and no crash. Page checksums of Parquet are
+verified where a file has them, batches of Arrow are validated whole. Only the wanted columns are read, in batches of
+bounded size however few bytes a file needs to say the same thing often.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
 from dvsel.errors import UserError
-from dvsel.shards.columns import PAD, Bytes, Column, Kind, Offsets
-from dvsel.shards.files import Shard, is_remote, local_path, open_read
+from dvsel.shards import arrow_types as types
+from dvsel.shards.arrow_columns import refusal
+from dvsel.shards.arrow_values import ordinary, row_sizes
+from dvsel.shards.files import Shard, open_read
+from dvsel.shards.lines import BLOCK
 
-_MOST_ROWS = 1 << 16
 _ARROW_FILE = b"ARROW1"
 _PARQUET_TAIL = 8  # the footer's size and the magic bytes
-_GROUPS_LOOKED_AT = 64
-_HASHED_AT_ONCE = 1 << 24
+_BUFFER = 1 << 20
+_COPIED_AT_ONCE = 1 << 24
+_HELD = 1 << 28
+_LARGEST_ROW = 1 << 30
+_MOST_ROWS = 1 << 16
+_STEP_ROWS = 256  # how many values as large as the largest one may be in memory before their size is known
+_STEP_BYTES = 1 << 19
 
 
-class TableReader:
+class TableReader(AbstractContextManager["TableReader"]):
     """Iterates over the record batches of a Parquet or Arrow shard.
 
-    paths: the fields to read, None for all. block: about how many bytes a batch has.
+    paths: the fields that are wanted. whole_rows: whether all columns are read; their types are then those of
+    `arrow_values.ordinary`. block: about how many bytes a batch has.
     """
 
     def __init__(
-        self, shard: Shard, paths: Sequence[str] | None, block: int, on_read: Callable[[int], None] | None
+        self,
+        shard: Shard,
+        paths: Sequence[str],
+        *,
+        whole_rows: bool = False,
+        block: int = BLOCK,
+        on_read: Callable[[int], None] | None = None,
     ) -> None:
         self._shard = shard
         self._paths = paths
+        self._whole_rows = whole_rows
         self._block = block
         self._on_read = on_read
         self._told = 0
@@ -55,9 +73,17 @@ class TableReader:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         with self._explained():
             for batch, share in self._parquet() if self._shard.format == "parquet" else self._arrow():
-                yield from _of_bounded_size(batch, self._block)
+                yield from map(_ordinary, self._parts(batch))
                 self._tell(share)
         self._tell(1.0)
+
+    def schema(self) -> pa.Schema:
+        """The columns that the shard has. Raises UserError for what iterating would refuse."""
+        with self._explained():
+            is_parquet = self._shard.format == "parquet"
+            schema = pq.read_schema(self._source()) if is_parquet else self._opened_arrow()[1].schema
+        self._check(schema)
+        return schema
 
     def _tell(self, share: float) -> None:
         """Report the stored bytes of the share that is done, less those reported before."""
@@ -70,149 +96,209 @@ class TableReader:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             kind = self._shard.format.capitalize()
             cause = " ".join(str(error).split()).rstrip(".")
             raise UserError(f"{self._shard.url}: broken {kind} file ({cause}); copy the file again") from error
 
-    def _mapped(self) -> pa.NativeFile:
-        if is_remote(self._shard.url):
-            return pa.PythonFile(self._file, "r")
-        return pa.memory_map(str(local_path(self._shard.url)))
+    def _source(self) -> pa.NativeFile:
+        return pa.PythonFile(_Stored(self._file), "r")
+
+    def _check(self, schema: pa.Schema) -> None:
+        """Raise UserError for a column that is wanted and cannot be read."""
+        for path in self._paths:
+            if why := refusal(schema, path):
+                raise UserError(f"{self._shard.url}: field {path!r} {why}")
+        for column in schema if self._whole_rows else ():
+            if why := types.refusal(column.type):
+                raise UserError(
+                    f"{self._shard.url}: column {column.name!r} is {why}, which dvsel does not copy; "
+                    "write the file without it"
+                )
+
+    # --- Parquet. ---
 
     def _parquet(self) -> Iterator[tuple[pa.RecordBatch, float]]:
         """The batches, and with each the share of the file that is done."""
-        with pq.ParquetFile(self._mapped(), buffer_size=1 << 20) as file:
+        with self._opened_parquet() as file:
+            self._check(file.schema_arrow)
             self._hash_footer(file.metadata.serialized_size)
-            size, done = _rows_at_once(file.metadata, self._paths, self._block), 0
-            for batch in file.iter_batches(size, columns=self._paths, use_threads=False):
+            done = 0
+            for batch in _joined(self._steps(file), self._block // 2):
                 done += len(batch)
-                yield batch, done / file.metadata.num_rows
+                whole = _with_dictionaries(batch, file.schema_arrow) if self._whole_rows else batch
+                yield whole, done / file.metadata.num_rows
+            if done != file.metadata.num_rows:  # pyarrow passes over pages of a kind that it does not know
+                raise pa.ArrowInvalid(f"{done} rows where its footer states {file.metadata.num_rows}")
 
-    def _arrow(self) -> Iterator[tuple[pa.RecordBatch, float]]:
-        """The batches, and with each the share of the file that is done."""
-        with self._mapped() as source:
-            is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
-            source.seek(0)
-            if is_file:
-                file = pa.ipc.open_file(source)
-                for number in range(file.num_record_batches):
-                    yield file.get_batch(number), (number + 1) / file.num_record_batches
-            else:
-                for batch in pa.ipc.open_stream(source):
-                    yield batch, source.tell() / self._shard.size
-        while piece := self._file.read(_HASHED_AT_ONCE):
-            self._hash.update(piece)
+    def _opened_parquet(self) -> pq.ParquetFile:
+        # Not pre-buffered: that would hold all that was read of the file.
+        return pq.ParquetFile(self._source(), buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
+
+    def _steps(self, file: pq.ParquetFile) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Small batches and their bytes; the first has one row, as only what was decoded tells how large rows are."""
+        paths, leaves = self._paths, [file.schema.column(number).path for number in range(len(file.schema.names))]
+        has_columns = self._whole_rows or any(f"{leaf}.".startswith(f"{path}.") for leaf in leaves for path in paths)
+        columns = None if self._whole_rows else paths
+        for step in file.iter_batches(1 if has_columns else _MOST_ROWS, columns=columns, use_threads=False):
+            step = _ordinary(step, keeps_text=False)
+            size = step.nbytes
+            if has_columns:
+                file.reader.set_batch_size(min(max(_STEP_BYTES * len(step) // max(size, 1), 1), _STEP_ROWS))
+            yield step, size
 
     def _hash_footer(self, size: int) -> None:
         length = self._file.seek(0, 2)
         self._file.seek(max(0, length - size - _PARQUET_TAIL))
         self._hash.update(length.to_bytes(8, "little") + self._file.read())
 
+    # --- Arrow. ---
 
-def _rows_at_once(metadata: pq.FileMetaData, paths: Sequence[str] | None, block: int) -> int:
-    """How many rows have about `block` bytes in the columns of these paths."""
-    rows = size = 0
-    for group in map(metadata.row_group, range(min(metadata.num_row_groups, _GROUPS_LOOKED_AT))):
-        rows += group.num_rows
-        for column in map(group.column, range(group.num_columns)):
-            if paths is None or any(f"{column.path_in_schema}.".startswith(f"{path}.") for path in paths):
-                size += column.total_uncompressed_size
-    return min(max(block * rows // max(size, 1), 1), _MOST_ROWS)
+    def _arrow(self) -> Iterator[tuple[pa.RecordBatch, float]]:
+        """The batches, and with each the share of the file that is done."""
+        source, file = self._opened_arrow()
+        self._check(file.schema)
+        source, file = self._opened_arrow(self._options(file.schema))
+        if isinstance(file, pa.RecordBatchFileReader):
+            for number in range(file.num_record_batches):
+                yield _validated(file.get_batch(number)), (number + 1) / file.num_record_batches
+        else:
+            for batch in file:
+                yield _validated(batch), source.tell() / self._shard.size
+        self._file.seek(0)
+        while piece := self._file.read(_COPIED_AT_ONCE):
+            self._hash.update(piece)
 
+    def _opened_arrow(self, options: pa.ipc.IpcReadOptions | None = None) -> tuple[pa.NativeFile, Any]:
+        self._file.seek(0)
+        is_file = self._file.read(len(_ARROW_FILE)) == _ARROW_FILE
+        source = self._source()
+        return source, (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source, options=options)
 
-def _of_bounded_size(batch: pa.RecordBatch, block: int) -> Iterator[pa.RecordBatch]:
-    """The batch in parts of about `block` bytes: repeated values take little room in a file."""
-    parts = min(max(batch.nbytes // block, 1), max(len(batch), 1))
-    size = -(-len(batch) // parts)
-    for at in range(0, len(batch), max(size, 1)):
-        yield batch.slice(at, size)
+    def _options(self, schema: pa.Schema) -> pa.ipc.IpcReadOptions:
+        """What reads the wanted columns, or one: a batch of none has no rows."""
+        heads = {path.partition(".")[0] for path in self._paths}
+        wanted = [number for number, name in enumerate(schema.names) if self._whole_rows or name in heads]
+        return pa.ipc.IpcReadOptions(included_fields=wanted or [0][: len(schema)], use_threads=False)
 
-
-# --- From Arrow to columns. ---
-
-
-def field(batch: pa.RecordBatch, path: str, bad: dict[int, str]) -> Column:
-    """The column that a dotted path names; its rows that are not UTF-8 become NULL, with a cause in `bad`."""
-    array: Any = batch
-    for key in path.split("."):
-        names = array.schema.names if array is batch else _struct_names(array.type)
-        if key not in names:
-            return _missing(len(batch))
-        array = array.column(key) if array is batch else pc.struct_field(array, key)
-    return _column(array, path, bad)
-
-
-def _struct_names(type_: pa.DataType) -> list[str]:
-    return [field.name for field in type_] if pa.types.is_struct(type_) else []
-
-
-def _missing(rows: int) -> Column:
-    return Column(np.zeros(PAD, np.uint8), np.zeros(rows + 1, np.int64), np.zeros(rows, np.uint8))
-
-
-def _column(array: Any, path: str, bad: dict[int, str]) -> Column:
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    kind = _kind(array.type)
-    if kind == Kind.OTHER:
-        array = pa.array([_json(value) for value in array.to_pylist()], pa.large_binary())
-    elif not _is_binary(array.type):
-        array = pc.cast(array, pa.large_string())
-    array = _valid(pc.cast(array, pa.large_binary()), path, bad)
-    kinds = np.full(len(array), kind, np.uint8)
-    if array.null_count:
-        kinds[array.is_null().to_numpy(zero_copy_only=False)] = Kind.NULL
-        array = pc.fill_null(array, b"")
-    data, offsets = _bytes_of(array)
-    return Column(data, offsets, kinds)
+    def _parts(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The batch in parts of about `block` bytes."""
+        encoded = any(types.is_encoded(type_) for type_ in batch.schema.types)
+        if not encoded and batch.nbytes <= self._block:
+            yield batch
+            return
+        sizes = sum(map(row_sizes, batch.columns), np.zeros(len(batch)))
+        if sizes.max(initial=0) > _LARGEST_ROW:
+            raise UserError(f"{self._shard.url}: a row is larger than {_LARGEST_ROW >> 30} GiB; leave such rows out")
+        ends, at = np.cumsum(sizes), 0
+        while at < len(batch):
+            before = ends[at] - sizes[at]
+            end = max(int(np.searchsorted(ends, before + self._block, "right")), at + 1)
+            yield batch.slice(at, end - at)
+            at = end
 
 
-def _kind(type_: pa.DataType) -> Kind:
-    is_ = pa.types
-    if is_.is_boolean(type_):
-        return Kind.BOOL
-    if is_.is_integer(type_) or is_.is_floating(type_) or is_.is_decimal(type_):
-        return Kind.NUMBER
-    if is_.is_nested(type_):
-        return Kind.OTHER
-    return Kind.STRING
+class _Stored:
+    """A shard's bytes for Arrow: those that there were when it was opened, or fewer.
+
+    Some writers make one batch of a whole file; a large piece is therefore copied to a temporary file and mapped
+    there, where no one else can change it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, 2)
+        self._file.seek(0)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it cannot be read any more."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Leave the file to its owner."""
+
+    def tell(self) -> int:
+        """The place of the next byte to be read."""
+        return self._file.tell()
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Go to another place."""
+        return self._file.seek(place, whence)
+
+    def read(self, size: int = -1) -> bytes | memoryview:
+        """The next bytes; never more memory than the file has bytes, whatever it says of itself."""
+        left = max(self._size - self._file.tell(), 0)
+        size = left if size < 0 else min(size, left)
+        return self._file.read(size) if size <= _HELD else _copied(self._file, size)
 
 
-def _is_binary(type_: pa.DataType) -> bool:
-    """Whether values are bytes already; what else has Kind STRING (dates, times) is written out."""
-    is_ = pa.types
-    return any(check(type_) for check in (is_.is_binary, is_.is_large_binary, is_.is_fixed_size_binary))
-
-
-def _json(value: Any) -> bytes | None:
-    return None if value is None else orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
-
-
-def _valid(array: Any, path: str, bad: dict[int, str]) -> Any:
-    """The large binary array with null for what is not UTF-8."""
-    try:
-        array.view(pa.large_string()).validate(full=True)
-    except pa.ArrowInvalid:
-        wrong = np.zeros(len(array), np.bool_)
-        for row, value in enumerate(array.to_pylist()):
+def _copied(file: BinaryIO, size: int) -> memoryview:
+    """The next bytes of a file, in a temporary one of which nothing is left on disk."""
+    with tempfile.TemporaryFile(prefix="dvsel-") as copy:
+        while size and (piece := file.read(min(size, _COPIED_AT_ONCE))):
             try:
-                (value or b"").decode()
-            except UnicodeDecodeError as error:
-                wrong[row] = True
-                bad.setdefault(row, f"field {path!r} is not UTF-8 (byte 0x{value[error.start]:02X})")
-        return pc.if_else(pa.array(wrong), pa.scalar(None, array.type), array)
-    return array
+                copy.write(piece)
+                copy.flush()
+            except OSError as error:
+                raise UserError(
+                    f"{tempfile.gettempdir()}: no room for a copy of a large batch ({error.strerror}); set TMPDIR"
+                ) from error
+            size -= len(piece)
+        return memoryview(mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _bytes_of(array: Any) -> tuple[Bytes, Offsets]:
-    """Data and offsets of a large binary array without nulls, copied: Arrow's buffers have no spare bytes."""
-    _, ends, values = array.buffers()
-    offsets = np.frombuffer(ends, np.int64)[array.offset :][: len(array) + 1]
-    first, last = int(offsets[0]), int(offsets[-1])
-    data = np.empty(last - first + PAD, np.uint8)
-    if last > first:
-        data[: last - first] = np.frombuffer(values, np.uint8)[first:last]
-    return data, offsets - first
+def _ordinary(batch: pa.RecordBatch, keeps_text: bool = True) -> pa.RecordBatch:
+    """The batch with columns that are `ordinary`."""
+    if not any(map(types.is_encoded, batch.schema.types)):
+        return batch
+    return _with_columns(batch, [ordinary(column, keeps_text) for column in batch.columns])
+
+
+def _with_dictionaries(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with dictionaries for the columns of strings that have some in the schema: as large as they may be,
+    each of the small batches would have carried one."""
+    if not any(map(types.is_text_dictionary, schema.types)):
+        return batch
+    pairs = zip(batch.columns, schema.types, strict=True)
+    return _with_columns(
+        batch, [pc.cast(column, type_) if types.is_text_dictionary(type_) else column for column, type_ in pairs]
+    )
+
+
+def _with_columns(batch: pa.RecordBatch, columns: list[Any]) -> pa.RecordBatch:
+    fields = [field.with_type(column.type) for field, column in zip(batch.schema, columns, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, batch.schema.metadata))
+
+
+def _joined(steps: Iterator[tuple[pa.RecordBatch, int]], size: int) -> Iterator[pa.RecordBatch]:
+    """The rows of small batches in batches of about `size` bytes."""
+    waiting: list[pa.RecordBatch] = []
+    bytes_ = rows = 0
+    for step, more in steps:
+        waiting.append(step)
+        bytes_ += more
+        rows += len(step)
+        if bytes_ >= size or rows >= _MOST_ROWS:
+            yield from _one(waiting)
+            waiting, bytes_, rows = [], 0, 0
+    yield from _one(waiting)
+
+
+def _one(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """One batch of all rows."""
+    if len(batches) < 2 or not batches[0].num_columns:
+        return batches
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()  # type: ignore[no-any-return]
+
+
+def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, once all of its offsets, indices and sizes are known to lie inside their buffers.
+
+    Not its strings: those that are not UTF-8 are bad rows, and no bad file.
+    """
+    for column in batch.columns:
+        plain = types.as_bytes(column.type)
+        storage = column.storage if types.is_extension(column.type) else column
+        (storage if storage.type == plain else storage.view(plain)).validate(full=True)
+    return batch

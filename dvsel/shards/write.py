@@ -1,14 +1,16 @@
 """Output shards: the kept documents of one input shard, in pieces of a bounded size.
 
 Lines go out byte for byte, each with one LF, compressed as the input is; rows of Parquet and Arrow shards go
-out as Parquet with the input's schema. Pieces are called `stem-00000.suffix`, `stem-00001.suffix` and so on.
-All appear at the end, the first one last: where the first piece exists, the shard is complete. The same input
-and choice give the same bytes. Nothing kept means no file.
+out as Parquet, with the input's schema and page checksums. Pieces are called `stem-00000.suffix`,
+`stem-00001.suffix` and so on. All appear at the end, the first one last: where the first piece exists, the shard is
+complete. The same input and choice give the same bytes. Nothing kept means no file.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import io
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import IO, Any
 
@@ -19,6 +21,7 @@ import pyarrow.parquet as pq
 import zstandard
 from isal import isal_zlib
 
+from dvsel.errors import UserError
 from dvsel.shards.columns import PAD, Bytes, Offsets
 from dvsel.shards.expand import split_name
 from dvsel.shards.files import Pending, Shard, join
@@ -109,7 +112,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
 
     def _table_sink(self, schema: pa.Schema) -> _TableSink:
         if self._sink is None:
-            self._sink = _TableSink(self._begin_piece(), schema)
+            self._sink = _TableSink(self._begin_piece(), schema, self._shard.url)
         assert isinstance(self._sink, _TableSink), "a shard has lines or rows"
         return self._sink
 
@@ -156,11 +159,13 @@ def _compressor(compression: str) -> Any:
 class _TableSink:
     """Rows to a Parquet file, in groups of about `_ROW_GROUP` bytes. size: bytes of the rows in memory."""
 
-    def __init__(self, file: IO[bytes], schema: pa.Schema) -> None:
+    def __init__(self, file: IO[bytes], schema: pa.Schema, place: str) -> None:
         self.size = 0
-        self._writer = pq.ParquetWriter(file, schema, compression="zstd", compression_level=_ZSTD_LEVEL)
+        self._place = place
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_size = 0
+        with self._explained(schema.empty_table()):
+            self._writer = _parquet_writer(file, schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         self.size += batch.nbytes
@@ -175,9 +180,37 @@ class _TableSink:
         self._writer.close()
 
     def _write_group(self) -> None:
-        table = pa.Table.from_batches(self._waiting).unify_dictionaries()
-        self._writer.write_table(table, row_group_size=max(len(table), 1))
+        table = pa.Table.from_batches(self._waiting)
+        with self._explained(table):
+            self._writer.write_table(table.unify_dictionaries(), row_group_size=max(len(table), 1))
         self._waiting, self._waiting_size = [], 0
+
+    @contextmanager
+    def _explained(self, table: pa.Table) -> Iterator[None]:
+        """Turn what Parquet cannot hold into a UserError that names the columns."""
+        try:
+            yield
+        except pa.ArrowException as error:
+            columns = ", ".join(repr(name) for name in _refused(table)) or "the rows"
+            cause = " ".join(str(error).split()).rstrip(".")
+            raise UserError(
+                f"{self._place}: Parquet cannot hold {columns} ({cause}); write the shard without it"
+            ) from error
+
+
+def _parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, schema, compression="zstd", compression_level=_ZSTD_LEVEL, write_page_checksum=True)
+
+
+def _refused(table: pa.Table) -> Iterator[str]:
+    """The names of the columns that cannot be written."""
+    for field, column in zip(table.schema, table.columns, strict=True):
+        schema = pa.schema([field])
+        try:
+            with _parquet_writer(io.BytesIO(), schema) as writer:
+                writer.write_table(pa.table([column], schema=schema))
+        except pa.ArrowException:
+            yield field.name
 
 
 def gather(lines: Lines, rows: npt.NDArray[np.int64]) -> memoryview:

@@ -12,15 +12,15 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import xxhash
 
+from arrow_arrays import store, values
 from dvsel.errors import UserError
-from dvsel.shards.columns import PAD, Column, Kind
+from dvsel.shards.columns import Kind
 from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard, atomic_writer, remove
+from dvsel.shards.files import Shard, remove
 
 ROWS: list[dict[str, Any]] = [
     {"text": "one", "id": 1, "ok": True, "score": 0.5, "meta": {"lang": "en", "deep": {"n": 1}}},
@@ -31,34 +31,9 @@ ROWS: list[dict[str, Any]] = [
 KIND_OF = {str: Kind.STRING, int: Kind.NUMBER, float: Kind.NUMBER, bool: Kind.BOOL, type(None): Kind.NULL}
 
 
-def store(base: str, table: pa.Table, name: str) -> Shard:
-    """Write a table in the format that the name says."""
-    place = f"{base}/{name}"
-    with atomic_writer(place) as file:
-        if name.endswith(".parquet"):
-            pq.write_table(table, file)
-        elif name.startswith("file"):
-            with pa.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table)
-        else:
-            with pa.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table)
-    return expand([place])[0]
-
-
 def read(source: Shard, *paths: str) -> list[Documents]:
     with DocumentReader(source, paths) as reader:
         return list(reader)
-
-
-def values(column: Column) -> list[Any]:
-    def value(row: int) -> Any:
-        content, kind = column[row], column.kind[row]
-        return None if kind == Kind.NULL else content.decode() if kind == Kind.STRING else json.loads(content)
-
-    assert len(column.data) >= column.offsets[-1] + PAD
-    assert column.offsets.dtype == np.int64
-    return [value(row) for row in range(len(column))]
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "file.arrow"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dvsel.errors import UserError
 from dvsel.shards.members import as_json, with_column, with_member
 
 VALUES = st.recursive(
@@ -53,14 +54,20 @@ def test_a_member_that_dvsel_wrote_is_replaced_byte_for_byte() -> None:
 @pytest.mark.parametrize("names", [["a"], ["w", "a"], ["a", "w"]])
 def test_a_column_is_added_or_replaced_in_its_place(names: list[str]) -> None:
     batch = pa.RecordBatch.from_pydict({name: [1, 2] for name in names})
-    made = with_column(batch, "w", np.array([0.5, 3], np.float32))
+    made = with_column(batch, "w", np.array([0.5, 3], np.float32), "a.parquet")
     assert made.schema.names == (names if "w" in names else [*names, "w"])
     assert made.column("w").to_pylist() == [0.5, 3] and made.column("a").to_pylist() == [1, 2]
 
 
+def test_two_columns_of_the_name_are_refused() -> None:
+    batch = pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2])], ["w", "w"])
+    with pytest.raises(UserError, match=r"a\.parquet: has 2 columns 'w'; rename"):
+        with_column(batch, "w", np.zeros(1, np.float32), "a.parquet")
+
+
 def test_no_rows_stay_no_rows() -> None:
     batch = pa.RecordBatch.from_pydict({"a": [1, 2]}).slice(0, 0)
-    made = with_column(batch, "w", np.empty(0, np.float32))
+    made = with_column(batch, "w", np.empty(0, np.float32), "a.parquet")
     assert made.schema.names == ["a", "w"] and len(made) == 0
 
 
