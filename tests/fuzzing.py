@@ -19,7 +19,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def fuzz(usual: int, case: Callable[[random.Random], int | None]) -> None:
-    """Try `DVSEL_FUZZ` cases, or `usual`. A call of `case` says how many it tried, None for one; a failure, its seed."""
+    """Try `DVSEL_FUZZ` cases, or `usual`. A call of `case` says how many it tried, or None for one."""
     wanted = int(os.environ.get("DVSEL_FUZZ") or usual)
     seed = done = 0
     while done < wanted:
