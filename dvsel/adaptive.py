@@ -291,7 +291,8 @@ def _lines(
                 begin = batch.documents.first_row
                 rows = mine[(mine >= begin) & (mine < begin + len(batch))] - begin
                 fields = {path: batch.documents.fields[path] for path in paths}
-                yield from json_lines(fields, rows)
+                whole = batch.documents.lines  # by which a document without an id is known
+                yield from json_lines(fields, rows) if whole is None else (whole[row] + b"\n" for row in rows)
 
 
 def _write(

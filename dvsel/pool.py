@@ -18,8 +18,9 @@ from dvsel.scorers import Fitted
 from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Batch, Column, Kind, Status
 from dvsel.shards.documents import DocumentReader, Documents
-from dvsel.shards.files import Shard, open_read
-from dvsel.shards.hashing import combine, hash_rows
+from dvsel.shards.files import Shard, check_unchanged, open_read
+from dvsel.shards.hashing import hash_rows
+from dvsel.shards.identity import keys
 from dvsel.shards.scorefile import VectorReader
 from dvsel.shards.tokens import field_causes
 from dvsel.shards.vectors import Vectors
@@ -64,6 +65,7 @@ def read_pool(
 ) -> Iterator[PoolBatch]:
     """The documents of a shard (None: stdin), judged. Raises BadLine where `reading` says fail."""
     vectors = VectorReader(shard.vectors) if shard and shard.vectors else None
+    reader.whole_where_without(reading.id_field)
     for documents in reader:
         text = documents.fields[reading.text_field]
         bad = documents.bad.or_else(_text_causes(text, reading.text_field))
@@ -71,6 +73,8 @@ def read_pool(
             bad = bad.or_else(Causes.of(field_causes(documents.fields[tokens_field])))
         if bad and reading.on_bad_line == "fail":
             ((row, cause),) = bad.first(1)
+            if shard:
+                check_unchanged(shard)
             line = _lines_before(shard, begin) + documents.first_row + row + 1
             raise BadLine(shard.url if shard else "stdin", line, cause)
         status = np.where(text.sizes == 0, Status.EMPTY_TEXT, Status.SCORED).astype(np.uint8)
@@ -78,7 +82,7 @@ def read_pool(
             text = text.without(bad.rows)
             status[bad.rows] = Status.BAD_LINE
         text_hash = hash_rows(text)
-        key = combine(text_hash, hash_rows(documents.fields[reading.id_field]))
+        key = keys(documents, text_hash, reading.id_field)
         yield PoolBatch(documents, text, status, bad, key, text_hash, _next(vectors, len(text), shard))
 
 

@@ -48,7 +48,8 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
     with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
         for batch in read_pool(reader, None, run):
             scores, _ = batch.score(fitted)
-            sink.write(b"".join(_with_scores(batch, field, _as_json(scores, fitted.groups))))
+            rows = np.flatnonzero(batch.status != Status.BAD_LINE)
+            sink.write(b"".join(_with_scores(batch, rows, field, _as_json(scores[rows], fitted.groups))))
             sink.flush()
             skipped.add(batch.bad, batch.documents.first_row)
     skipped.tell()
@@ -63,12 +64,13 @@ def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
     return fit_scorer(run, [], Execution(), "")
 
 
-def _with_scores(batch: PoolBatch, field: str, values: list[bytes]) -> Iterator[bytes]:
+def _with_scores(batch: PoolBatch, rows: npt.NDArray[np.integer], field: str, values: list[bytes]) -> Iterator[bytes]:
+    """The lines of these rows, each with its value and an LF."""
     lines = batch.documents.lines
     assert lines is not None
     there = batch.documents.fields[field].kind != Kind.MISSING
-    for row in np.flatnonzero(batch.status != Status.BAD_LINE).tolist():
-        yield with_member(lines[row], field, values[row], bool(there[row])) + b"\n"
+    for row, value in zip(rows.tolist(), values, strict=True):
+        yield with_member(lines[row], field, value, bool(there[row])) + b"\n"
 
 
 def _as_json(scores: npt.NDArray[np.float32], groups: tuple[str, ...]) -> list[bytes]:

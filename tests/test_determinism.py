@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import corpus
 from commands import ok
@@ -151,3 +154,56 @@ def test_the_names_of_shards_do_not_matter(scored: dict[str, Path], tmp_path: Pa
     ok("score", "dsir", tmp_path / "quite another name.ndjson", "--fitted", folder / "scores" / "dsir.fitted", "-w", 1,
        "-o", tmp_path / "scores")  # fmt: skip
     assert ids(tmp_path, *RULES["resample"]) == ids(folder, *RULES["resample"])
+
+
+# --- Documents without an id. ---
+
+TEXTS = [document["text"] for document in corpus.pool()[:60:15]]
+NAMELESS = [{"text": TEXTS[number % 4], "seen": number} for number in range(40)]
+NAMELESS_RULES = {name: RULES[name] for name in ("topk", "resample", "random")}
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fitted scorer."""
+    folder = tmp_path_factory.mktemp("fit")
+    pool, target = corpus.write(folder / "p.jsonl", corpus.pool()), corpus.write(folder / "t.jsonl", corpus.target())
+    ok("fit", "dsir", "--pool", pool, "--target", target, "--min-words", 1, "-o", folder / "f", "--quiet")
+    return folder / "f"
+
+
+def kept_of(folder: Path, fitted: Path, parts: list[list[corpus.Document]], suffix: str) -> dict[str, list[str]]:
+    """The kept documents by rule, of a pool of these shards."""
+    for number, part in enumerate(parts):
+        corpus.write(folder / "pool" / f"{number}{suffix}", part)
+    ok("score", "dsir", folder / "pool", "--fitted", fitted, "-w", 1, "-o", folder / "scores", "--quiet")
+    kept = {}
+    for number, (words, more) in enumerate(itertools.product(NAMELESS_RULES.values(), ([], ["--dedup"]))):
+        out = folder / f"out{number}"
+        ok("select", folder / "scores", *words[:2], "--budget", "37% docs", "-w", 1, *more, "-o", out, "--quiet")
+        kept[" ".join([*words[:2], *more])] = sorted(row for path in corpus.shards_of(out) for row in rows_of(path))
+    return kept
+
+
+def rows_of(path: Path) -> list[str]:
+    """The rows of a shard, as text."""
+    if path.suffix == ".parquet":
+        return list(map(str, pq.read_table(path).to_pylist()))
+    return path.read_text().splitlines()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(NAMELESS), cuts=st.sets(st.integers(1, 39), max_size=3))
+def test_which_of_several_documents_of_a_text_without_id_are_kept_is_not_a_matter_of_order(
+    fitted: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    suffix: str,
+    order: list[corpus.Document],
+    cuts: set[int],
+) -> None:
+    folder = tmp_path_factory.mktemp("nameless")
+    parts = [order[begin:end] for begin, end in itertools.pairwise([0, *sorted(cuts), 40])]
+    found = kept_of(folder / "a", fitted, parts, suffix)
+    assert found == kept_of(folder / "b", fitted, [NAMELESS], suffix)
+    assert all(found.values())

@@ -116,7 +116,7 @@ def test_a_bad_line_fails_after_the_lines_before_it_or_is_skipped_and_counted(fo
 def test_skipped_lines_are_one_line_on_stderr_with_causes_and_numbers(folder: Path) -> None:
     good = corpus.lines(corpus.pool()[:1])
     answer = score(folder, b"\n" + good + b"[1]\n{\n" + good + b"\n" * 4, "--on-bad-line", "skip")
-    causes = "5 blank line, 1 not a JSON object but an array, 1 malformed JSON"
+    causes = "5 blank line, 1 malformed JSON, 1 not a JSON object but an array"
     assert answer.err == f"dvsel: skipped 7 lines (1, 3, 4, 6, 7, ...): {causes}\n"
     lines = b'{"dvsel_dsir": 1}\n{"dvsel_dsir": "x"}\n{}\n\n'
     answer = ok("select", "--min-score", 0, "--on-bad-line", "skip", "-", stdin=lines)

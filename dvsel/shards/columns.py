@@ -134,7 +134,7 @@ class Batch:
     """What a scorer sees: n documents.
 
     text: their texts. columns: the further fields that the scorer declared in `needs`, by path. keys: uint64 (n,), each
-    document's own number, of text and id. vectors: their embeddings, where the pool has some.
+    document's own number (see `identity`). vectors: their embeddings, where the pool has some.
     """
 
     text: Column

@@ -76,7 +76,7 @@ class Reader(AbstractContextManager["Reader"]):
 
     begin, end: bytes of a plain file; it is read from `begin` on, without a limit, and its digest is of the
     bytes in this range. on_read: told how many stored bytes of the range were read, after each reading.
-    at_line_start: whether `begin` is the start of the file or of a line.
+    at_line_start: whether `begin` is the start of the file or of a line. stored: bytes of the file read so far.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Reader(AbstractContextManager["Reader"]):
         assert not (begin and shard.compression), "only a plain file is read from its middle"
         self._place = shard.url
         self._left = None if end is None else end - begin
+        self.stored = 0
         self._hash = xxhash.xxh3_128()
         self._on_read = on_read
         self._file = open_read(shard.url)
@@ -148,6 +149,7 @@ class Reader(AbstractContextManager["Reader"]):
 
     def _read_file(self, target: memoryview) -> int:
         count = self._read_raw(target)
+        self.stored += count
         hashed = count if self._left is None else min(count, self._left)
         self._hash.update(target[:hashed])
         if self._left is not None:

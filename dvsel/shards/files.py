@@ -14,14 +14,16 @@ import posixpath
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from dvsel.errors import UserError
 from dvsel.redact import HIDDEN, lacks_secrets
+
+Batch = TypeVar("Batch")
 
 HOME = ".dvsel"
 """The hidden folder in which a run keeps files of its own, which are nobody's input."""
@@ -95,8 +97,22 @@ def info(url: str) -> tuple[int, str]:
         return status.st_size, str(status.st_mtime_ns)
 
 
+def while_unchanged(shard: Shard, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """What is read of a shard, to the end.
+
+    Raises UserError where the shard is not what it was when it was named: after the last batch, and instead of the
+    error that its new content led to.
+    """
+    try:
+        yield from batches
+    except UserError:
+        check_unchanged(shard)
+        raise
+    check_unchanged(shard)
+
+
 def check_unchanged(shard: Shard) -> None:
-    """Raise UserError where a shard is not what it was when it was named."""
+    """Raise UserError where a shard is not what it was when it was named, by its size and its time."""
     if info(shard.url) != (shard.size, shard.modified):
         raise changed_meanwhile(shard)
 

@@ -27,8 +27,13 @@ _SEED_MASK = 2**64 - 1
 
 def hash_rows(column: Column, seed: int = 0) -> Hashes:
     """XXH64 of each row's bytes, uint64 (n,)."""
-    hashes = np.empty(len(column), np.uint64)
-    _hash_rows(column.data, column.offsets, np.uint64(seed & _SEED_MASK), hashes)
+    return hash_spans(column.data, column.offsets[:-1], column.offsets[1:], seed)
+
+
+def hash_spans(data: Bytes, starts: Offsets, ends: Offsets, seed: int = 0) -> Hashes:
+    """XXH64 of data[starts[i]:ends[i]], uint64 (n,). data: PAD bytes or more beyond the last end."""
+    hashes = np.empty(len(starts), np.uint64)
+    _hash_spans(data, starts, ends, np.uint64(seed & _SEED_MASK), hashes)
     return hashes
 
 
@@ -115,9 +120,9 @@ def _tail(data: Bytes, at: int, stop: int, state: np.uint64) -> np.uint64:
 
 
 @kernel
-def _hash_rows(data: Bytes, offsets: Offsets, seed: np.uint64, hashes: Hashes) -> None:
+def _hash_spans(data: Bytes, starts: Offsets, ends: Offsets, seed: np.uint64, hashes: Hashes) -> None:
     for row in range(len(hashes)):
-        begin, stop = offsets[row], offsets[row + 1]
+        begin, stop = starts[row], ends[row]
         size = stop - begin
         state = _stripes(data, begin, stop, seed) if size >= 32 else seed + _PRIME_5
         at = stop - (size & 31)

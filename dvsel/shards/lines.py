@@ -21,7 +21,7 @@ from dvsel.errors import UserError
 from dvsel.shards.columns import PAD, Bytes, Column, Offsets
 from dvsel.shards.decode import HEAD, Reader, check_text
 from dvsel.shards.extract import find_lines
-from dvsel.shards.files import Shard
+from dvsel.shards.files import Shard, changed_meanwhile, while_unchanged
 
 BLOCK = 8 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -29,6 +29,7 @@ _LF = 10
 _SPARE = PAD + 1  # the last line may lack its LF
 _BEYOND = 64 << 10
 _LONGEST_LINE = 1 << 30
+_UNKNOWN = 0  # the size of a shard in a store that does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class _Source(Protocol):
     """Where bytes come from: a `decode.Reader` or a `_Stream`."""
 
     at_line_start: bool
+    stored: int
 
     def readinto(self, target: memoryview, /) -> int: ...
     def digest(self) -> str: ...
@@ -73,7 +75,8 @@ class LineReader(AbstractContextManager["LineReader"]):
     begin, end: the byte range, of a plain file only. block: bytes read at once; a longer line is still whole.
     on_read: told how many stored bytes of the range were read, after each reading.
     A stream's lines come out as soon as they are there, in whole blocks or not.
-    Raises UserError for content that cannot be lines of UTF-8 text, and what `decode.Reader` raises.
+    Raises UserError for content that cannot be lines of UTF-8 text, for a shard that changed since it was named, and
+    what `decode.Reader` raises.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class LineReader(AbstractContextManager["LineReader"]):
         self._begin = begin
         self._length = None if end is None else end - begin
         self._block = block
+        self._shard = source if isinstance(source, Shard) else None
         self._place, self._source = _open(source, begin, end, on_read)
 
     def __exit__(self, *_: object) -> None:
@@ -98,6 +102,11 @@ class LineReader(AbstractContextManager["LineReader"]):
         return self._source.digest()
 
     def __iter__(self) -> Iterator[Lines]:
+        if self._shard is None:
+            return self._lines()
+        return while_unchanged(self._shard, self._lines())
+
+    def _lines(self) -> Iterator[Lines]:
         row = 0
         for data, offset, size in self._whole_lines():
             at = 0 if offset else self._first_line(data)
@@ -114,6 +123,8 @@ class LineReader(AbstractContextManager["LineReader"]):
                 row += len(starts)
             if self._length is not None and offset + size >= self._length:
                 return
+        if self._shard and self._shard.size not in (self._begin + self._source.stored, _UNKNOWN):
+            raise changed_meanwhile(self._shard)
 
     def _first_line(self, data: Bytes) -> int:
         """Where in the first block the first line begins."""
@@ -183,6 +194,7 @@ class _Stream:
     """A binary stream, read as far as it is ready. Nothing of it must have been read before."""
 
     at_line_start = True
+    stored = 0
 
     def __init__(self, stream: BinaryIO, on_read: Callable[[int], None] | None) -> None:
         self._raw: Any = getattr(stream, "raw", stream)

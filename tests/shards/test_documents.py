@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import gzip
 import io
+import itertools
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
+import zstandard
 
 from arrow_arrays import store, values
 from dvsel.errors import UserError
 from dvsel.shards.columns import Kind
 from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard, remove
+from dvsel.shards.files import Shard, atomic_writer, remove
 
 ROWS: list[dict[str, Any]] = [
     {"text": "one", "id": 1, "ok": True, "score": 0.5, "meta": {"lang": "en", "deep": {"n": 1}}},
@@ -148,7 +155,7 @@ def test_a_truncated_parquet_file(tmp_path: Path) -> None:
     for size in range(0, len(whole), 50):
         Path(source.url).write_bytes(whole[:size])
         with pytest.raises(UserError, match="broken Parquet file"):
-            read(source, "text")
+            read(expand([source.url])[0], "text")
 
 
 def test_a_truncated_arrow_stream(tmp_path: Path) -> None:
@@ -156,7 +163,7 @@ def test_a_truncated_arrow_stream(tmp_path: Path) -> None:
     whole = Path(source.url).read_bytes()
     Path(source.url).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="broken Arrow file"):
-        read(source, "text")
+        read(expand([source.url])[0], "text")
 
 
 def test_digests_tell_files_apart(tmp_path: Path) -> None:
@@ -170,6 +177,68 @@ def test_digests_tell_files_apart(tmp_path: Path) -> None:
             if name == "a.arrow":
                 assert reader.digest() == xxhash.xxh3_128_hexdigest(Path(source.url).read_bytes())
     assert len(digests) == 3
+
+
+# --- Shards that change while they are read ---
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "overwritten": lambda path: path.write_bytes(path.read_bytes()[::-1]),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"{}\n"),
+    "replaced": lambda path: shutil.copy(path, f"{path}.new") and Path(f"{path}.new").rename(path),
+}
+
+
+NAMES = ["a.jsonl", "range.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.arrow"]
+MAPPED = list(itertools.product(("a.parquet", "a.arrow"), ("cut", "overwritten")))  # which may kill their reader
+CASES = [case for case in itertools.product(NAMES, CHANGES) if case not in MAPPED]
+
+
+@pytest.mark.parametrize(("name", "change"), CASES)
+def test_a_shard_that_changes_between_two_batches(tmp_path: Path, name: str, change: str) -> None:
+    table = pa.table({"text": [f"{number} {number * 7919 % 65537}" for number in range(50_000)]})
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in table.to_pylist())
+    if ".jsonl" in name:
+        pack = {"gz": gzip.compress, "zst": zstandard.compress}.get(name.rpartition(".")[2], bytes)
+        (tmp_path / name).write_bytes(pack(lines))
+    source = expand([str(tmp_path / name)])[0] if ".jsonl" in name else store(str(tmp_path), table, name)
+    end = len(lines) // 3 * 2 if name.startswith("range") else None
+    with (
+        pytest.raises(UserError, match=r": changed while it was read; start again when nothing writes to it$"),
+        DocumentReader(source, ["text"], end=end, block=100_000) as reader,
+    ):
+        batches = iter(reader)
+        next(batches)
+        os.utime(source.url, ns=(0, 0))  # a file system may keep times of whole seconds
+        CHANGES[change](Path(source.url))
+        for _ in batches:
+            pass
+
+
+def test_a_shard_that_changed_before_it_was_opened(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n")
+    (source,) = expand([str(tmp_path / "a.jsonl")])
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n{}\n")
+    with pytest.raises(UserError, match="changed while it was read"):
+        read(source, "text")
+
+
+def test_a_reader_that_stops_early_does_not_ask(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "long enough for a batch of its own"}\n' * 9)
+    (source,) = expand([str(tmp_path / "a.jsonl")])
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "changed"}\n' * 9)
+    with DocumentReader(source, ["text"], block=50) as reader:
+        assert values(next(iter(reader)).fields["text"])[0] == "changed"
+
+
+def test_a_store_that_tells_neither_sizes_nor_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"memory://{uuid4().hex}/a.jsonl"
+    with atomic_writer(url) as file:
+        file.write(b"{}\n{}\n")
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "info", lambda *_, **__: {"size": None, "type": "file"})
+    (source,) = expand([url])
+    assert (source.size, source.modified) == (0, "")
+    assert len(read(source, "text")[0].fields["text"]) == 2
 
 
 # --- JSON Lines ---

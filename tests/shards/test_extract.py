@@ -1,13 +1,10 @@
-"""The extractor against orjson: the same lines accepted, the same values found, whatever the bytes.
-
-`check` is the oracle: it walks the paths through what `orjson.loads` makes of each line.
-"""
+"""The extractor against orjson: the same lines accepted, the same values found, whatever the bytes."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvsel.shards.columns import PAD, Bytes, Kind
-from dvsel.shards.extract import LINES_AT_ONCE, Extracted, extract, find_lines
-
-PATHS = ["text", "id", "meta", "meta.domain", "meta.x.y", "é"]
-MISSING = object()
-KINDS = {str: Kind.STRING, int: Kind.NUMBER, float: Kind.NUMBER, bool: Kind.BOOL, type(None): Kind.NULL}
-
-
-def padded(content: bytes, rubbish: bytes = b'"}]0') -> Bytes:
-    """A buffer whose spare bytes would go on with the JSON, for a kernel that looks too far."""
-    return np.frombuffer(content + (rubbish * PAD)[:PAD], np.uint8).copy()
-
-
-def extract_lines(lines: Sequence[bytes], paths: Sequence[str] = PATHS) -> tuple[Bytes, Extracted]:
-    ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
-    starts = np.concatenate(([0], ends))[:-1].astype(np.int64)
-    data = padded(b"".join(lines))
-    return data, extract(data, starts, ends, paths)
-
-
-def follow(value: Any, path: str) -> Any:
-    for key in path.split("."):
-        if not isinstance(value, dict) or key not in value:
-            return MISSING
-        value = value[key]
-    return value
-
-
-def same(found: Any, expected: Any) -> bool:
-    return repr(found) == repr(expected)  # tells 1 from 1.0 and True, and 0.0 from -0.0
-
-
-def check(lines: Sequence[bytes], paths: Sequence[str] = PATHS) -> Extracted:
-    data, extracted = extract_lines(lines, paths)
-    for row, line in enumerate(lines):
-        try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            document = None
-        assert (row in extracted.bad) == (not isinstance(document, dict)), line
-        for path in paths:
-            check_field(data, extracted, row, path, follow(document, path))
-    return extracted
-
-
-def check_field(data: Bytes, extracted: Extracted, row: int, path: str, expected: Any) -> None:
-    column, (starts, ends) = extracted.columns[path], extracted.spans[path]
-    found, raw = column[row], data[starts[row] : ends[row]].tobytes()
-    if expected is MISSING:
-        assert (column.kind[row], found, starts[row], ends[row]) == (Kind.MISSING, b"", -1, -1)
-        return
-    assert column.kind[row] == KINDS.get(type(expected), Kind.OTHER)
-    assert same(orjson.loads(raw), expected)
-    assert raw.strip() == raw
-    if isinstance(expected, str):
-        assert found == expected.encode()
-    else:
-        assert found == (b"" if expected is None else raw)
-
+from dvsel.shards.extract import LINES_AT_ONCE, extract, find_lines
+from json_truth import PATHS, SPLICES, check, extract_lines, mutate, padded
 
 # --- What it takes ---
 
@@ -273,83 +213,6 @@ def dump(document: Any, chance: random.Random) -> bytes:
         return space() + body + space()
 
     return render(document).encode("utf-8", "surrogatepass")
-
-
-SPLICES = [
-    b'"',
-    b"\\",
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b",",
-    b":",
-    b"\0",
-    b"\n",
-    b"\x1f",
-    b"\x7f",
-    b" ",
-    b"\t",
-    b"0",
-    b"-",
-]
-SPLICES += [
-    b".",
-    b"e",
-    b"E+",
-    b"1e9",
-    b"1e999",
-    b"00",
-    b"true",
-    b"null",
-    b"nul",
-    b"\\u",
-    b"\\ud83d",
-    b"\\ude00",
-]
-SPLICES += [
-    b"\\u00",
-    b"\\x",
-    b"\xc3",
-    b"\xa9",
-    b"\xe0\x80\x80",
-    b"\xed\xa0\x80",
-    b"\xf0\x9f",
-    b"\xf4\x90\x80\x80",
-]
-SPLICES += [
-    b"\xef\xbb\xbf",
-    b'"text":',
-    b'"meta":{',
-    b"[[",
-    b"]]",
-    b"}{",
-    b"\xff",
-    b"\xc0\xaf",
-    b"'",
-    b"//",
-    b"NaN",
-]
-
-
-def mutate(line: bytes, chance: random.Random) -> bytes:
-    """The line with one to three changes of its bytes."""
-    for _ in range(chance.randint(1, 3)):
-        at, to = sorted(chance.choices(range(len(line) + 1), k=2))
-        change = chance.randrange(6)
-        if change == 0:
-            line = line[:at] + bytes([chance.randrange(256)]) + line[at + 1 :]
-        elif change == 1:
-            line = line[:at] + chance.choice(SPLICES) + line[at:]
-        elif change == 2:
-            line = line[:at] + chance.choice(SPLICES) + line[at + 1 :]
-        elif change == 3:
-            line = line[:at] + line[at + 1 :]
-        elif change == 4:
-            line = line[:to] if chance.random() < 0.5 else line[at:]
-        else:
-            line = line[:to] + line[at:to][:100] + line[to:]
-    return line
 
 
 @settings(deadline=None, max_examples=150)

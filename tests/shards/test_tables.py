@@ -25,7 +25,8 @@ from dvsel.errors import UserError
 from dvsel.shards import tables
 from dvsel.shards.columns import Kind
 from dvsel.shards.documents import DocumentReader, Documents
-from dvsel.shards.files import Shard, expand, open_read, remove
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, open_read, remove
 
 READ = arrow_arrays.all_of(arrow_arrays.simple())
 REFUSED = arrow_arrays.all_of(arrow_arrays.refused())
