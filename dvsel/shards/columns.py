@@ -73,10 +73,6 @@ class Column:
         pieces = [self.data[begin:end] for begin, end in zip(first, last, strict=True)]
         return Column(_laid(pieces), _ends(self.sizes[rows]), self.kind[rows])
 
-    def part(self, first: int, last: int) -> Column:
-        """The rows from `first` to before `last`, as views."""
-        return Column(self.data, self.offsets[first : last + 1], self.kind[first:last])
-
     @classmethod
     def join(cls, columns: Sequence[Column]) -> Column:
         """One column of all rows, in order."""
