@@ -139,7 +139,7 @@ class FittedClassifier(Fitted):
 
         text = prepare(batch.text, self.about.preprocess)
         rows = max(_AT_ONCE // len(self.about.labels), 1)
-        parts = [self._scored(text.part(first, first + rows)) for first in range(0, len(text), rows)]
+        parts = [self._scored(_part(text, first, first + rows)) for first in range(0, len(text), rows)]
         return np.concatenate([np.empty(0, np.float32), *parts])
 
     def _scored(self, text: Column) -> npt.NDArray[np.float32]:
@@ -236,6 +236,13 @@ def _good_one(labels: Sequence[str], place: str) -> str:
     raise UserError(
         f"{place}: has the labels {_listed(labels)}, and which mean keep is not plain; name them with --label"
     )
+
+
+def _part(text: Column, first: int, last: int) -> Column:
+    """The rows from `first` to before `last`, as views."""
+    from dvsel.shards.columns import Column
+
+    return Column(text.data, text.offsets[first : last + 1], text.kind[first:last])
 
 
 def _listed(labels: Sequence[str]) -> str:

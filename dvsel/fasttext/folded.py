@@ -95,8 +95,7 @@ class Folded:
             buckets=np.uint64(len(ngrams)),
             inverse=np.uint64(_LARGEST // max(len(ngrams), 1)),
             seed=np.uint64(seed),
-            # fastText takes every number below for none.
-            word_ngrams=max(word_ngrams, 1),
+            word_ngrams=max(word_ngrams, 1),  # below, fastText finds no runs either
             min_chars=min_chars,
             max_chars=max(max_chars, 0),
         )

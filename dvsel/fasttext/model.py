@@ -60,7 +60,7 @@ class Model:
     input: float32 (words + buckets, dim), the vectors of words and of hashed n-grams; of a file, its mapped and
     perhaps unaligned pages. output: float32 (labels, dim). Both have 0 rows where the file is quantised.
     loss: "softmax", "ova" (one against all), "hs" (hierarchical softmax) or "ns" (negative sampling).
-    word_ngrams: the longest run of words that is a feature.
+    word_ngrams: the longest run of words that is a feature; none is, below 2.
     buckets: rows of the input after the words.
     min_chars, max_chars: lengths of character n-grams (fastText's minn and maxn); no such features for
     max_chars 0.
@@ -218,6 +218,8 @@ def _read(reader: _Reader) -> Model:
     if min(words, labels, buckets, dim - 1) < 0 or words + labels != entries or loss not in _LOSSES or pruned < -1:
         reader.damaged()
     max_chars = 0 if version == _WITHOUT_CHARS else max_chars
+    if min(min_chars, max_chars) < 0:  # which the library takes for 2**64 - 1
+        reader.damaged()
     _check_runs(reader, word_ngrams, max_chars, buckets)
     reader.require(entries * _LEAST_ENTRY)
     column, names = reader.dictionary(words, labels, _LOSSES[loss])

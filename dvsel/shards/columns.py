@@ -92,10 +92,6 @@ class Column:
         sizes[rows], kind[rows] = 0, Kind.STRING
         return Column(data, _ends(sizes), kind)
 
-    def part(self, first: int, last: int) -> Column:
-        """The rows from `first` to before `last`, as views."""
-        return Column(self.data, self.offsets[first : last + 1], self.kind[first:last])
-
     @classmethod
     def join(cls, columns: Sequence[Column]) -> Column:
         """One column of all rows, in order."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,119 +18,17 @@ from hypothesis import strategies as st
 
 from dvsel.errors import UserError
 from dvsel.fasttext.folded import Folded, fold
-from dvsel.fasttext.kernels.layout import PIECE
+from dvsel.fasttext.kernels.layout import PIECE, Scratch
+from dvsel.fasttext.kernels.lookup import place_words
 from dvsel.fasttext.model import Model, read_model
+from dvsel.fasttext.tables import LONGEST_RUN
 from dvsel.shards.columns import Column
+from fasttext_definition import END, SHAPES, WORDS, Shape, expected, made
 from fasttext_models import ODD_TEXTS, outputs, real_texts, train
 
 Array = np.ndarray[Any, Any]
 
-END = b"</s>"
-WORDS = [END, b"good", b"bad", b"a", b"<", b"__label__known", "naïve".encode(), "中文".encode(), b"\xff\x80", b"w" * 70]
-BITS = 2**64 - 1
-
-
-# --- fastText's definition. ---
-
-
-def tokens(text: bytes) -> list[bytes]:
-    """The words up to the end of the document, with the newline that the library is given."""
-    found = []
-    for character in text.translate(bytes.maketrans(b"\r\t\v\f\0", b"     ")).replace(b"\n", b" </s> ").split(b" "):
-        if character:
-            found.append(character)
-        if character == END:
-            return found
-    return [*found, END]
-
-
-def fnv(data: bytes) -> int:
-    state = 2166136261
-    for byte in data:
-        signed = byte if byte < 128 else byte | 0xFFFFFF00
-        state = (state ^ signed) * 16777619 & 0xFFFFFFFF
-    return state
-
-
-def char_ngrams(word: bytes, model: Model) -> list[bytes]:
-    characters: list[bytes] = []
-    for byte in b"<" + word + b">":
-        if byte & 0xC0 == 0x80:
-            characters[-1] += bytes([byte])
-        else:
-            characters.append(bytes([byte]))
-    last = len(characters)
-    return [
-        b"".join(characters[first : first + size])
-        for first in range(last)
-        for size in range(max(model.min_chars, 1), min(model.max_chars, last - first) + 1)
-        if not (size == 1 and first in (0, last - 1))
-    ]
-
-
-def features(text: bytes, model: Model) -> list[int]:
-    """The rows of the input that a text is the mean of."""
-    ids = {model.words[row]: row for row in range(len(model.words))}
-    found, hashes = [], []
-    for word in tokens(text):
-        if word not in ids and word.startswith(b"__label__"):
-            continue
-        found += [ids[word]] if word in ids else []
-        if word != END:
-            found += [len(ids) + fnv(ngram) % model.buckets for ngram in char_ngrams(word, model)]
-        hashes.append(fnv(word) - (fnv(word) >> 31 << 32))
-    for first in range(len(hashes)):
-        state = hashes[first]
-        for following in hashes[first + 1 : first + model.word_ngrams]:
-            state = (state * 116049371 + following) & BITS
-            found.append(len(ids) + state % model.buckets)
-    return found
-
-
-def expected(texts: Sequence[bytes], model: Model, directions: Array) -> Array:
-    entries = np.asarray(model.input, np.float64) @ np.asarray(directions, np.float64).T
-    empty = np.full(len(directions), np.nan)
-    rows = [features(text, model) for text in texts]
-    return np.array([entries[found].mean(axis=0) if found else empty for found in rows]).reshape(
-        len(texts), len(directions)
-    )
-
-
-# --- Models. ---
-
-
-@dataclass(frozen=True)
-class Shape:
-    word_ngrams: int = 2
-    buckets: int = 1009
-    min_chars: int = 0
-    max_chars: int = 0
-
-
-SHAPES = [
-    Shape(1, 0),
-    Shape(1, 1, 2, 3),
-    Shape(2, 2_000_000),
-    Shape(3, 4096),
-    Shape(5, 7, 2, 5),
-    Shape(2, 100_003, 1, 1),
-    Shape(2, 1009, 0, 6),
-    Shape(1, 99, 5, 2),
-]
-
-
-def made(shape: Shape, dim: int = 1, words: Sequence[bytes] = WORDS) -> Model:
-    """A model with entries that are whole numbers, small enough for sums to be exact in float32."""
-    rows = len(words) + shape.buckets
-    numbers = np.random.default_rng(0).integers(-2000, 2000, (rows, dim)).astype(np.float32)
-    return Model(
-        words=Column.of(list(words)),
-        labels=("a", "b"),
-        input=numbers,
-        output=np.ones((2, dim), np.float32),
-        loss="softmax",
-        **vars(shape),
-    )
+# --- Any text and any options. ---
 
 
 def check(texts: Sequence[bytes], model: Model) -> None:
@@ -159,7 +57,7 @@ def test_odd_texts(shape: Shape) -> None:
     check([*ODD_TEXTS, b"\n", b"good\nbad", b"\ngood", b"good\r\nbad", b"a" * 64, b"a" * 63 + b" "], MODELS[shape])
 
 
-@pytest.mark.parametrize("shape", [Shape(2), Shape(5, 1009, 2, 4)], ids=str)
+@pytest.mark.parametrize("shape", [Shape(2), Shape(5, 1009, 2, 4), Shape(0, 1009, 2, 4)], ids=str)
 def test_words_and_ngrams_that_cross_pieces(shape: Shape) -> None:
     around = [b"a " * (PIECE - shift) + b"good " * 9 + b"w" * 70 + b" bad" for shift in range(7)]
     labels = [b"__label__x good " * PIECE, b"good __label__x " * PIECE, b"__label__x " * PIECE * 3]
@@ -242,6 +140,20 @@ def test_words_are_not_mistaken() -> None:
 def test_a_word_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match="twice"):
         fold(made(Shape(), words=[b"good", b"bad", b"good"]), np.ones((1, 1), np.float32))
+
+
+def test_words_that_were_chosen_to_collide_are_refused() -> None:
+    """Their keys begin alike for a seed, so that all searches would begin at one slot; they are not tried for long."""
+    model = made(Shape(1, 0), words=[b"w%d" % number for number in range(3 * LONGEST_RUN)])
+    arrays = fold(model, np.ones((1, 1), np.float32))
+    arrays["words"][:] = 0
+    tables = Folded(arrays).tables._replace(slots=np.uint64(len(arrays["words"])))
+    full = tables._replace(slots=np.uint64(len(model.words) + 1))
+    scratch, slots = Scratch.empty(1), np.zeros(len(model.words), np.int64)
+    data, offsets = model.words.data, model.words.offsets
+    assert place_words(data, offsets, tables, scratch, LONGEST_RUN, slots) == len(model.words)
+    arrays["words"][:] = 0
+    assert place_words(data, offsets, full, scratch, 3, slots) < len(model.words)
 
 
 def test_two_million_words_and_buckets_stay_below_50_megabytes() -> None:
