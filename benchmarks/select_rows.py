@@ -41,6 +41,7 @@ from dvsel.shards.columns import Status
 from dvsel.shards.files import Shard
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.shards.tokens import BUILT_IN
 
 SELECTORS: dict[str, Callable[[], Selector]] = {"topk": TopK, "resample": Resample}
 SHARE = 0.1
@@ -100,7 +101,9 @@ def write_score_files(folder: Path, rows: int, files: int, generator: np.random.
     folder.mkdir(parents=True)
     for number in range(files):
         shard = Shard(f"/pool/{number:05}.jsonl", f"{number:05}.jsonl", "jsonl", "", 0, "")
-        header = Header("0", dataclasses.asdict(shard), "dsir", "", ("",), (1.0,), "resample", "", {}, {})
+        place = {**shard.identity, "digest": ""}
+        tokens = dataclasses.asdict(BUILT_IN)
+        header = Header("0", place, "dsir", "", ("",), (1.0,), "resample", "", {}, tokens)
         with ScoreFileWriter(str(folder / f"{number:05}{SUFFIX}"), header) as writer:
             writer.append(_rows(rows // files, generator), {})
             writer.finish("")

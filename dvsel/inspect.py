@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from dvsel.budget import Budget
-from dvsel.origin import Relocated, unchanged_shard
+from dvsel.origin import Relocated, reading_of, unchanged_shard
 from dvsel.plan import Plan
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.report import Share
 from dvsel.rule import Pool
-from dvsel.runs import Reading
 from dvsel.select import domains_of, histogram_of
 from dvsel.selectors.topk import TopK
 from dvsel.shards.documents import DocumentReader
@@ -115,7 +114,7 @@ def _with_texts(pool: Pool, documents: list[Document], places: Relocated | None)
 
 def _texts(file: ScoreFile, lines: set[int], places: Relocated | None) -> dict[int, str]:
     """The beginnings of the texts in some lines of a shard."""
-    shard, reading = unchanged_shard(file, places), Reading(**file.header.reading)
+    shard, reading = unchanged_shard(file, places), reading_of(file)
     found: dict[int, str] = {}
     with DocumentReader(shard, paths_to_read(reading)) as reader:
         for batch in read_pool(reader, shard, reading):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import xxhash
 
 from dvsel.errors import UserError
+from dvsel.runs import Reading
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.expand import expand
 from dvsel.shards.files import Shard, info, is_remote, local_path
@@ -71,6 +72,14 @@ def _at_its_place(file: ScoreFile) -> Shard:
 
 def _store(url: str) -> tuple[str, ...]:
     return tuple(url.split("/")[:3]) if is_remote(url) else ()
+
+
+def reading_of(file: ScoreFile) -> Reading:
+    """The options of reading that a row file was made with."""
+    try:
+        return Reading(**file.header.reading)
+    except TypeError as error:
+        raise UserError(f"{file.url}: was read with options that this dvsel does not know; use a newer one") from error
 
 
 def check_unchanged(shard: Shard, there: ScoreFile) -> None:

@@ -7,64 +7,46 @@ kept lines are copied out. The subset depends on documents, scores and the seed:
 from __future__ import annotations
 
 import dataclasses
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import xxhash
 
 from dvsel.budget import Budget
-from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.options import among, files_named, to_mapping
-from dvsel.origin import Relocated, changed, digest_of_parts, ranges, unchanged_shard
-from dvsel.plan import Plan, check_budget, follows_scores, mask_file, weights_file
+from dvsel.origin import Relocated
+from dvsel.plan import Plan, check_budget, follows_scores
 from dvsel.plugins import SELECTORS, name_of, selector_class
-from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
 from dvsel.rule import Pool
 from dvsel.runs import Execution, Reading, ScoreRun, SelectRun
 from dvsel.score import check, score
 from dvsel.selectors import Selector, SetSelector
-from dvsel.selectors.dedup import Chunk, Drops, duplicates, unpacked
+from dvsel.selectors.dedup import Chunk, Drops, duplicates
 from dvsel.selectors.quota import Quota
-from dvsel.shards.columns import Kind, Status
-from dvsel.shards.documents import DocumentReader
-from dvsel.shards.extract import extract
+from dvsel.shards.columns import Status
 from dvsel.shards.files import (
-    HOME,
-    Shard,
-    atomic_writer,
-    exists,
     is_remote,
     join,
     make_folder,
-    open_read,
     remove,
 )
 from dvsel.shards.hashing import mix
-from dvsel.shards.json_rows import check_columns, json_lines
-from dvsel.shards.lines import LineReader, Lines
 from dvsel.shards.manifest import home, record
-from dvsel.shards.members import as_json, with_column, with_member
 from dvsel.shards.scorefile import Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
-from dvsel.shards.write import ShardWriter, first_piece
 from dvsel.sources import SCORES, expand_pool, is_embedded, row_files
+from dvsel.write_subset import STDOUT, write_subset
 
-STDOUT = "-"
-_SUBSET = f"{HOME}/subset"
 _NO_RULE = "topk"  # of files that no scorer wrote
 
 
@@ -153,7 +135,7 @@ def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Ex
             *(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, sources.vectors, reading)
         )
         if not execution.dry_run:
-            _write(plan, run.output, terms.cap, execution, sources.places)
+            write_subset(plan, run.output, terms.cap, execution, sources.places)
         return report_on(plan, run)
 
 
@@ -207,183 +189,6 @@ def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> Ab
     columns = ("key", "text_hash", "status", *(("domain",) if quota else ()))
     chunks = (chunk(rows) for number in range(len(pool.files)) for rows, _ in pool.rows(number, columns))
     return duplicates(chunks, pool.first[-1], scratch)
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    shard: Shard
-    ranges: list[tuple[int, int | None]]
-    scores: str
-    rows: int
-    mask: str
-    folder: str
-    cap: int
-    weights: str = ""
-    weight_field: str = ""
-
-
-def _write(plan: Plan, folder: str, cap: int, execution: Execution, pool: Relocated | None) -> None:
-    selector = plan.rule.selector
-    field = selector.weight_field if isinstance(selector, SetSelector) else ""
-    tasks = [
-        _Task(
-            shard := unchanged_shard(file, pool),
-            ranges(shard),
-            file.url,
-            len(file),
-            str(mask_file(plan.masks, number)),
-            folder,
-            cap,
-            str(weights_file(plan.masks, number)) if field else "",
-            field,
-        )
-        for number, file in enumerate(plan.pool.files)
-        if plan.kept[number]
-    ]
-    if folder == STDOUT:
-        for task in tasks:
-            check_columns(task.shard)  # of all shards, before anything is written
-        for task in tasks:
-            _print_shard(task)
-        return
-    _check_same_subset(plan, folder)
-    tasks = [task for task in tasks if not exists(first_piece(folder, task.shard))]
-    total = sum(task.shard.size for task in tasks)
-    for _ in local.run(
-        _write_shard,
-        tasks,
-        execution.processes(total),
-        lambda done: execution.progress("writing the subset", done, total),
-    ):
-        pass
-
-
-def _check_same_subset(plan: Plan, folder: str) -> None:
-    """A folder holds shards of one subset: refuse to go on where scores or the quota changed since it was begun."""
-    hashed = xxhash.xxh3_128()
-    for number in np.flatnonzero(plan.kept).tolist():
-        hashed.update(f"{plan.pool.files[number].header.shard['name']}\n".encode())
-        hashed.update(mask_file(plan.masks, number).read_bytes())
-        if (weights := weights_file(plan.masks, number)).exists():
-            hashed.update(weights.read_bytes())
-    place = join(folder, _SUBSET)
-    if not exists(place):
-        with atomic_writer(place) as file:
-            file.write(hashed.hexdigest().encode())
-        return
-    with open_read(place) as there:
-        if there.read().decode() != hashed.hexdigest():
-            raise UserError(
-                f"{folder} holds another subset (the scores or the quota changed since); "
-                "choose another -o, or pass --overwrite to replace it"
-            )
-
-
-class _Mask:
-    """The kept rows of one shard, in order."""
-
-    def __init__(self, task: _Task) -> None:
-        self._task = task
-        self._bits = np.fromfile(task.mask, np.uint8)
-        self._weights = np.fromfile(task.weights, np.float32) if task.weights else np.empty(0, np.float32)
-        self._at = 0
-
-    def take(self, rows: Lines | pa.RecordBatch) -> tuple[Lines | pa.RecordBatch, npt.NDArray[np.bool_]]:
-        """The next rows, and bool (n,): which of them are kept. Where there are weights, only these, with theirs."""
-        first, self._at = self._at, self._at + len(rows)
-        if self._at > self._task.rows:
-            raise changed(self._task.shard)
-        kept = unpacked(self._bits, first, self._at)
-        if not self._task.weights:
-            return rows, kept
-        count = int(kept.sum())
-        weights, self._weights = self._weights[:count], self._weights[count:]
-        return _weighted(rows, kept, self._task, weights), np.ones(count, np.bool_)
-
-    def finish(self) -> None:
-        """Check that the shard had all the rows that were scored."""
-        if self._at != self._task.rows:
-            raise changed(self._task.shard)
-
-
-def _weighted(
-    rows: Lines | pa.RecordBatch, kept: npt.NDArray[np.bool_], task: _Task, weights: npt.NDArray[np.float32]
-) -> Lines | pa.RecordBatch:
-    """The rows that are kept, each with its weight."""
-    field = task.weight_field
-    if not isinstance(rows, Lines):
-        return with_column(rows.filter(pa.array(kept)), field, weights, task.shard.url)
-    there = extract(rows.data, rows.starts, rows.ends, [field]).columns[field].kind != Kind.MISSING
-    numbered = zip(np.flatnonzero(kept).tolist(), weights, strict=True)
-    return Lines.of([with_member(rows[row], field, as_json(weight), bool(there[row])) for row, weight in numbered])
-
-
-def _write_shard(task: _Task) -> None:
-    """Copy the kept rows of one shard into its output shards."""
-    mask = _Mask(task)
-    with ShardWriter(task.folder, task.shard, task.cap) as writer:
-        for rows in _rows_of(task):
-            taken, kept = mask.take(rows)
-            if isinstance(taken, Lines):
-                writer.write_lines(taken, kept)
-            else:
-                writer.write_table(taken, kept)
-        mask.finish()
-
-
-def _print_shard(task: _Task) -> None:
-    """Copy the kept rows of one shard to stdout, as JSON Lines."""
-    mask = _Mask(task)
-    for rows in _rows_of(task):
-        taken, flags = mask.take(rows)
-        if isinstance(taken, Lines):
-            lines: Iterable[bytes] = (taken[row] + b"\n" for row in np.flatnonzero(flags).tolist())
-        else:
-            lines = json_lines(taken.filter(pa.array(flags)), task.shard.url)
-        sys.stdout.buffer.write(b"".join(lines))
-    mask.finish()
-
-
-def _rows_of(task: _Task) -> Iterator[Lines | pa.RecordBatch]:
-    """The rows of a shard as they stand in it. Raises UserError at the end where it does not hold what was scored."""
-    was = ScoreFile(task.scores)
-    digests = []
-    if task.shard.format == "jsonl":
-        for begin, end in task.ranges:
-            with LineReader(task.shard, begin=begin, end=end, on_read=local.advance) as reader:
-                yield from reader
-                digests.append(reader.digest())
-    else:
-        # The digest of a Parquet file is that of its footer, so each row's own number is compared too.
-        reading = dataclasses.replace(Reading(**was.header.reading), on_bad_line="skip")
-        tokens_field = TokenCounter.of(was.header.tokens).field
-        paths, numbers = paths_to_read(reading, tokens_field), _Keys(was)
-        with DocumentReader(task.shard, paths, whole_rows=True, on_read=local.advance) as tables:
-            for batch in read_pool(tables, task.shard, reading, tokens_field=tokens_field):
-                if not numbers.follow(batch.key):
-                    raise changed(task.shard)
-                assert batch.documents.table is not None
-                yield batch.documents.table
-            digests.append(tables.digest())
-    if digest_of_parts(digests) != was.header.shard["digest"]:
-        raise changed(task.shard)
-
-
-class _Keys:
-    """The documents' own numbers, as a score file has them. Those of the first versions came about in another way."""
-
-    def __init__(self, file: ScoreFile) -> None:
-        self._parts = file.rows(("key",)) if file.header.digests else None
-        self._left = np.empty(0, np.uint64)
-
-    def follow(self, key: npt.NDArray[np.uint64]) -> bool:
-        """Whether the next rows have these."""
-        if self._parts is None:
-            return True
-        while len(self._left) < len(key) and (rows := next(self._parts, None)) is not None:
-            self._left = np.concatenate([self._left, rows.key])
-        now, self._left = self._left[: len(key)], self._left[len(key) :]
-        return np.array_equal(now, key)
 
 
 def report_on(plan: Plan, run: SelectRun) -> SelectReport:

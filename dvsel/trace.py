@@ -21,7 +21,7 @@ from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.gradients.directed import FittedDirections
 from dvsel.options import among, files_named, option, to_mapping
-from dvsel.origin import unchanged_shard
+from dvsel.origin import reading_of, unchanged_shard
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import showing
 from dvsel.recipe import dump
@@ -208,7 +208,7 @@ def _texts(
     for number, file in enumerate(files):
         wanted = np.unique(np.concatenate([top.row[top.file == number] for top in tops]))
         if len(wanted):
-            shard, reading = unchanged_shard(file), Reading(**file.header.reading)
+            shard, reading = unchanged_shard(file), reading_of(file)
             for row, identity, batch in _rows(shard, reading, needs, wanted):
                 found[number, row] = identity, batch
     return found

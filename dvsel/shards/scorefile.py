@@ -44,6 +44,7 @@ from dvsel.errors import UserError
 from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Status
 from dvsel.shards.files import atomic_writer, is_remote, open_read
+from dvsel.shards.tokens import TokenCounter
 from dvsel.shards.vectors import Maker, Vectors
 
 SUFFIX = ".dvsel.parquet"
@@ -334,7 +335,8 @@ def _header(content: bytes) -> Header:
         exact["embedding"] = Embedding(**embedding | {"maker": Maker.of(embedding["maker"])})
     header = Header(**values | exact)
     texts = [header.scorer, header.fingerprint, header.selector, header.unscored, *header.groups]
-    texts += [value for name, value in header.shard.items() if name != "size"]
+    texts += [value for name, value in header.shard.items() if name != "size"] + list(header.reading.values())
+    TokenCounter.of(header.tokens)
     is_whole = set(header.shard) == _SHARD and bool(header.groups) and len(header.shares) == len(header.groups)
     if not is_whole or not all(isinstance(text, str) for text in texts) or not isinstance(header.shard["size"], int):
         raise ValueError
