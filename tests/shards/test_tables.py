@@ -192,11 +192,11 @@ with DocumentReader(expand([sys.argv[1]])[0], sys.argv[2:3], whole_rows=len(sys.
 print(rows, size, peak() - before)
 """
 LONG = "x" * 72_000
-OFTEN = 1 << 16
+OFTEN = 1 << 14
 
 
 def repeated() -> dict[str, tuple[str, Any]]:
-    """Small columns of `OFTEN` rows that come to 4.7 GB: the path to the texts, and an array."""
+    """Small columns of `OFTEN` rows that come to 1.2 GB: the path to the texts, and an array."""
     often = pa.DictionaryArray.from_arrays(pa.array(np.zeros(OFTEN, np.int32)), pa.array([LONG]))
     late = pa.DictionaryArray.from_arrays(pa.array([0] * OFTEN + [1] * OFTEN, pa.int32()), pa.array(["a", LONG]))
     single = pa.LargeListArray.from_arrays(np.arange(OFTEN + 1), often)
@@ -211,20 +211,24 @@ def repeated() -> dict[str, tuple[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("whole_rows", [False, True])
 @pytest.mark.parametrize(
     ("column", "name"),
     [
         ("dictionary", "a.parquet"),
-        ("dictionary", "a.arrow"),
         ("dictionary, small values first", "a.parquet"),
-        ("lists of a struct", "a.parquet"),
-        ("lists of a struct", "a.arrow"),
-        ("runs", "a.arrow"),
-        ("views", "file.arrow"),
+        ("dictionary", "a.arrow"),
+        *(
+            pytest.param(column, name, marks=pytest.mark.slow)
+            for column, name in [
+                ("lists of a struct", "a.parquet"),
+                ("lists of a struct", "a.arrow"),
+                ("runs", "a.arrow"),
+                ("views", "file.arrow"),
+            ]
+        ),
     ],
 )
-@pytest.mark.slow
+@pytest.mark.parametrize("whole_rows", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_small_file_that_says_much_takes_little_memory(
     column: str, name: str, whole_rows: bool, tmp_path: Path
 ) -> None:
@@ -238,7 +242,7 @@ def test_a_small_file_that_says_much_takes_little_memory(
     words = [sys.executable, "-c", MEASURE, str(place), path, *["whole"] * whole_rows]
     answer = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)
     rows, size, more = map(int, answer.stdout.split())
-    assert rows == len(array) and size > OFTEN * len(LONG)
+    assert rows == len(array) and size >= OFTEN * len(LONG)
     assert more < 250, f"{more} MB"
 
 

@@ -189,6 +189,34 @@ def test_tables_are_cut_into_pieces_too(tmp_path: Path) -> None:
     assert rows == [20, 20, 10]
 
 
+def test_pages_carry_checksums(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), shard("a.parquet", "parquet"), LARGE) as writer:
+        writer.write_table(
+            pa.record_batch({"text": [f"text {number}" for number in range(100)]}), np.ones(100, np.bool_)
+        )
+    place = tmp_path / "a-00000.parquet"
+    content = bytearray(place.read_bytes())
+    column = pq.read_metadata(place).row_group(0).column(0)
+    content[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 1
+    place.write_bytes(content)
+    with pytest.raises(OSError, match="CRC checksum verification failed"):
+        pq.ParquetFile(place, page_checksum_verification=True).read()
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([{}, {}], pa.struct([])), pa.array([2**62, 1], pa.timestamp("s"))], ids=["empty", "late"]
+)
+def test_a_column_that_parquet_cannot_hold_is_named(tmp_path: Path, column: pa.Array) -> None:
+    batch = pa.record_batch({"text": ["a", "b"], "odd": column})
+    message = r"^/pool/a\.arrow: Parquet cannot hold 'odd' \(.*\); write the shard without it$"
+    with (
+        pytest.raises(UserError, match=message),
+        ShardWriter(str(tmp_path), shard("a.arrow", "arrow"), LARGE) as writer,
+    ):
+        writer.write_table(batch, np.ones(2, np.bool_))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("source", "piece"),
     [
