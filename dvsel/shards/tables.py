@@ -87,7 +87,7 @@ class TableReader(AbstractContextManager["TableReader"]):
 
     def _tell(self, share: float) -> None:
         """Report the stored bytes of the share that is done, less those reported before."""
-        done = int(share * self._shard.size)
+        done = int(min(share, 1.0) * self._shard.size)
         if self._on_read:
             self._on_read(done - self._told)
         self._told = done
@@ -183,8 +183,7 @@ class TableReader(AbstractContextManager["TableReader"]):
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """The batch in parts of about `block` bytes."""
-        encoded = any(types.is_encoded(type_) for type_ in batch.schema.types)
-        if not encoded and batch.nbytes <= self._block:
+        if not any(map(types.is_encoded, batch.schema.types)) and batch.nbytes <= self._block:
             yield batch
             return
         sizes = sum(map(row_sizes, batch.columns), np.zeros(len(batch)))

@@ -73,6 +73,8 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
                 for piece in reversed(self._pieces):
                     piece.commit()
         finally:
+            if self._sink:
+                self._sink.drop()
             for piece in self._pieces:
                 piece.discard()
 
@@ -142,6 +144,9 @@ class _LineSink:
         if self._compressor:
             self._file.write(self._compressor.flush())
 
+    def drop(self) -> None:
+        """Nothing is left to be done."""
+
 
 def _compressor(compression: str) -> Any:
     match compression:
@@ -175,6 +180,10 @@ class _TableSink:
         if self._waiting:
             self._write_group()
         self._writer.close()
+
+    def drop(self) -> None:
+        """Keep pyarrow from writing the end of the file later, when the file is gone."""
+        self._writer.is_open = False
 
     def _write_group(self) -> None:
         with self._explained():

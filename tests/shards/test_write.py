@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_an_error_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> 
         writer.write_lines(lines_of([b"1", b"2"]), np.ones(2, np.bool_))
         raise error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_an_error_among_rows_says_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    said: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    with pytest.raises(error), ShardWriter(str(tmp_path), shard("a.parquet", "parquet"), LARGE) as writer:
+        writer.write_table(pa.record_batch({"text": ["a"]}), np.ones(1, np.bool_))
+        raise error
+    del writer
+    gc.collect()
+    assert said == [] and list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
