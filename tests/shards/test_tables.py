@@ -86,6 +86,21 @@ def test_two_fields_of_the_wanted_name_are_refused(name: str, tmp_path: Path) ->
         assert str(caught.value) == f"{source.url}: {message}"
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("a.parquet", b"meta"), ("a.parquet", b"lang"), ("a.arrow", b"meta"), ("file.arrow", b"lang"),
+     ("a.arrow", b"Europe/Berlin")],
+)  # fmt: skip
+def test_a_name_that_is_not_utf_8_breaks_the_file(name: str, wrong: bytes, tmp_path: Path) -> None:
+    when = pa.array([1], pa.timestamp("ms", "Europe/Berlin"))
+    meta = pa.StructArray.from_arrays([pa.array(["en"]), when], ["lang", "when"])
+    source = store(str(tmp_path), pa.table({"text": ["a"], "meta": meta}), name)
+    Path(source.url).write_bytes(Path(source.url).read_bytes().replace(wrong, b"\xff" + wrong[1:]))
+    for whole_rows in (False, True):
+        with pytest.raises(UserError, match=rf"{name}: broken .* file .*can't decode"):
+            read(source, "meta", whole_rows=whole_rows)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_dictionaries_stay_in_whole_rows(name: str, tmp_path: Path) -> None:
     table = pa.table({"lang": pa.array(["en", None, "de"] * 300).dictionary_encode()})
