@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+import arrow_arrays
 import corpus
-from commands import failure, ok
+from arrow_arrays import store
+from commands import dvsel, failure, ok, one_line
 from dvsel.shards.columns import Status
 
 POOL = corpus.pool()[::2]
@@ -209,6 +212,36 @@ def test_parquet_comes_out_as_parquet_with_all_columns(tmp_path: Path) -> None:
     assert found.to_pylist() == [by_id[name] for name in found["id"].to_pylist()]
     lines = ok("select", tmp_path / "out", "--budget", "30%", "-w", 1, "-o", "-").out.splitlines()
     assert [json.loads(line) for line in lines] == found.to_pylist()
+
+
+def test_columns_of_every_type_are_passed_through(folder: Path, tmp_path: Path) -> None:
+    arrays = arrow_arrays.all_of(arrow_arrays.simple())
+    texts = pa.array([document["text"] for document in POOL[:3]], pa.string_view())
+    store(str(tmp_path), pa.table({"text": texts, "id": arrays["uuid"], **arrays}), "a.arrow")
+    scores = tmp_path / "scores"
+    ok("score", "dsir", tmp_path / "a.arrow", "--fitted", folder / "scores" / "dsir.fitted", "-w", 1, "-o", scores,
+       "--domain-field", "dictionary of lists")  # fmt: skip
+    assert pq.read_table(scores / "a.arrow.dvsel.parquet")["domain"].to_pylist() == ['["a"]', '["b"]', '["a"]']
+    ok("select", scores, "--budget", "100%", "-w", 1, "-o", tmp_path / "out")
+    found = pq.read_table(tmp_path / "out" / "a-00000.parquet")
+    assert found.schema.names == ["text", "id", *arrays]
+    assert found["decimal256"].to_pylist() == arrays["decimal256"].to_pylist()
+    lines = ok("select", scores, "--budget", "100%", "-w", 1, "-o", "-").out.splitlines()
+    assert [json.loads(line)["text"] for line in lines] == texts.to_pylist()
+    assert [json.loads(line)["runs"] for line in lines] == ["a", "a", None]
+
+
+def test_nothing_is_printed_of_tables_that_are_no_json(folder: Path, tmp_path: Path) -> None:
+    texts = pa.array([document["text"] for document in POOL[:3]])
+    store(str(tmp_path / "pool"), pa.table({"text": texts}), "a.arrow")
+    store(str(tmp_path / "pool"), pa.table([texts, texts, texts], ["text", "n", "n"]), "b.arrow")
+    scores = tmp_path / "scores"
+    ok("score", "dsir", tmp_path / "pool", "--fitted", folder / "scores" / "dsir.fitted", "-w", 1, "-o", scores)
+    answer = dvsel("select", scores, "--budget", "100%", "-w", 1, "-o", "-")
+    assert (answer.code, answer.out) == (1, b"")
+    assert "b.arrow: has two columns 'n'" in one_line(answer.err)
+    ok("select", scores, "--budget", "100%", "-w", 1, "-o", tmp_path / "out")
+    assert pq.read_schema(tmp_path / "out" / "b-00000.parquet").names == ["text", "n", "n"]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "jsonl.zst"])

@@ -29,18 +29,22 @@ _SIMPLE = (
 
 
 def refusal(type_: pa.DataType, depth: int = 0) -> str:
-    """Why values of a type cannot be read, or "": unions, intervals and what pyarrow itself has no name for."""
+    """Why values of a type cannot be read, or "": unions, intervals and what pyarrow itself has no name for.
+
+    Raises UnicodeDecodeError where the name of a field or of a time zone is no text.
+    """
     if depth > _DEEPEST:
         return f"nested more than {_DEEPEST} levels deep"
     if not (is_struct(type_) or _parts(type_) or str(type_) in VIEWS or any(check(type_) for check in _SIMPLE)):
         return f"of Arrow's type {str(type_).partition('<')[0]}"
+    _names(type_)
+    _ = pa.types.is_timestamp(type_) and type_.tz
     return next(filter(None, (refusal(part, depth + 1) for part in _parts(type_))), "")
 
 
 def repeated_name(type_: pa.DataType) -> str:
     """A name that two fields of one struct have, at any level, or ""."""
-    own = repeated([field.name for field in type_]) if is_struct(type_) else ""
-    return own or next(filter(None, map(repeated_name, _parts(type_))), "")
+    return repeated(_names(type_)) or next(filter(None, map(repeated_name, _parts(type_))), "")
 
 
 def repeated(names: list[str]) -> str:
@@ -113,6 +117,11 @@ def as_bytes(type_: Any) -> pa.DataType:
         sizes = (type_.list_size,) if is_.is_fixed_size_list(type_) else ()
         return getattr(pa, _LISTS.get(name, name))(item, *sizes)
     return type_
+
+
+def _names(type_: Any) -> list[str]:
+    """The names of a struct's fields."""
+    return [field.name for field in type_] if is_struct(type_) else []
 
 
 def _parts(type_: Any) -> list[pa.DataType]:

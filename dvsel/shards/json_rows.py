@@ -41,7 +41,7 @@ def json_lines(batch: pa.RecordBatch, place: str) -> Iterator[bytes]:
     names = batch.schema.names
     values = [_values(column, name, place) for name, column in zip(names, batch.columns, strict=True)]
     for row in zip(*values, strict=True):
-        yield orjson.dumps(dict(zip(names, row, strict=True)), option=orjson.OPT_APPEND_NEWLINE)
+        yield orjson.dumps(dict(zip(names, row, strict=True))) + b"\n"
 
 
 def _values(column: pa.Array, name: str, place: str) -> list[object]:

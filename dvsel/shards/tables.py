@@ -82,12 +82,12 @@ class TableReader(AbstractContextManager["TableReader"]):
         with self._explained():
             is_parquet = self._shard.format == "parquet"
             schema = pq.read_schema(self._source()) if is_parquet else self._opened_arrow()[1].schema
-        self._check(schema)
+            self._check(schema)
         return schema
 
     def _tell(self, share: float) -> None:
         """Report the stored bytes of the share that is done, less those reported before."""
-        done = int(share * self._shard.size)
+        done = int(min(share, 1.0) * self._shard.size)
         if self._on_read:
             self._on_read(done - self._told)
         self._told = done
@@ -105,15 +105,14 @@ class TableReader(AbstractContextManager["TableReader"]):
         return pa.PythonFile(_Stored(self._file), "r")
 
     def _check(self, schema: pa.Schema) -> None:
-        """Raise UserError for a column that is wanted and cannot be read."""
+        """Raise UserError for a wanted column that cannot be read, UnicodeDecodeError for a name that is no text."""
         for path in self._paths:
             if why := refusal(schema, path):
                 raise UserError(f"{self._shard.url}: field {path!r} {why}")
-        for column in schema if self._whole_rows else ():
-            if why := types.refusal(column.type):
+        for name, type_ in zip(schema.names, schema.types, strict=True):
+            if self._whole_rows and (why := types.refusal(type_)):
                 raise UserError(
-                    f"{self._shard.url}: column {column.name!r} is {why}, which dvsel does not copy; "
-                    "write the file without it"
+                    f"{self._shard.url}: column {name!r} is {why}, which dvsel does not copy; write the file without it"
                 )
 
     # --- Parquet. ---
@@ -183,8 +182,7 @@ class TableReader(AbstractContextManager["TableReader"]):
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """The batch in parts of about `block` bytes."""
-        encoded = any(types.is_encoded(type_) for type_ in batch.schema.types)
-        if not encoded and batch.nbytes <= self._block:
+        if not any(map(types.is_encoded, batch.schema.types)) and batch.nbytes <= self._block:
             yield batch
             return
         sizes = sum(map(row_sizes, batch.columns), np.zeros(len(batch)))

@@ -75,6 +75,8 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
                 for piece in reversed(self._pieces):
                     piece.commit()
         finally:
+            if self._sink:
+                self._sink.drop()
             for piece in self._pieces:
                 piece.discard()
 
@@ -146,6 +148,9 @@ class _LineSink:
         if self._compressor:
             self._file.write(self._compressor.flush())
 
+    def drop(self) -> None:
+        """Nothing is left to be done."""
+
 
 def _compressor(compression: str) -> Any:
     match compression:
@@ -164,7 +169,8 @@ class _TableSink:
         self._place = place
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_size = 0
-        with self._explained(schema.empty_table()):
+        self._schema = schema
+        with self._explained():
             self._writer = _parquet_writer(file, schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -179,19 +185,23 @@ class _TableSink:
             self._write_group()
         self._writer.close()
 
+    def drop(self) -> None:
+        """Keep pyarrow from writing the end of the file later, when the file is gone."""
+        self._writer.is_open = False
+
     def _write_group(self) -> None:
-        table = pa.Table.from_batches(self._waiting)
-        with self._explained(table):
-            self._writer.write_table(table.unify_dictionaries(), row_group_size=max(len(table), 1))
+        with self._explained():
+            table = pa.Table.from_batches(self._waiting).unify_dictionaries()
+            self._writer.write_table(table, row_group_size=max(len(table), 1))
         self._waiting, self._waiting_size = [], 0
 
     @contextmanager
-    def _explained(self, table: pa.Table) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Turn what Parquet cannot hold into a UserError that names the columns."""
         try:
             yield
         except pa.ArrowException as error:
-            columns = ", ".join(repr(name) for name in _refused(table)) or "the rows"
+            columns = ", ".join(map(repr, _refused(self._schema, self._waiting))) or "the rows"
             cause = " ".join(str(error).split()).rstrip(".")
             raise UserError(
                 f"{self._place}: Parquet cannot hold {columns} ({cause}); write the shard without it"
@@ -202,13 +212,13 @@ def _parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(file, schema, compression="zstd", compression_level=_ZSTD_LEVEL, write_page_checksum=True)
 
 
-def _refused(table: pa.Table) -> Iterator[str]:
+def _refused(schema: pa.Schema, batches: list[pa.RecordBatch]) -> Iterator[str]:
     """The names of the columns that cannot be written."""
-    for field, column in zip(table.schema, table.columns, strict=True):
-        schema = pa.schema([field])
+    for number, field in enumerate(schema):
         try:
-            with _parquet_writer(io.BytesIO(), schema) as writer:
-                writer.write_table(pa.table([column], schema=schema))
+            with _parquet_writer(io.BytesIO(), pa.schema([field])) as writer:
+                for batch in batches:
+                    writer.write_batch(batch.select([number]))
         except pa.ArrowException:
             yield field.name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 from pathlib import Path
@@ -144,6 +145,20 @@ def test_an_error_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> 
     assert names_in(str(tmp_path)) == []
 
 
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_an_error_among_rows_says_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    said: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    with pytest.raises(error), ShardWriter(str(tmp_path), shard("a.parquet", "parquet"), LARGE) as writer:
+        writer.write_table(pa.record_batch({"text": ["a"]}), np.ones(1, np.bool_))
+        raise error
+    del writer
+    gc.collect()
+    assert said == [] and list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "en").write_bytes(b"a file where a folder must be")
     with (
@@ -191,6 +206,34 @@ def test_tables_are_cut_into_pieces_too(tmp_path: Path) -> None:
             writer.write_table(batch, np.ones(10, np.bool_))
     rows = [pq.read_metadata(tmp_path / name).num_rows for name in names_in(str(tmp_path))]
     assert rows == [20, 20, 10]
+
+
+def test_pages_carry_checksums(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), shard("a.parquet", "parquet"), LARGE) as writer:
+        writer.write_table(
+            pa.record_batch({"text": [f"text {number}" for number in range(100)]}), np.ones(100, np.bool_)
+        )
+    place = tmp_path / "a-00000.parquet"
+    content = bytearray(place.read_bytes())
+    column = pq.read_metadata(place).row_group(0).column(0)
+    content[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 1
+    place.write_bytes(content)
+    with pytest.raises(OSError, match="CRC checksum verification failed"):
+        pq.ParquetFile(place, page_checksum_verification=True).read()
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([{}, {}], pa.struct([])), pa.array([2**62, 1], pa.timestamp("s"))], ids=["empty", "late"]
+)
+def test_a_column_that_parquet_cannot_hold_is_named(tmp_path: Path, column: pa.Array) -> None:
+    batch = pa.record_batch({"text": ["a", "b"], "odd": column})
+    message = r"^/pool/a\.arrow: Parquet cannot hold 'odd' \(.*\); write the shard without it$"
+    with (
+        pytest.raises(UserError, match=message),
+        ShardWriter(str(tmp_path), shard("a.arrow", "arrow"), LARGE) as writer,
+    ):
+        writer.write_table(batch, np.ones(2, np.bool_))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
