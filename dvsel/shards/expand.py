@@ -129,14 +129,17 @@ class _PassedOver:
 
     def tell(self) -> None:
         """Warn of them."""
-        parts = [("hidden", self.hidden, "name them to have them read")] if self.hidden else []
+        whats, remedies = [], []
+        if self.hidden:
+            whats.append(f"{len(self.hidden):,} hidden ({_first(self.hidden)})")
+            remedies.append("name hidden ones to have them read")
         if self.not_read:
-            parts.append(("of a kind that dvsel does not read", self.not_read, "unpack or convert them"))
-        if parts:
-            whats = " and ".join(f"{len(places):,} {what} ({_first(places)})" for what, places, _ in parts)
-            remedies = " or ".join(remedy for _, _, remedy in parts)
+            whats.append(f"{len(self.not_read):,} of a kind that dvsel does not read ({_first(self.not_read)})")
+            remedies.append("unpack or convert these")
+        if whats:
+            message = f"files that may be data are passed over: {' and '.join(whats)}; {', '.join(remedies)}"
             # One place in the source, so that a run which expands the same words twice says it once.
-            warnings.warn(Notice(f"files that may be data are passed over: {whats}; {remedies}"), stacklevel=1)
+            warnings.warn(Notice(message), stacklevel=1)
 
     def refusal(self, pattern: str, what: str) -> UserError:
         """The error for a pattern without a shard; what: "holds", "matches"."""

@@ -89,7 +89,9 @@ def test_what_is_named_is_read_though_it_is_hidden(base: str) -> None:
 @pytest.mark.parametrize("word", ["", "*", "**", "**/*.*"])
 def test_hidden_files_of_folders_and_globs_are_said(base: str, word: str) -> None:
     put(base, "a.jsonl", ".b.jsonl", ".c/d/e.parquet", ".c/.git/index", ".gitattributes", ".f.jsonl.tmp")
-    with passing_over(r"passed over: 2 hidden \(.*\.b\.jsonl, .*\.c/d/e\.parquet\); name them to have them read"):
+    with passing_over(
+        r"passed over: 2 hidden \(.*\.b\.jsonl, .*\.c/d/e\.parquet\); name hidden ones to have them read"
+    ):
         assert names(expand([join(base, word)])) == ["a.jsonl"]
 
 
@@ -114,7 +116,7 @@ def test_files_of_a_run_are_neither_read_nor_said(base: str) -> None:
 
 def test_what_all_words_pass_over_is_one_notice(base: str) -> None:
     put(base, "a/1.jsonl", "a/2.csv", "b/1.jsonl", "b/.2.jsonl")
-    with passing_over("1 hidden .*b/.2.jsonl.* and 1 of a kind .*a/2.csv.*; name them .* or unpack"):
+    with passing_over("1 hidden .*b/.2.jsonl.* and 1 of a kind .*a/2.csv.*; name hidden ones .*, unpack"):
         expand([join(base, "a"), join(base, "b")])
 
 
