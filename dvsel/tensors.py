@@ -52,6 +52,8 @@ def unpack(content: Buffer) -> tuple[Arrays, dict[str, str]]:
         raise Malformed("its header is longer than the file, or than a header is")
     header = _mapping(parsed(bytes(content[_START:base])))
     metadata = _mapping(header.pop(_METADATA, {}))
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise Malformed("its metadata is not of strings")
     places = {name: _place(name, entry) for name, entry in header.items()}
     end = 0
     for name in sorted(places, key=lambda name: places[name][2:]):
@@ -99,7 +101,7 @@ def _place(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, 
     if _mapping(entry).keys() != {"dtype", "shape", "data_offsets"}:
         raise Malformed(f"array {name!r} is not described by type, shape and place")
     shape, offsets = (_lengths(entry[key]) for key in ("shape", "data_offsets"))
-    if entry["dtype"] not in _DTYPES or len(shape) > _MOST_AXES or len(offsets) != 2:
+    if str(entry["dtype"]) not in _DTYPES or len(shape) > _MOST_AXES or len(offsets) != 2:
         raise Malformed(f"array {name!r} is of an unknown type, or has too many axes")
     dtype = np.dtype(_DTYPES[entry["dtype"]])
     if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:

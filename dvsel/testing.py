@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel import fitted as storage
+from dvsel import schema
 from dvsel.budget import Budget
 from dvsel.options import fields_of, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, SELECTORS, name_of, selector_class
@@ -38,15 +39,16 @@ def check_scorer(
 
     batch_of: makes a batch of texts, for a scorer that needs more than these, such as labels.
 
-    Options survive a recipe; the fit is the same twice and does not depend on batches; saving and loading keeps
-    scores and bytes; a document's score depends on that document alone (up to the scorer's `tolerance`); odd texts
-    give a float or NaN.
+    Options survive a recipe; arrays are as the fitted class's schema says, if it has one; the fit is the same twice and
+    does not depend on batches; saving and loading keeps scores and bytes; a document's score depends on that document
+    alone (up to the scorer's `tolerance`); odd texts give a float or NaN.
     Raises AssertionError with what is wrong.
     """
     cls = type(scorer)
     _check_options(scorer, SCORERS)
     selector_class(cls.selector)
     fitted = _fit(scorer, pool, target, len(pool), batch_of)
+    _check_arrays(fitted)
     content = storage.to_bytes(fitted)
     again = _fit(scorer, pool, target, len(pool), batch_of)
     assert storage.to_bytes(again) == content, "two fits on the same data differ"
@@ -70,6 +72,16 @@ def check_scorer(
     _same(alone, scores, "scores depend on the other documents of the batch", close)
     assert _score(fitted, batch_of([])).shape == (0, len(fitted.groups)), "an empty batch gives no empty scores"
     return fitted
+
+
+def _check_arrays(fitted: Fitted) -> None:
+    wanted = fitted.schema(fitted.scorer)
+    try:
+        if wanted is not None:
+            schema.check(fitted.arrays, wanted)
+        fitted.check()
+    except ValueError as error:
+        raise AssertionError(f"the fit's arrays are not what its class says: {error}") from error
 
 
 def check_selector(selector: Selector) -> None:

@@ -12,6 +12,7 @@ import xxhash
 
 from dvsel import __version__, fitted
 from dvsel.errors import UserError
+from dvsel.schema import packed
 from dvsel.scorers import Fitted
 from dvsel.scorers.dsir import DSIR
 from dvsel.shards.columns import Batch
@@ -101,6 +102,46 @@ def test_a_damaged_header_is_never_a_traceback() -> None:
             fitted.from_bytes(bytes(damaged), "damaged")
         except UserError as error:
             assert "\n" not in str(error)
+
+
+def saved_with(made: Fitted, **changes: object) -> bytes:
+    """A file of the fit's, with other arrays, under a digest that is right."""
+    made.arrays.update(changes)  # type: ignore[call-overload]
+    return fitted.to_bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"log_ratio": np.zeros((1, 63), np.float32)}, "array log_ratio is float32 of shape"),
+        ({"log_ratio": np.zeros((1, 64), np.float64)}, "array log_ratio is float64"),
+        ({"log_ratio": np.full((1, 64), np.nan, np.float32)}, "array log_ratio holds what is no finite number"),
+        ({"more": np.zeros(3)}, "array more is not one of those that belong there"),
+        ({"groups": packed(["a", "b"])}, "array log_ratio is float32 of shape"),
+        ({"groups": np.zeros(3, np.uint8)}, "array groups is no list of names"),
+        ({"shares": np.array([0.9])}, "its shares do not sum to 1"),
+        ({"shares": np.array([-1.0])}, "array shares holds a number out of its range"),
+    ],
+)
+def test_arrays_that_do_not_fit_never_reach_a_kernel(changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(UserError, match=f"file: no fit that can be used \\({complaint}.*fit again"):
+        fitted.from_bytes(saved_with(fit(), **changes), "file")
+
+
+def test_options_that_the_arrays_do_not_fit() -> None:
+    """Of 2**31 - 1 buckets, kernels would read far beyond the table."""
+    made = fit()
+    made.scorer = DSIR(buckets=2**31 - 1, min_words=0)
+    with pytest.raises(UserError, match=r"array log_ratio is float32 of shape \(1, 64\), not .* 2147483647\)"):
+        fitted.from_bytes(fitted.to_bytes(made), "file")
+
+
+@pytest.mark.parametrize("report", [3, [], None])
+def test_a_report_that_is_none(report: object) -> None:
+    made = fit()
+    made.report = report  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"file: no fit that can be used \(its report is none\)"):
+        fitted.from_bytes(fitted.to_bytes(made), "file")
 
 
 def test_a_scorer_that_is_not_installed_is_named() -> None:

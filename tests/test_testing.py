@@ -16,6 +16,7 @@ import pytest
 from dvsel import plugins
 from dvsel.budget import Budget
 from dvsel.options import option
+from dvsel.schema import ArraySpec, Schema
 from dvsel.scorers import Fitted, Scorer
 from dvsel.scorers.dsir import DSIR
 from dvsel.selectors import Selector, SetSelector
@@ -121,6 +122,12 @@ class _Crooked(FittedLength):
         return np.stack([super().score(batch)] * 2, axis=1)
 
 
+class _Misstated(FittedLength):
+    @classmethod
+    def schema(cls, scorer: Scorer) -> Schema:  # noqa: ARG003
+        return {"rows": ArraySpec("int64", (1,), high=3)}
+
+
 class _Unsaved(FittedLength):
     def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(scorer, arrays)
@@ -173,6 +180,13 @@ class Crooked(Length):
 
 
 @dataclass(frozen=True)
+class Misstated(Length):
+    """Wrong: an array beyond its own range."""
+
+    fitted: ClassVar[type[Fitted]] = _Misstated
+
+
+@dataclass(frozen=True)
 class Unsaved(Length):
     """Wrong: learns what it does not save."""
 
@@ -221,6 +235,7 @@ class Mute(Length):
         (Double(), "scores are no float32"),
         (Nothing(), "no document of the pool has a score"),
         (State(), "a saved and loaded scorer scores otherwise|scores depend"),
+        (Misstated(), "the fit's arrays are not what its class says: array rows holds a number out of its range"),
         (Crooked(), "shares do not sum to 1"),
         (Unsaved(), "a saved and loaded scorer scores otherwise"),
         (Batches(), "the fit depends on how the sample is batched"),

@@ -91,6 +91,12 @@ def test_vectors_that_were_made_in_another_way(changes: dict[str, Any], complain
         VectorSource(EmbedderOptions(model="models/small")).of(other)
 
 
+@pytest.mark.parametrize("batch", [embedded(), Batch.of(["a text"])])
+def test_vectors_of_another_width_than_the_fits(batch: Batch) -> None:
+    with pytest.raises(UserError, match="vectors of 2 numbers, those of the fit 3; fit again"):
+        VectorSource(EmbedderOptions(), MAKER, width=3).of(batch)
+
+
 def test_the_same_model_in_another_folder_is_the_same() -> None:
     moved = embedded(maker=dataclasses.replace(MAKER, model="elsewhere"))
     np.testing.assert_array_equal(VectorSource(EmbedderOptions(), MAKER).of(moved), VALUES)

@@ -53,6 +53,39 @@ def test_a_folder_that_cannot_be_made_is_no_error(monkeypatch: pytest.MonkeyPatc
     assert cache.read("key") is None
 
 
+def test_the_folder_is_the_users_own() -> None:
+    cache.folder().mkdir(parents=True, mode=0o755)
+    cache.write("key", ARRAYS)
+    assert cache.folder().stat().st_mode & 0o777 == 0o700
+    assert (cache.folder() / "key.safetensors").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_file_that_others_can_write_to_is_none(mode: int) -> None:
+    cache.write("key", ARRAYS)
+    (cache.folder() / "key.safetensors").chmod(mode)
+    assert cache.read("key") is None
+
+
+def test_what_another_user_left_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.write("key", ARRAYS)
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    assert cache.read("key") is None
+    cache.write("other", ARRAYS)
+    assert [path.name for path in cache.folder().iterdir()] == ["key.safetensors"]
+
+
+def test_what_is_no_file_is_none(tmp_path: Path) -> None:
+    cache.write("key", ARRAYS)
+    place = cache.folder() / "key.safetensors"
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "moved")
+    assert cache.read("key") is None
+    place.unlink()
+    os.mkfifo(place)
+    assert cache.read("key") is None
+
+
 def test_the_key_names_the_files_content_and_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.bin"
 

@@ -10,7 +10,7 @@ import pytest
 
 from corpus import documents
 from dvsel.errors import Notice, UserError
-from dvsel.fasttext import cache
+from dvsel.fasttext import cache, classifier
 from dvsel.fasttext.classifier import FittedClassifier, choose, classify, classify_file
 from dvsel.fasttext.model import read_model
 from dvsel.scorers import Scorer
@@ -234,6 +234,25 @@ def test_a_damaged_cache_is_made_anew(
     file.write_bytes(content[:-9] + b"changed!!" if damage is None else damage)
     assert scores(models["pairs"], [b"some text"], "hq") == first
     assert len(read) == 2 and file.read_bytes() == content
+
+
+def test_a_cache_that_no_kernel_may_see_is_made_anew(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole, by its digest, but with a table in which a search would not end."""
+    read = folds(monkeypatch)
+    first = scores(models["pairs"], [b"some text"], "hq")
+    key = cached_files()[0].stem
+    arrays = cache.read(key)
+    assert arrays is not None
+    cache.write(key, {**arrays, "words": np.full_like(arrays["words"], 1)})
+    assert scores(models["pairs"], [b"some text"], "hq") == first
+    assert len(read) == 2
+
+
+def test_labels_so_many_that_documents_go_in_parts(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [b"some text", b"", b"more of it"]
+    whole = scores(models["many"], texts, "l1")
+    monkeypatch.setattr(classifier, "_AT_ONCE", 25)
+    assert np.array_equal(scores(models["many"], texts, "l1"), whole, equal_nan=True)
 
 
 def test_a_cache_that_cannot_be_written(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,81 @@ def test_older_models_have_no_character_ngrams(folder: Path) -> None:
     assert read_model(str(path)).max_chars == 0
 
 
+# Where the header's numbers lie, int32 but for the last two.
+DIM, WORD_NGRAMS, LOSS, BUCKETS, MIN_CHARS, MAX_CHARS = 8, 28, 32, 40, 44, 48
+ENTRIES, WORDS_, LABELS, PRUNED = 64, 68, 72, 84
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "complaint"),
+    [
+        *((DIM, number, "damaged") for number in (0, -1, 17)),
+        (DIM, 2**31 - 1, "damaged"),
+        *((WORD_NGRAMS, number, "of runs of .* words") for number in (65, 2**31 - 1)),
+        *((MAX_CHARS, number, "of runs of .* characters") for number in (65, 2**31 - 1)),
+        *((place, -1, "damaged") for place in (MIN_CHARS, MAX_CHARS, BUCKETS, LOSS, ENTRIES, WORDS_, LABELS)),
+        (BUCKETS, 0, "damaged"),
+        (BUCKETS, 2**31 - 1, "damaged"),
+        (LOSS, 9, "damaged"),
+        (ENTRIES, 2**31 - 1, "damaged"),
+        (LABELS, 2**31 - 1, "damaged"),
+    ],
+)
+def test_hostile_numbers(pairs: Path, place: int, number: int, complaint: str) -> None:
+    """Told at once, whatever they would have to be held in."""
+    path = pairs.with_name("hostile.bin")
+    content = bytearray(pairs.read_bytes())
+    struct.pack_into("<i", content, place, number)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=complaint):
+        read_model(str(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "pruned"), [(2**31 - 4, -1), (10**6, -1), (None, 2**62), (None, 2**31), (None, -2), (None, 0)]
+)
+def test_more_than_the_file_holds(pairs: Path, words: int | None, pruned: int) -> None:
+    path = pairs.with_name("hostile.bin")
+    content = bytearray(pairs.read_bytes())
+    if words is not None:
+        struct.pack_into("<3i", content, ENTRIES, words + 2, words, 2)
+    struct.pack_into("<q", content, PRUNED, pruned)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"truncated|damaged"):
+        read_model(str(path))
+
+
+def test_a_label_given_twice_is_refused(pairs: Path) -> None:
+    path = pairs.with_name("twice.bin")
+    path.write_bytes(pairs.read_bytes().replace(b"__label__cc", b"__label__hq"))
+    with pytest.raises(UserError, match="a label twice"):
+        read_model(str(path))
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**15, 2**63 - 1])
+def test_counts_that_make_no_tree(folder: Path, count: int) -> None:
+    """The library builds one by them, and a list of labels instead would be as deep as there are labels."""
+    content = bytearray(train(folder / "tree of counts.bin", TEXTS, loss="hs").read_bytes())
+    struct.pack_into("<q", content, content.index(b"__label__hq\0") + len(b"__label__hq\0"), count)
+    path = folder / "counts.bin"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        read_model(str(path))
+
+
+def test_quantisers_are_of_the_matrix(folder: Path) -> None:
+    """Each number of them is one that the library would go by."""
+    path = quantise(train(folder / "quantiser.bin", TEXTS, wordNgrams=2, bucket=1000))
+    content = path.read_bytes()
+    (at,) = [at for at in range(len(content)) if content[at : at + 16] == struct.pack("<4i", 16, 8, 2, 2)]
+    for place, number in [(0, 15), (4, 7), (4, 2**31 - 1), (8, 0), (8, -2), (12, 0), (12, 3)]:
+        damaged = bytearray(content)
+        struct.pack_into("<i", damaged, at + place, number)
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"damaged|truncated"):
+            read_model(str(path))
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_every_truncation_is_told(pairs: Path, data: st.DataObject) -> None:

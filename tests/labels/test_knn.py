@@ -141,6 +141,14 @@ def test_documents_that_are_all_alike_teach_nothing(sample: Labelled) -> None:
     assert learn(alike, 10) is None
 
 
+def test_more_neighbours_than_could_be_held(sample: Labelled, learned: Learned) -> None:
+    scores = [
+        Judge(learned.arrays, count).score(sample.vectors, sample.labels, sample.keys) for count in (COUNT, 1 << 60)
+    ]
+
+    assert np.array_equal(*scores)
+
+
 def test_fewer_documents_than_neighbours(sample: Labelled) -> None:
     few = sample.take(np.arange(6))
     found = learn(few, 50)
