@@ -4,6 +4,13 @@ The command line prints a `UserError` as one line and exits with 1; a traceback 
 `--debug`. Every other exception is a bug of dvsel or of a plug-in.
 """
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+_UNCLEAR = (AttributeError, LookupError, TypeError)  # say little without their names
+
 
 class UserError(Exception):
     """Something that the user can mend. The message is one line: place, cause, remedy."""
@@ -18,3 +25,22 @@ class BadLine(UserError):
 
     def __init__(self, place: str, line: int, cause: str) -> None:
         super().__init__(f"{place}, line {line}: {cause}; mend the line, or pass --on-bad-line skip")
+
+
+@contextlib.contextmanager
+def explained(place: str, remedy: str) -> Iterator[None]:
+    """Turns whatever goes wrong in a library, and in what it calls, into a UserError with its first sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
+            raise
+        raise UserError(f"{place}: {_cause(error)}; {remedy}") from error
+
+
+def _cause(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    cause, kind = lines[0].split(". ")[0].strip(" .:!,"), type(error).__name__
+    return f"{kind}: {cause}" if cause and isinstance(error, _UNCLEAR) else cause or kind

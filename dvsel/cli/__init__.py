@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dvsel.cli.interrupts import after_imports
+from dvsel.cli import interrupts
 
 COMMANDS = {
     "score": "Give every document of a pool a score.",
@@ -23,10 +23,7 @@ COMMANDS = {
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        with after_imports():
-            from dvsel.cli.app import build
+    interrupts.install()
+    from dvsel.cli.app import build
 
-            build(sys.argv[1:])()
-    except KeyboardInterrupt:  # before a command has begun
-        sys.exit(130)
+    build(sys.argv[1:])()

@@ -11,7 +11,9 @@ from typing import Any
 
 import typer
 
+from dvsel.cli import interrupts
 from dvsel.errors import Notice, UserError
+from dvsel.redact import printable
 from dvsel.shards.files import check_utf8
 
 _EXTRA = ("torch", "transformers")  # what comes with the extra `models`
@@ -24,16 +26,17 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **options: Any) -> None:
         warnings.showwarning = _warn
         try:
-            for word in sys.argv:
-                check_utf8(word)
-            body(*args, **options)
-            sys.stdout.flush()
+            with interrupts.command():
+                for word in sys.argv:
+                    check_utf8(word)
+                body(*args, **options)
+                sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
-            _say("interrupted; the same command goes on from here")
-            raise typer.Exit(130) from None
+            _say(interrupts.MESSAGE)
+            raise typer.Exit(interrupts.EXIT_CODE) from None
         except UserError as error:
             _fail(str(error))
         except ModuleNotFoundError as error:
@@ -60,4 +63,4 @@ def _fail(message: str) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"dvsel: {' '.join(message.split())}", file=sys.stderr)
+    print(f"dvsel: {printable(' '.join(message.split()))}", file=sys.stderr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import torch
 import xxhash
 from safetensors.torch import load as load_safetensors
 
-from dvsel.errors import UserError
-from dvsel.language.models import explained, find
+from dvsel.errors import UserError, explained
+from dvsel.language.models import find
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
@@ -65,26 +65,35 @@ def read(name: str) -> Recipe | None:
     listed = place.json("modules.json")
     if listed is None:
         return None
-    with explained(name, _REMEDY, "no usable modules.json: "):
-        modules = [(str(one["type"]), str(one["path"])) for one in listed]
-    kinds = [_kind(name, module) for module, _ in modules]
+    with explained(f"model {name}: its modules are not as sentence-transformers saves them", _REMEDY):
+        return _recipe(place, [(str(one["type"]), str(one["path"])) for one in listed])
+
+
+def _recipe(place: _Place, modules: Sequence[tuple[str, str]]) -> Recipe:
+    kinds = [_kind(place.name, module) for module, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= {"Dense", "Normalize"}:
         raise UserError(
-            f"model {name}: its modules are {', '.join(kinds) or 'none'}, and what is known is Transformer, Pooling, "
-            f"and any of Dense and Normalize; {_REMEDY}"
+            f"model {place.name}: its modules are {', '.join(kinds) or 'none'}, and what is known is Transformer, "
+            f"Pooling, and any of Dense and Normalize; {_REMEDY}"
         )
     paths = [path for _, path in modules]
+    if outside := [path for path in paths if Path(path).is_absolute() or ".." in Path(path).parts]:
+        raise UserError(f"model {place.name}: its module {outside[0]} lies outside the model's folder; {_REMEDY}")
     general = place.json("config_sentence_transformers.json") or {}
     settings = _settings(place, paths[0])
     prompt = (general.get("prompts") or {}).get(general.get("default_prompt_name")) or ""
     pooling = _pooling(place, paths[1], prompt)
     steps = [_step(place, kind, path) for kind, path in zip(kinds[2:], paths[2:], strict=True)]
-    if width := general.get("truncate_dim"):
+    longest, width = settings.get("max_seq_length"), general.get("truncate_dim")
+    for number in (longest, width):
+        if number is not None and not (isinstance(number, int) and number > 0):
+            raise ValueError(f"{number!r} is no length")
+    if width:
         steps.append(lambda vectors: vectors[:, :width])
     return Recipe(
         place.folder(paths[0]),
-        prompt,
-        settings.get("max_seq_length"),
+        str(prompt),
+        longest,
         bool(settings.get("do_lower_case")),
         pooling,
         tuple(steps),
@@ -119,7 +128,7 @@ class _Place:
     def json(self, file: str) -> Any:
         """What a file of JSON holds; None where there is none."""
         content = self.content(file)
-        with explained(self.name, "save the model anew", f"no usable {file}: "):
+        with explained(f"model {self.name}: no usable {file}", "save the model anew"):
             return None if content is None else json.loads(content)
 
     def digest(self) -> bytes:
@@ -130,7 +139,7 @@ class _Place:
         if self._local is not None:
             return self._local / file if (self._local / file).is_file() else None
         hub = importlib.import_module("transformers.utils.hub")
-        with explained(self.name, "give a folder or hub name"):
+        with explained(f"model {self.name}", "give a folder or hub name"):
             found = hub.cached_file(
                 self.name,
                 file,
@@ -189,7 +198,7 @@ def _dense(place: _Place, path: str, settings: Mapping[str, Any]) -> Step:
     activation = _activation(place.name, settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
     weights = _weights(place, path)
     weight, bias = weights.get("linear.weight"), weights.get("linear.bias")
-    if weight is None:
+    if weight is None or weight.ndim != 2 or not (bias is None or bias.shape == weight.shape[:1]):
         raise UserError(f"model {place.name}: no weights of the Dense in {path}; save the model anew")
 
     def step(vectors: torch.Tensor) -> torch.Tensor:
@@ -210,12 +219,12 @@ def _activation(name: str, path: str) -> torch.nn.Module:
     kind = getattr(torch.nn, path.rpartition(".")[2], None) if path.startswith("torch.nn.") else None
     if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
         raise UserError(f"model {name}: the activation {path} is none of torch.nn; {_REMEDY}")
-    with explained(name, _REMEDY, f"the activation {path} cannot be made: "):
+    with explained(f"model {name}: the activation {path} cannot be made", _REMEDY):
         return kind()
 
 
 def _weights(place: _Place, path: str) -> Mapping[str, torch.Tensor]:
-    with explained(place.name, "save the model anew", f"no usable weights in {path}: "):
+    with explained(f"model {place.name}: no usable weights in {path}", "save the model anew"):
         content = place.content(f"{path}/model.safetensors")
         if content is not None:
             return load_safetensors(content)

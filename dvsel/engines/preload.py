@@ -16,8 +16,8 @@ from dvsel.shards.tokens import features
 
 
 def _quiet_without_job(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A worker that is forked just after its job was interrupted finds its locks gone, and nobody waits for it."""
-    if not issubclass(kind, FileNotFoundError):
+    """A worker that is forked just as its job is interrupted finds its locks or task gone, and nobody waits for it."""
+    if not issubclass(kind, EOFError | OSError):
         sys.__excepthook__(kind, error, trace)
 
 

@@ -22,6 +22,7 @@ import torch
 
 from dvsel.errors import Notice, UserError
 from dvsel.language.models import Model
+from dvsel.shards import tokenizer
 
 Tokens = npt.NDArray[np.int64]
 
@@ -107,17 +108,8 @@ class Feeder:
 
     def tokenise(self, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
         """Tokens of each text; longest: with those that the tokenizer adds by itself, cut to so many in all."""
-        if not texts:
-            return []  # which some tokenizers refuse
-        made: list[list[int]] = self.model.card.tokenizer(
-            list(texts),
-            add_special_tokens=longest is not None,
-            truncation=longest is not None,
-            max_length=longest,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        return made
+        card = self.model.card
+        return tokenizer.cut(card.tokenizer, texts, f"model {card.name}: its tokenizer", longest)
 
     def check(self, documents: Sequence[Tokens]) -> None:
         """Raise UserError for tokens that the model does not know."""

@@ -31,7 +31,8 @@ from typing import Any
 import xxhash
 
 from dvsel import worker
-from dvsel.errors import UserError
+from dvsel.errors import UserError, explained
+from dvsel.shards import tokenizer as tokenizers
 
 LONGEST = 8192
 _UNSTATED = 2048  # the window where the model states no limit
@@ -192,23 +193,17 @@ def describe(name: str, classifiers: bool = False, encoders: bool = False) -> Ca
     """
     transformers = _libraries()
     source, adapter, task = _places(name)
-    with _quiet(transformers):
-        with explained(name, f"give a folder or hub name of {_WANTED[encoders]}"):
-            place = adapter if (Path(adapter) / "config.json").is_file() else source
-            config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+    with _quiet(transformers), explained(f"model {name}", f"give a folder or hub name of {_WANTED[encoders]}"):
+        place = adapter if (Path(adapter) / "config.json").is_file() else source
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        _refuse_code(config)
         encoder = encoders and _is_encoder(name, config, task)
         classifier = not encoder and _is_classifier(name, config, task, classifiers)
-        with explained(name, "save its tokenizer beside it", "no usable tokenizer: "):
-            place = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else source
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-            longest = tokenizer.model_max_length
-            tokenizer.model_max_length = 1 << 60  # long documents are cut by us: no warning
-            if not tokenizer("a", add_special_tokens=False)["input_ids"]:
-                raise ValueError("it finds no token in a text")
-            if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a BERT without one
-                raise ValueError("it has no vocabulary")
+        place = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else source
+        tokenizer = tokenizers.load(place, f"model {name}: no usable tokenizer", "save its tokenizer beside it")
+        longest, tokenizer.model_max_length = tokenizer.model_max_length, tokenizers.ANY_LENGTH
+        limit = _limit(config)
     start = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None), None)
-    limit = _limit(config)
     if encoders or (classifier and limit is not None):
         limit = min(limit or longest, longest)  # RoBERTa's configuration counts two positions that no token has
     digest = _digest([source, adapter] if adapter else [source], config)
@@ -235,10 +230,10 @@ def load(
     _limit_threads()
     device = _device(spread)
     dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and device == "cuda") else torch.float32
-    with _quiet(transformers):
+    with _quiet(transformers), explained(f"model {name}", "give another model"):
         network = _network(card, dtype if spread else None)
         _cast(network, dtype)
-        with explained(name, "give a smaller model, or --precision bf16"):
+        with explained(f"model {name}", "give a smaller model, or --precision bf16"):
             if not spread:
                 network.to(device)
         if device == "cpu":
@@ -300,17 +295,6 @@ def _quiet(transformers: Any) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-@contextlib.contextmanager
-def explained(name: str, remedy: str, what: str = "") -> Iterator[None]:
-    """Turns whatever goes wrong in transformers, and in what it calls, into one line."""
-    try:
-        yield
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        cause = lines[0].split(". ")[0].strip(" .:!")
-        raise UserError(f"model {name}: {what}{cause}; {remedy}") from error
-
-
 def _places(name: str) -> tuple[str, str, str]:
     """Where the model lies, where its adapter does, and the adapter's task, or "" twice.
 
@@ -318,15 +302,17 @@ def _places(name: str) -> tuple[str, str, str]:
     adapter's folder.
     """
     place = _source(name)
-    with explained(name, "give a folder or hub name of a causal language model"):
+    with explained(f"model {name}", "give a folder or hub name of a causal language model"):
         found = importlib.import_module("transformers.utils.peft_utils").find_adapter_config_file(place)
     if found is None:
         return place, "", ""
     _need(f"model {name}: is an adapter, which needs", "peft")
-    with explained(name, "give an adapter that PEFT saved", "no usable adapter_config.json: "):
+    with explained(f"model {name}: no usable adapter_config.json", "give an adapter that PEFT saved"):
         settings = json.loads(Path(found).read_text())
         base, task = settings.get("base_model_name_or_path"), settings.get("task_type") or ""
-    if not base:
+        if settings.get("megatron_config"):  # for which PEFT imports the module that `megatron_core` names
+            raise ValueError("it is for Megatron")
+    if not (base and isinstance(base, str)):
         raise UserError(f"model {name}: an adapter that names no base model in adapter_config.json; name it there")
     beside = Path(place) / base
     try:
@@ -349,7 +335,9 @@ def _source(name: str) -> str:
 
 def find(name: str) -> Path | None:
     """A model's folder; None for a name on the hub. Raises UserError for what can be neither."""
-    folder = Path(name).expanduser()
+    with contextlib.suppress(RuntimeError):  # the home of nobody
+        folder = Path(name)
+        folder = folder.expanduser()
     if folder.is_dir():
         return folder
     if folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
@@ -384,6 +372,13 @@ def _is_encoder(name: str, config: Any, task: str) -> bool:
     if config.model_type not in known:
         raise UserError(f"model {name}: {config.model_type} is no encoder of text; give {_WANTED[True]}")
     return True
+
+
+def _refuse_code(config: Any) -> None:
+    """A configuration may have transformers load kernels, which are code, from the hub."""
+    for name in ("_attn_implementation", "_experts_implementation"):
+        if "/" in str(getattr(config, name, None)):
+            raise ValueError(f"its config.json asks for code, {getattr(config, name)}, which is never run")
 
 
 def _text_config(config: Any) -> Any:
@@ -431,7 +426,7 @@ def _network(card: Card, spread_in: Any) -> Any:
     if card.encoder:
         card.config.use_cache = False  # not all of them take it as an argument
     spread = {} if spread_in is None else {"device_map": "auto", "dtype": spread_in}
-    with explained(card.name, f"give a folder or hub name of {_WANTED[card.encoder]}"):
+    with explained(f"model {card.name}", f"give a folder or hub name of {_WANTED[card.encoder]}"):
         network, found = getattr(transformers, kind).from_pretrained(
             card.source, config=card.config, trust_remote_code=False, output_loading_info=True, **spread
         )
@@ -459,7 +454,7 @@ def _kind(card: Card) -> tuple[str, str]:
 
 def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
     """The adapter's weights. The number of labels, which its configuration lacks, is the height of its last layer."""
-    with explained(card.name, "give an adapter that PEFT saved"), warnings.catch_warnings():
+    with explained(f"model {card.name}", "give an adapter that PEFT saved"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         saved: dict[str, Any] = importlib.import_module("peft.utils").load_peft_weights(card.adapter, device="cpu")
     heights = [len(weight) for name, weight in saved.items() if weight.ndim == 2 and "lora_" not in name]
@@ -472,7 +467,7 @@ def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
 def _adapted(card: Card, network: Any, saved: Mapping[str, Any]) -> Any:
     """The network with its adapter's layers in it."""
     peft = importlib.import_module("peft")
-    with explained(card.name, "give an adapter that fits its base model"), warnings.catch_warnings():
+    with explained(f"model {card.name}", "give an adapter that fits its base model"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted = peft.PeftModel.from_pretrained(network, card.adapter)
     if adapted.active_peft_config.is_prompt_learning:
@@ -505,10 +500,10 @@ def _checked(card: Card, network: Any, device: str, autocast: bool) -> Model:
     ids = (torch.arange(length, device=device) % tokens)[None]
     if card.encoder:
         model = Model(card, network, device, False, tokens, autocast)
-        with torch.inference_mode(), explained(card.name, "give another model"):
+        with torch.inference_mode(), explained(f"model {card.name}", "give another model"):
             model.hidden(ids)
         return model
-    with torch.inference_mode(), explained(card.name, "give another model"):
+    with torch.inference_mode(), explained(f"model {card.name}", "give another model"):
         whole = network(input_ids=ids, use_cache=False).logits.float()
         part = network(input_ids=ids[:, : length // 2], use_cache=False).logits.float()
         ahead = (whole[:, : length // 2] - part).norm() > 0.05 * part.norm()  # rounding is far below

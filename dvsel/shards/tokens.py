@@ -9,6 +9,7 @@ benchmarks/token_estimate.py.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from dvsel.errors import UserError
 from dvsel.shards.columns import Bytes, Column, Kind, Offsets
 from dvsel.shards.jit import kernel
 from dvsel.shards.simd import WIDTH, below, count_ones, equal
+from dvsel.shards.tokenizer import ANY_LENGTH, cut, load
 
 FEATURES = ("words", "letters", "digits", "punctuation", "white space", "bytes beyond ASCII")
 
@@ -142,7 +144,7 @@ def non_negative_fit(counts: npt.NDArray[np.int64], exact: npt.NDArray[np.float6
 
 def exact_counts(name: str, texts: Sequence[str]) -> npt.NDArray[np.uint32]:
     """Tokens of each text under a transformers tokenizer, without special tokens, uint32 (n,)."""
-    encodings = _tokenizer(name)(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    encodings = cut(_tokenizer(name), texts, f"tokenizer {name}")
     return np.fromiter((len(encoding) for encoding in encodings), np.uint32, len(texts))
 
 
@@ -151,16 +153,10 @@ _loaded: dict[str, Any] = {}
 
 def _tokenizer(name: str) -> Any:
     if name not in _loaded:
-        try:
-            from transformers import AutoTokenizer
-        except ImportError as error:
-            raise UserError("--tokenizer needs transformers: pip install 'dvsel[models]'") from error
-        try:
-            _loaded[name] = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            cause = str(error).strip().splitlines()[0]
-            raise UserError(f"tokenizer {name}: {cause}; give a folder or a hub name") from error
-        _loaded[name].model_max_length = 1 << 60  # only counting: silences the warning about long texts
+        if importlib.util.find_spec("transformers") is None:
+            raise UserError("--tokenizer needs transformers: pip install 'dvsel[models]'")
+        _loaded[name] = load(name, f"tokenizer {name}", "give a folder or a hub name")
+        _loaded[name].model_max_length = ANY_LENGTH
     return _loaded[name]
 
 
