@@ -30,8 +30,8 @@ from dvsel.shards.files import (
     is_remote,
     join,
     local_path,
-    printable,
     relative,
+    spelled,
 )
 
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
@@ -150,7 +150,7 @@ class _PassedOver:
 
 
 def _first(places: Sequence[str]) -> str:
-    return ", ".join([*map(printable, places[:_NAMED]), *(["..."] if len(places) > _NAMED else [])])
+    return ", ".join([*map(spelled, places[:_NAMED]), *(["..."] if len(places) > _NAMED else [])])
 
 
 def _absolute(url: str) -> str:

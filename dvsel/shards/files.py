@@ -127,10 +127,10 @@ def check_utf8(place: str) -> None:
     try:
         place.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{printable(place)}: this name is not UTF-8; rename it (convmv does whole folders)") from error
+        raise UserError(f"{spelled(place)}: this name is not UTF-8; rename it (convmv does whole folders)") from error
 
 
-def printable(place: str) -> str:
+def spelled(place: str) -> str:
     r"""The place as text that can be encoded, with \xHH for each byte that is not UTF-8."""
     return place.encode(errors="backslashreplace").decode().replace(r"\udc", r"\x")
 
