@@ -77,8 +77,10 @@ def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str]) -
 
 def _put(columns: dict[str, Column], table: Table, rows: Offsets, starts: Offsets, lines: Sequence[bytes]) -> None:
     """Add the fields of rows that are JSON objects and that the kernel left out."""
-    for at, name in enumerate(columns if lines else ()):
-        spans = [locate(line, name) for line in lines]
+    names = list(columns)
+    located = [locate(line, names) for line in lines]
+    for at, name in enumerate(names if lines else ()):
+        spans = [places[at] for places in located]
         found = [_value(line, span) for line, span in zip(lines, spans, strict=True)]
         columns[name] = columns[name].put(rows, *zip(*found, strict=True))
         for row, span in zip(rows.tolist(), spans, strict=True):

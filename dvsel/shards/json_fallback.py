@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import orjson
 
@@ -64,17 +64,24 @@ def _starts_another(text: str, at: int) -> bool:
     return text[at : at + 1] == "{" and text[:at].rstrip()[-1:] == "}" and cause(text[:at].encode()) is None
 
 
-def locate(line: bytes, path: str) -> Span | None:
-    """Where the path's value lies in a line that is a JSON object."""
-    at, end = line.index(b"{"), len(line)
-    for key in path.split("."):
-        if line[at : at + 1] != b"{":
-            return None
-        members = dict(_members(line, at))
-        if key not in members:
-            return None
-        at, end = members[key]
-    return at, end
+def locate(line: bytes, paths: Sequence[str]) -> list[Span | None]:
+    """Where the paths' values lie in a line that is a JSON object."""
+    whole = line.index(b"{"), len(line)
+    objects: dict[Span, dict[str, Span]] = {}
+
+    def found(path: str) -> Span | None:
+        span = whole
+        for key in path.split("."):
+            if line[span[0] : span[0] + 1] != b"{":
+                return None
+            if span not in objects:
+                objects[span] = dict(_members(line, span[0]))
+            if key not in objects[span]:
+                return None
+            span = objects[span][key]
+        return span
+
+    return list(map(found, paths))
 
 
 def _members(line: bytes, at: int) -> Iterator[tuple[str, Span]]:
