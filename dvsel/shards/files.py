@@ -135,6 +135,11 @@ def spelled(place: str) -> str:
     return place.encode(errors="backslashreplace").decode().replace(r"\udc", r"\x")
 
 
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 def list_names(base: str) -> list[str]:
     """The names of all files below a folder, relative to it, sorted; none where there is no folder."""
     with explained(base):
@@ -143,7 +148,9 @@ def list_names(base: str) -> list[str]:
             return sorted(relative(found, path) for found in fs.find(path) if relative(found, path))
         folder = local_path(base)
         return sorted(
-            Path(at, name).relative_to(folder).as_posix() for at, _, names in os.walk(folder) for name in names
+            Path(at, name).relative_to(folder).as_posix()
+            for at, _, names in os.walk(folder, onerror=_raise_unless_gone)
+            for name in names
         )
 
 
