@@ -192,7 +192,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 NAMES = ["a.jsonl", "range.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.arrow"]
 
 
-@pytest.mark.parametrize(("name", "change"), itertools.product(NAMES, CHANGES))
+@pytest.mark.parametrize(("name", "change"), list(itertools.product(NAMES, CHANGES)))
 def test_a_shard_that_changes_between_two_batches(tmp_path: Path, name: str, change: str) -> None:
     table = pa.table({"text": [f"{number} {number * 7919 % 65537}" for number in range(50_000)]})
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in table.to_pylist())
