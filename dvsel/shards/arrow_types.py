@@ -80,6 +80,11 @@ def is_encoded(type_: pa.DataType) -> bool:
     return own or any(map(is_encoded, _parts(type_)))
 
 
+def has_runs(type_: pa.DataType) -> bool:
+    """Whether it is run-end encoded, at any level."""
+    return pa.types.is_run_end_encoded(type_) or any(map(has_runs, _parts(type_)))
+
+
 def is_text(type_: pa.DataType) -> bool:
     """Whether its values are strings, laid end to end."""
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
@@ -98,7 +103,7 @@ def value_type(type_: Any) -> pa.DataType:
 
 
 def as_bytes(type_: Any) -> pa.DataType:
-    """The type of the same layout with binary for strings, at any level."""
+    """The type of the same layout with binary for strings, at any level but inside runs."""
     is_, name = pa.types, str(type_).partition("<")[0]
     if name in _BYTES:
         return getattr(pa, _BYTES[name])()
@@ -110,8 +115,6 @@ def as_bytes(type_: Any) -> pa.DataType:
         return pa.map_(as_bytes(type_.key_type), type_.item_field.with_type(as_bytes(type_.item_type)))
     if is_.is_dictionary(type_):
         return pa.dictionary(type_.index_type, as_bytes(type_.value_type), type_.ordered)
-    if is_.is_run_end_encoded(type_):
-        return pa.run_end_encoded(type_.run_end_type, as_bytes(type_.value_type))
     if is_list(type_):
         item = type_.value_field.with_type(as_bytes(type_.value_type))
         sizes = (type_.list_size,) if is_.is_fixed_size_list(type_) else ()

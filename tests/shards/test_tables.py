@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -175,6 +176,18 @@ INCONSISTENT: dict[str, tuple[Any, int]] = {
     "size of a list view": (pa.array([[True] * _AT, [False]], pa.list_view(pa.bool_())), 1 << 30),
     "end of a run": (pa.RunEndEncodedArray.from_arrays(pa.array([_AT, 2222], pa.int32()), pa.array(["a", "b"])), 3000),
 }
+
+
+def test_lengths_that_differ_inside_runs_are_no_crash(tmp_path: Path) -> None:
+    inner = pa.RunEndEncodedArray.from_arrays(pa.array([2, _AT], pa.int32()), pa.array(["a", "b"]))
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array(np.arange(1, _AT + 1, dtype=np.int32)), inner)
+    source = store(str(tmp_path), pa.table({"x": runs}), "a.arrow")
+    content, length = Path(source.url).read_bytes(), struct.pack("<q", _AT)
+    stated = [found.start() for found in re.finditer(re.escape(length), content)][:4]
+    for at in stated:
+        Path(source.url).write_bytes(content[:at] + struct.pack("<q", _AT + 5) + content[at + 8 :])
+        with pytest.raises(UserError, match="broken Arrow file"):
+            read(source, "x")
 
 
 @pytest.mark.parametrize("name", INCONSISTENT)
