@@ -350,9 +350,13 @@ def _source(name: str) -> str:
 def find(name: str) -> Path | None:
     """A model's folder; None for a name on the hub. Raises UserError for what can be neither."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    try:
+        if folder.is_dir():
+            return folder
+        exists = folder.exists()
+    except OSError as error:
+        raise UserError(f"model {name[:80]}: cannot be found ({error.strerror}); give a model's folder") from error
+    if exists or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UserError(f"model {name}: no such folder; give a model's folder, or its name on the hub")
     return None
 
