@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from dvsel.errors import UserError
 from dvsel.folder import RECIPE, working_in
-from dvsel.shards.files import HOME
+from dvsel.shards.files import HOME, atomic_writer, join, list_names
 from dvsel.shards.manifest import record, recorded
 
 MINE = "command: select\nbudget: 10%\n"
@@ -276,3 +277,18 @@ def test_a_remote_folder() -> None:
         assert fsspec.filesystem("memory").cat_file("/folder-test/out/recipe.yaml").decode() == MINE
     with pytest.raises(UserError, match="holds another run"), working_in(enter_at, OTHER, False):
         pass
+
+
+def test_overwriting_a_remote_folder_spares_files_of_others() -> None:
+    folder = f"memory://{uuid4().hex}/out"
+    with working_in(folder, MINE, False):
+        record(folder, ["sub/a.jsonl"])
+        with atomic_writer(join(folder, "sub/a.jsonl")) as file:
+            file.write(b"{}")
+    with working_in(folder, OTHER, True):
+        assert [name for name in list_names(folder) if not name.startswith(HOME)] == [RECIPE]
+    with atomic_writer(join(folder, "mine.txt")) as file:
+        file.write(b"years of work")
+    with pytest.raises(UserError, match="holds other files"), working_in(folder, MINE, True):
+        pass
+    assert "mine.txt" in list_names(folder)

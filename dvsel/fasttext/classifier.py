@@ -189,7 +189,7 @@ def classify_file(
     from dvsel.fasttext import cache
 
     key = cache.key_of(path, label)
-    arrays = _usable(cache.read(key))
+    arrays = _usable(scorer, cache.read(key))
     if arrays is None:
         arrays = _read(path, label)
         if About.of(arrays).folded:
@@ -197,16 +197,14 @@ def classify_file(
     return _fitted(scorer, arrays, preprocess, probability)
 
 
-def _usable(arrays: Arrays | None) -> Arrays | None:
-    """The arrays, where a folded model is made of such."""
+def _usable(scorer: Scorer, arrays: Arrays | None) -> Arrays | None:
+    """The arrays, where a classifier is made of such."""
     if arrays is None:
         return None
     try:
-        check(arrays, FittedClassifier.schema(None))
-        about = About.of(arrays)
-        about.check()
-        tables.check(arrays, about.columns)
-    except (UserError, LookupError, TypeError, ValueError):
+        check(arrays, FittedClassifier.schema(scorer))
+        FittedClassifier(scorer, arrays).check()
+    except (UserError, TypeError, ValueError):
         return None
     return arrays
 

@@ -335,12 +335,16 @@ def _source(name: str) -> str:
 
 def find(name: str) -> Path | None:
     """A model's folder; None for a name on the hub. Raises UserError for what can be neither."""
-    with contextlib.suppress(RuntimeError):  # the home of nobody
-        folder = Path(name)
-        folder = folder.expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    folder = Path(name)
+    try:
+        with contextlib.suppress(RuntimeError):  # the home of nobody
+            folder = folder.expanduser()
+        if folder.is_dir():
+            return folder
+        exists = folder.exists()
+    except OSError as error:
+        raise UserError(f"model {name[:80]}: cannot be found ({error.strerror}); give a model's folder") from error
+    if exists or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UserError(f"model {name}: no such folder; give a model's folder, or its name on the hub")
     return None
 

@@ -200,6 +200,11 @@ def test_a_folder_that_is_not_there_is_no_hub_name(name: str) -> None:
         describe(name)
 
 
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(UserError, match=r"cannot be found \(File name too long\); give a model's folder"):
+        describe("é" * 1000)
+
+
 def test_a_file_is_no_model(copy: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         describe(str(copy / "config.json"))
