@@ -335,9 +335,7 @@ def _source(name: str) -> str:
 
 def find(name: str) -> Path | None:
     """A model's folder; None for a name on the hub. Raises UserError for what can be neither."""
-    with contextlib.suppress(RuntimeError):  # the home of nobody
-        folder = Path(name)
-        folder = folder.expanduser()
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111  (which fails for the home of nobody)
     if folder.is_dir():
         return folder
     if folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
