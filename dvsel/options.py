@@ -69,7 +69,7 @@ def _check_text(name: str, text: str) -> None:
 def _check_range(name: str, number: float, metadata: Mapping[str, Any]) -> None:
     most = LARGEST if isinstance(number, int) else sys.float_info.max
     low, high = metadata.get("low"), metadata.get("high")
-    if math.isnan(number):
+    if isinstance(number, float) and math.isnan(number):
         raise UserError(f"{name} {number}: out of range; give a number")
     if (-most if low is None else low) <= number <= (most if high is None else high):
         return
