@@ -19,6 +19,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dvsel import yamlfile
@@ -27,6 +28,7 @@ from dvsel.options import nearest
 from dvsel.shards.files import is_remote, local_path
 
 _LARGEST = 1e300  # so that sums are finite, too
+_LONGEST = 4096  # characters of a path
 _FEWEST = 3  # models, and distinct scores
 _KEYS = ("model", "name", "score", "scores")
 _NAME = re.compile(r"[^./\\][^/\\]*")  # names a folder, which is not hidden
@@ -89,7 +91,7 @@ def _rung(entry: Mapping[str, Any], place: str, url: str) -> Rung:
         if key not in _KEYS:
             raise UserError(f"{place}: unknown key {shown(key)}; {nearest(key, _KEYS)}")
     model = entry.get("model")
-    if not isinstance(model, str) or not model:
+    if not isinstance(model, str) or not 0 < len(model) <= _LONGEST:
         raise UserError(f"{place}: no model; write `model: FOLDER`, or a name on the hub")
     name = entry.get("name", model.rstrip("/").rpartition("/")[2])
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -105,12 +107,16 @@ def _found(model: str, url: str, place: str) -> str:
         return model
     base = local_path(url).parent
     path = base / os.path.expanduser(model)  # noqa: PTH111  (which fails for the home of nobody)
-    if path.is_dir():
+    if _is_folder(path):
         return str(path.absolute())
     first, *rest = model.split("/")
-    if first in ("", ".", "..", "~") or len(rest) > 1 or (rest and (base / first).is_dir()):
+    if first in ("", ".", "..", "~") or len(rest) > 1 or (rest and _is_folder(base / first)):
         raise UserError(f"{place}: there is no folder {path}; check the name (a relative one begins beside {url})")
     return model
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  (which fails for long names)
 
 
 def _score(entry: Mapping[str, Any], place: str) -> float:

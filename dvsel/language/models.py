@@ -336,9 +336,9 @@ def _source(name: str) -> str:
 def find(name: str) -> Path | None:
     """A model's folder; None for a name on the hub. Raises UserError for what can be neither."""
     folder = Path(os.path.expanduser(name))  # noqa: PTH111  (which fails for the home of nobody)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112  (which fails for long names)
         return folder
-    if folder.exists() or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if os.path.lexists(folder) or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UserError(f"model {name}: no such folder; give a model's folder, or its name on the hub")
     return None
 
