@@ -38,6 +38,7 @@ from dvsel.rowfiles import Annotator, row_file, write_beside
 from dvsel.rule import Pool
 from dvsel.runs import ScoreRun
 from dvsel.sample import json_lines, pieces
+from dvsel.scratch import mapped
 from dvsel.shards.columns import Status
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.expand import expand
@@ -167,8 +168,7 @@ def score_part(
     arm = _arms(pool, run, local_path(folder) / "arms")
     sizes = np.bincount(arm[arm >= 0], minlength=int(arm.max(initial=0)) + 1)
     arms = Arms(sizes, share)
-    scores = np.memmap(local_path(folder) / "scores", np.float32, "w+", shape=(max(len(arm), 1), len(header.groups)))
-    scores[:] = np.nan
+    scores = mapped(local_path(folder) / "scores", np.float32, (max(len(arm), 1), len(header.groups)), np.nan)
     before, drawn = np.zeros(len(sizes)), 0
     for number in range(ROUNDS):
         until = arms.draw()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NoReturn, cast
 
-from dvsel.errors import UserError
+from dvsel.errors import UserError, shown
 
 Unit = Literal["tokens", "docs", "bytes"]
 
@@ -33,7 +33,8 @@ _UNITS: dict[str, Unit] = {
     "byte": "bytes",
     "bytes": "bytes",
 }
-_LONGEST = 64  # characters: more digits than any pool needs
+LONGEST = 64
+"""Characters of an amount: more digits than any pool needs."""
 _LARGEST = 2**63 - 1
 _BUDGET = re.compile(
     r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)(?:\.\d+)?|\.\d+)\s*"
@@ -92,7 +93,7 @@ class Budget:
 
 def _parse(text: str, place: str) -> Budget:
     match = _BUDGET.fullmatch(text.strip().lower())
-    if match is None or len(text) > _LONGEST:
+    if match is None or len(text) > LONGEST:
         _refuse(place, text, "is not a budget", _EXAMPLES)
     number = Fraction(re.sub("[,_]", "", match["number"]))
     if match["scale"] == "%":
@@ -127,7 +128,7 @@ def _scale_and_unit(match: re.Match[str], place: str, text: str) -> tuple[int, U
 
 
 def _refuse(place: str, text: str, cause: str, remedy: str) -> NoReturn:
-    raise UserError(f"{place}: {text!r} {cause}; {remedy}")
+    raise UserError(f"{place}: {shown(text)} {cause}; {remedy}")
 
 
 def _scaled(amount: int, scales: dict[str, int]) -> tuple[str, str]:

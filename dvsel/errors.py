@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+_LONGEST = 80  # characters
 _UNCLEAR = (AttributeError, LookupError, TypeError)  # say little without their names
 
 
@@ -25,6 +26,15 @@ class BadLine(UserError):
 
     def __init__(self, place: str, line: int, cause: str) -> None:
         super().__init__(f"{place}, line {line}: {cause}; mend the line, or pass --on-bad-line skip")
+
+
+def shown(value: object) -> str:
+    """A value in a message: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than some thousand digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ three distinct scores.
 
 from __future__ import annotations
 
-import math
+import os
 import re
 import statistics
 import warnings
@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from dvsel.errors import Notice, UserError
+from dvsel import yamlfile
+from dvsel.errors import Notice, UserError, shown
 from dvsel.options import nearest
-from dvsel.shards.files import is_remote, local_path, open_read
+from dvsel.shards.files import is_remote, local_path
 
+_LARGEST = 1e300  # so that sums are finite, too
+_LONGEST = 4096  # characters of a path
 _FEWEST = 3  # models, and distinct scores
 _KEYS = ("model", "name", "score", "scores")
 _NAME = re.compile(r"[^./\\][^/\\]*")  # names a folder, which is not hidden
@@ -75,31 +76,28 @@ class Ladder:
 
 
 def _entries(url: str) -> list[Mapping[str, Any]]:
-    with open_read(url) as file:
-        content = file.read()
-    try:
-        values = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{url}: no YAML: {' '.join(str(error).split())}; mend it there") from error
+    values = yamlfile.read(url)
     entries = values.get("models") if isinstance(values, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{url}: no ladder; its one key is `models`, a list of entries with `model` and `score`")
     for name in values:
         if name != "models":
-            raise UserError(f"{url}: unknown key {name!r}; its one key is `models`")
+            raise UserError(f"{url}: unknown key {shown(name)}; its one key is `models`")
     return entries
 
 
 def _rung(entry: Mapping[str, Any], place: str, url: str) -> Rung:
     for key in entry:
         if key not in _KEYS:
-            raise UserError(f"{place}: unknown key {key!r}; {nearest(key, _KEYS)}")
+            raise UserError(f"{place}: unknown key {shown(key)}; {nearest(key, _KEYS)}")
     model = entry.get("model")
-    if not isinstance(model, str) or not model:
+    if not isinstance(model, str) or not 0 < len(model) <= _LONGEST:
         raise UserError(f"{place}: no model; write `model: FOLDER`, or a name on the hub")
     name = entry.get("name", model.rstrip("/").rpartition("/")[2])
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UserError(f"{place}: name {name!r} cannot name a folder; give one without slashes, such as `name: small`")
+        raise UserError(
+            f"{place}: name {shown(name)} cannot name a folder; give one without slashes, such as `name: small`"
+        )
     return Rung(name, _found(model, url, place), _score(entry, f"{place} ({name})"))
 
 
@@ -108,13 +106,17 @@ def _found(model: str, url: str, place: str) -> str:
     if is_remote(url):
         return model
     base = local_path(url).parent
-    path = base / Path(model).expanduser()
-    if path.is_dir():
+    path = base / os.path.expanduser(model)  # noqa: PTH111  (which fails for the home of nobody)
+    if _is_folder(path):
         return str(path.absolute())
     first, *rest = model.split("/")
-    if first in ("", ".", "..", "~") or len(rest) > 1 or (rest and (base / first).is_dir()):
+    if first in ("", ".", "..", "~") or len(rest) > 1 or (rest and _is_folder(base / first)):
         raise UserError(f"{place}: there is no folder {path}; check the name (a relative one begins beside {url})")
     return model
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  (which fails for long names)
 
 
 def _score(entry: Mapping[str, Any], place: str) -> float:
@@ -122,11 +124,11 @@ def _score(entry: Mapping[str, Any], place: str) -> float:
         raise UserError(f"{place}: give it either `score: NUMBER` or `scores: {{benchmark: NUMBER}}`; one of the two")
     scores = entry["scores"] if "scores" in entry else {"": entry["score"]}
     if not isinstance(scores, dict) or not scores:
-        raise UserError(f"{place}: scores is {scores!r}; write `scores: {{benchmark: NUMBER}}`")
+        raise UserError(f"{place}: scores is {shown(scores)}; write `scores: {{benchmark: NUMBER}}`")
     for name, value in scores.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
             what = f"score of {name}" if name else "score"
-            raise UserError(f"{place}: its {what} is {value!r}, no finite number; give the benchmark's result")
+            raise UserError(f"{place}: its {what} is {shown(value)}, no finite number; give the benchmark's result")
     return statistics.fmean(scores.values())
 
 
@@ -142,7 +144,7 @@ def _check_benchmarks(entries: Sequence[Mapping[str, Any]], url: str) -> None:
 def _check_names(rungs: Sequence[Rung], url: str) -> None:
     for same in _grouped(rungs, lambda rung: rung.name.casefold()).values():
         if len(same) > 1:
-            raise UserError(f"{url}: {len(same)} models are named {same[0].name!r}; give each a `name` of its own")
+            raise UserError(f"{url}: {len(same)} models are named {shown(same[0].name)}; give each a `name` of its own")
 
 
 def _check_scores(rungs: Sequence[Rung], url: str) -> None:

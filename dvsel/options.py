@@ -11,7 +11,7 @@ import typing
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from dvsel.errors import UserError
+from dvsel.errors import UserError, shown
 from dvsel.redact import without_secrets
 
 T = TypeVar("T")
@@ -68,17 +68,17 @@ def _check_text(name: str, text: str) -> None:
     except UnicodeEncodeError:
         bad = True
     if bad:
-        raise UserError(f"{name} {text!r}: has a character that no name can have; take it out")
+        raise UserError(f"{name} {shown(text)}: has a character that no name can have; take it out")
 
 
 def _check_range(name: str, number: float, metadata: Mapping[str, Any]) -> None:
     most = LARGEST if isinstance(number, int) else sys.float_info.max
     low, high = metadata.get("low"), metadata.get("high")
-    if math.isnan(number):
+    if isinstance(number, float) and math.isnan(number):
         raise UserError(f"{name} {number}: out of range; give a number")
     if (-most if low is None else low) <= number <= (most if high is None else high):
         return
-    raise UserError(f"{name} {number}: out of range; give {_range(low, high)}")
+    raise UserError(f"{name} {shown(number)}: out of range; give {_range(low, high)}")
 
 
 def _range(low: float | None, high: float | None) -> str:
@@ -135,7 +135,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
     fields = fields_of(cls)
     for name in values:
         if name not in fields:
-            raise UserError(f"{place}: unknown option {name!r}; {nearest(name, fields)}")
+            raise UserError(f"{place}: unknown option {shown(name)}; {nearest(name, fields)}")
     checked = {
         name: _checked(value, fields[name][1], f"{place}: option {name!r}", fields[name][0].metadata.get("choices"))
         for name, value in values.items()
@@ -149,7 +149,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
 def nearest(name: object, known: Iterable[str]) -> str:
     """The end of an error for an unknown name: what was perhaps meant, else what there is."""
     known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
+    close = difflib.get_close_matches(str(name)[:80], known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
@@ -166,13 +166,13 @@ def _checked(value: Any, hint: Any, place: str, choices: tuple[str, ...] | None)
         return None
     if typing.get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{place} is {value!r}; it takes a list")
+            raise UserError(f"{place} is {shown(value)}; it takes a list")
         element = typing.get_args(wanted)[0]
         return tuple(_checked(part, element, place, choices) for part in value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < sys.float_info.max else math.inf
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise UserError(f"{place} is {value!r}; it takes {wanted.__name__}")
+        raise UserError(f"{place} is {shown(value)}; it takes {wanted.__name__}")
     if choices and value not in choices:
-        raise UserError(f"{place} is {value!r}; it takes one of {', '.join(choices)}")
+        raise UserError(f"{place} is {shown(value)}; it takes one of {', '.join(choices)}")
     return value

@@ -23,6 +23,7 @@ from dvsel.errors import UserError
 from dvsel.report import BINS
 from dvsel.rule import NO_NOISE, Pool, Rule
 from dvsel.runs import Reading
+from dvsel.scratch import writing
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Drops
 from dvsel.selectors.quota import Quota
@@ -262,9 +263,9 @@ def _count(pool: Pool, rule: Rule, best: Rule | None, masks: Path, threads: int)
                 tally.overlap += int((kept & best.keep(rows, first)).sum())
                 tally.weigh(rule.selector.key(rows.score[:, 0], np.broadcast_to(NO_NOISE, len(rows))))
         if kept_rows:
-            mask_file(masks, number).write_bytes(bits)
+            _keep(mask_file(masks, number), bits)
         if weights:
-            weights_file(masks, number).write_bytes(weights)
+            _keep(weights_file(masks, number), weights)
         return tally, kept_rows
 
     total = Tally(*edges)
@@ -273,6 +274,11 @@ def _count(pool: Pool, rule: Rule, best: Rule | None, masks: Path, threads: int)
     for tally, _ in counted:
         total.merge(tally)
     return total, [kept for _, kept in counted]
+
+
+def _keep(path: Path, content: bytes | bytearray) -> None:
+    with writing(path):
+        path.write_bytes(content)
 
 
 def _score_range(pool: Pool) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from dvsel.errors import UserError
+from dvsel.errors import UserError, shown
 from dvsel.options import nearest
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _load(group: str, name: str, base: type, place: str = "") -> Any:
     points = found(group)
     what = group.removeprefix("dvsel.")[:-1]
     if name not in points:
-        raise UserError(f"{place}no {what} is named {name!r}; {nearest(name, points)} (`dvsel list` shows all)")
+        raise UserError(f"{place}no {what} is named {shown(name)}; {nearest(name, points)} (`dvsel list` shows all)")
     try:
         cls = points[name].load()
     except (ImportError, AttributeError) as error:

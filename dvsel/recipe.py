@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 
 import yaml
 
-from dvsel import __version__
+from dvsel import __version__, yamlfile
 from dvsel.errors import UserError
 from dvsel.options import fields_of, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, SELECTORS, name_of, scorer_class, selector_class
 from dvsel.redact import without_secrets
-from dvsel.shards.files import open_read
 
 Run = TypeVar("Run")
 
@@ -65,12 +64,7 @@ def command_of(url: str) -> str:
 
 def load(url: str) -> tuple[str, dict[str, Any]]:
     """The command and the options of a recipe, not yet checked against the command."""
-    with open_read(url) as file:
-        content = file.read()
-    try:
-        values = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise UserError(f"{url}: no YAML: {' '.join(str(error).split())}; mend it there") from error
+    values = yamlfile.read(url)
     if not isinstance(values, dict) or not isinstance(values.get("command"), str):
         raise UserError(f"{url}: no recipe of dvsel; its first key is `command: fit`, `score` or `select`")
     values.pop("dvsel", None)

@@ -15,6 +15,7 @@ from dvsel.errors import UserError
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.rule import Pool, Rule
 from dvsel.runs import Reading
+from dvsel.scratch import mapped
 from dvsel.selectors.candidates import Part
 from dvsel.shards.columns import Batch
 from dvsel.shards.documents import DocumentReader
@@ -83,8 +84,7 @@ class Survey:
         self.groups = pool.files[0].header.groups
         self.seed = rule.seed
         self.scratch = scratch
-        self.keys: npt.NDArray[np.float32] = np.memmap(scratch / "keys", np.float32, "w+", shape=(max(self.count, 1),))
-        self.keys[:] = np.nan
+        self.keys: npt.NDArray[np.float32] = mapped(scratch / "keys", np.float32, (max(self.count, 1),), np.nan)
         self._pool, self._rule, self._embeddings, self._reading = pool, rule, embeddings, reading
 
     def parts(self, vectors: bool = False) -> Iterator[Part]:

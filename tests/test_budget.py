@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvsel.budget import Budget, Unit
-from dvsel.errors import UserError
+from dvsel.errors import UserError, shown
 
 UNITS: list[Unit] = ["tokens", "docs", "bytes"]
 
@@ -92,7 +92,7 @@ def test_shares(text: str, unit: Unit, share: str) -> None:
 def test_refused_with_the_remedy(text: str, says: str) -> None:
     with pytest.raises(UserError) as refusal:
         Budget.parse(text)
-    assert str(refusal.value).startswith(f"--budget: {text!r} ")
+    assert str(refusal.value).startswith(f"--budget: {shown(text)} ")
     assert says in str(refusal.value)
 
 

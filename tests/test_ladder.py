@@ -94,7 +94,7 @@ def test_a_good_ladder_is_taken_in_silence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("models: [", "no YAML"),
+        ("models: [", "is not YAML"),
         ("- 1", "no ladder"),
         ("", "no ladder"),
         ({"models": {"a": 1}}, "no ladder"),
@@ -122,6 +122,9 @@ def test_a_good_ladder_is_taken_in_silence(tmp_path: Path) -> None:
         (changed(0, score=1), "3 models with 2 distinct scores; models that tie order no documents"),
         ([entry | {"score": 1} for entry in GOOD], "3 models with 1 distinct scores"),
         (changed(0, model="./none"), "there is no folder"),
+        (changed(0, model="~nobody-of-that-name/a/b"), "there is no folder"),
+        (changed(0, model="a/b" + "x" * 300 + "/c"), "there is no folder"),
+        (changed(0, model="x" * 5000), "no model; write"),
         (changed(0, model="~/none-of-that-name"), "there is no folder"),
         (changed(0, model="a/b/c"), "there is no folder"),
         (changed(0, model="/none"), "there is no folder /none"),

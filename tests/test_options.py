@@ -99,6 +99,10 @@ class Oven(Options):
         ({"degrees": nan}, "degrees nan: out of range; give a number"),
         ({"minutes": (3, -1)}, "minutes -1: out of range; give 0 or more"),
         ({"age": LARGEST + 1}, f"age {LARGEST + 1}: out of range; give a finite number of ordinary size"),
+        (
+            {"age": 1 << 20_000},
+            "age a number of thousands of digits: out of range; give a finite number of ordinary size",
+        ),
         ({"price": inf}, "price inf: out of range; give a finite number of ordinary size"),
         ({"price": nan}, "price nan: out of range; give a number"),
     ],

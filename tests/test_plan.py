@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -496,3 +497,11 @@ def test_files_are_in_the_order_of_their_shards(tmp_path: Path) -> None:
     assert [file.header.shard["name"] for file in pool.files] == ["a", "bb", "ccc"]
     assert pool.first == [0, 1, 3, 6]
     assert [pool.total(unit) for unit in ("docs", "bytes")] == [6, 60]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a full disk, /dev/full")
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, [many(50)])
+    (tmp_path / "0.bits").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"0\.bits: cannot write temporary files \(No space left on device\); "):
+        Plan.make(pool, TopK(), 0, tmp_path, Budget.parse("10 docs"))

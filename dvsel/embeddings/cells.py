@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dvsel.embeddings.clusters import assign, fit_centres
 from dvsel.errors import UserError
+from dvsel.scratch import writing
 
 ROWS = 2048  # in a cell, about
 LARGEST = 4 * ROWS
@@ -147,14 +148,8 @@ class _Spill:
         records = np.empty(len(rows), self._dtype())
         for name in records.dtype.names or ():
             records[name] = getattr(rows, name)
-        try:
-            with self._path(number).open("ab") as file:
-                records.tofile(file)
-        except OSError as error:
-            raise UserError(
-                f"{self._folder.parent}: cannot write the temporary files of cells ({error.strerror}); "
-                "free some space, or choose another folder"
-            ) from error
+        with writing(self._path(number)), self._path(number).open("ab") as file:
+            file.write(records.data)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"cell-{number:04}"

@@ -21,13 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.errors import UserError
+from dvsel.scratch import mapped, writing
 from dvsel.shards.jit import kernel
 
 BUFFERED = 1 << 20  # rows that are held in memory; a file holds no more, up to 4 billion rows in all
 _ROW = np.dtype([("text", np.uint64), ("tie", np.uint64), ("position", np.int64)])
 _MAX_FILE_BITS = 12
-_ZEROS = bytes(1 << 20)
 
 Rows = npt.NDArray[Any]
 Bits = npt.NDArray[np.uint8]
@@ -82,15 +81,7 @@ class _Spill:
     def __init__(self, folder: Path, rows: int) -> None:
         self._folder = folder
         self._file_bits = min(max(rows - 1, 0) // BUFFERED, (1 << _MAX_FILE_BITS) - 1).bit_length()
-        self.bits = self._blank(rows)
-
-    def _blank(self, rows: int) -> Bits:
-        """A bit a row in a file. The file is written out, since a full disk kills who maps a sparse one."""
-        path, size = self._folder / "drops", (rows + 7) // 8 + 1
-        with _writing(self._folder), path.open("wb") as file:
-            for written in range(0, size, len(_ZEROS)):
-                file.write(_ZEROS[: size - written])
-        return np.memmap(path, np.uint8, "r+")
+        self.bits: Bits = mapped(folder / "drops", np.uint8, ((rows + 7) // 8 + 1,), 0)
 
     def add(self, rows: Rows) -> None:
         """Mark the losers of these rows and spill the others."""
@@ -99,7 +90,7 @@ class _Spill:
         rows = rows[np.argsort(number.astype(np.uint16), kind="stable")]
         counts = np.bincount(number.astype(np.int64), minlength=1 << self._file_bits)
         for file, part in enumerate(np.split(rows, np.cumsum(counts)[:-1])):
-            with _writing(self._folder), self._path(file).open("ab") as spilled:
+            with writing(self._path(file)), self._path(file).open("ab") as spilled:
                 spilled.write(part.tobytes())
 
     def settle(self) -> None:
@@ -110,17 +101,6 @@ class _Spill:
 
     def _path(self, file: int) -> Path:
         return self._folder / f"rows-{file:04}"
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder.parent}: cannot write the temporary files of deduplication ({error.strerror}); "
-            "free some space, or choose another folder"
-        ) from error
 
 
 def _buffers(chunks: Iterable[Chunk]) -> Iterator[Rows]:

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from dvsel.budget import Budget, Unit
-from dvsel.errors import UserError
+from dvsel import yamlfile
+from dvsel.budget import LONGEST, Budget, Unit
+from dvsel.errors import UserError, shown
 
 OTHERS = "*"
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%|(\d*\.\d+|0)", re.ASCII)
@@ -44,7 +45,7 @@ class Quota:
         """Raises UserError, naming file and line, for whatever is not a quota."""
         parts: dict[str, Fraction | Budget] = {}
         for domain, text, line in _entries(path):
-            place = f"{path}, line {line}, {domain!r}"
+            place = f"{path}, line {line}, {shown(domain)}"
             if domain in parts:
                 raise UserError(f"{place}: named twice; keep one of the lines")
             parts[domain] = _part(text, place)
@@ -90,14 +91,7 @@ class Quota:
 
 def _entries(path: Path) -> Iterator[tuple[str, str, int]]:
     """Domain, value and line of each entry, as written: YAML would read a domain `no` as false."""
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path of --quota") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())}); {_EXAMPLES}") from error
+    root = yamlfile.read_nodes(str(path), _EXAMPLES)
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise UserError(f"{path}: names no domains; {_EXAMPLES}")
     for domain, value in root.value:
@@ -109,7 +103,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str, int]]:
 
 def _part(text: str, place: str) -> Fraction | Budget:
     match = _SHARE.fullmatch(text.strip())
-    if match is None:
+    if match is None or len(text) > LONGEST:
         budget = Budget.parse(text, place)
         if budget.share is not None:
             raise UserError(f"{place}: {text!r} names a unit; a share is of the main budget, write it like 30%")

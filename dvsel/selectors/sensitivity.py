@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dvsel.errors import UserError
 from dvsel.options import option
+from dvsel.scratch import mapped
 from dvsel.selectors import SetSelector
 
 if TYPE_CHECKING:
@@ -53,9 +54,8 @@ class Sensitivity(SetSelector):
         count = self.clusters or cells_for(candidates.docs, _A_CLUSTER)
         centres = centres_of(lambda: competing(candidates), candidates.docs, count, candidates.seed)
         size = (max(candidates.count, 1),)
-        cell = np.memmap(candidates.scratch / "clusters", np.int32, "w+", shape=size)
-        distance = np.memmap(candidates.scratch / "distances", np.float32, "w+", shape=size)
-        cell[:] = -1
+        cell = mapped(candidates.scratch / "clusters", np.int32, size, -1)
+        distance = mapped(candidates.scratch / "distances", np.float32, size, 0)
         losses, members = np.zeros(len(centres)), np.zeros(len(centres), np.int64)
         for rows in competing(candidates):
             own, far = assign(rows.vectors, centres)

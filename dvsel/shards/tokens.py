@@ -23,6 +23,7 @@ from dvsel.shards.jit import kernel
 from dvsel.shards.simd import WIDTH, below, count_ones, equal
 from dvsel.shards.tokenizer import ANY_LENGTH, cut, load
 
+_MOST = (1 << 32) - 1  # score files hold 32 bits
 FEATURES = ("words", "letters", "digits", "punctuation", "white space", "bytes beyond ASCII")
 
 
@@ -89,8 +90,11 @@ def field_causes(field: Column) -> dict[int, str]:
     causes = {}
     for row in np.flatnonzero((field.kind != Kind.MISSING) & (field.kind != Kind.NULL)).tolist():
         value = field[row]
-        if field.kind[row] != Kind.NUMBER or not value.isdigit() or int(value) >= 1 << 32:
-            causes[row] = f"token count is {value[:40].decode(errors='replace')}, not a whole number"
+        shown = value[:40].decode(errors="replace")
+        if field.kind[row] != Kind.NUMBER or not value.isdigit():
+            causes[row] = f"token count is {shown}, not a whole number"
+        elif len(value) > len(str(_MOST)) or int(value) > _MOST:
+            causes[row] = f"token count is {shown}, more than {_MOST:,}, the most that a document can have"
     return causes
 
 

@@ -104,5 +104,5 @@ def test_a_full_disk_is_told(size: int, tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(UserError, match=r"cannot write the temporary files .*No space left"):
+    with pytest.raises(UserError, match=r"cannot write temporary files .*No space left"):
         dropped([(1, 1, True)] * size, tmp_path)

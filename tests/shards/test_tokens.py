@@ -206,7 +206,6 @@ def test_the_largest_count() -> None:
 NO_COUNTS = [
     (b"3.5", Kind.NUMBER),
     (b"-1", Kind.NUMBER),
-    (b"4294967296", Kind.NUMBER),
     (b"1e3", Kind.NUMBER),
     (b"17", Kind.STRING),
     (b"true", Kind.BOOL),
@@ -218,6 +217,12 @@ NO_COUNTS = [
 def test_what_is_no_count_has_a_cause(value: bytes, kind: Kind) -> None:
     own = Column.of([b"5", value, None], [Kind.NUMBER, kind, Kind.MISSING])
     assert field_causes(own) == {1: f"token count is {value.decode()}, not a whole number"}
+
+
+@pytest.mark.parametrize("value", [b"4294967296", b"9" * 5000])
+def test_a_count_beyond_the_largest_is_told_the_limit(value: bytes) -> None:
+    says = f"token count is {value[:40].decode()}, more than 4,294,967,295, the most that a document can have"
+    assert field_causes(Column.of([value], [Kind.NUMBER])) == {0: says}
 
 
 @pytest.mark.parametrize(("value", "kind"), NO_COUNTS)
