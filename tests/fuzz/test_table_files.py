@@ -29,7 +29,8 @@ import arrow_arrays
 from commands import environment
 from dvsel.errors import UserError
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import Shard, expand
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard
 from dvsel.shards.json_rows import check_columns, json_lines
 from dvsel.shards.write import ShardWriter
 
