@@ -95,8 +95,9 @@ def test_a_recipe_that_lacks_a_password_says_so_when_it_is_replayed(tmp_path: Pa
         open_read("https://host/a.jsonl?token=***")
 
 
-def test_messages_hold_no_secret() -> None:
-    message = failure("select", "nosuch://me:pa55@host/a.jsonl", "--with", "dsir", "--budget", "5%", "-o", "out")
+def test_messages_hold_no_secret(tmp_path: Path) -> None:
+    url, out = "nosuch://me:pa55@host/a.jsonl", tmp_path / "out"
+    message = failure("select", url, "--with", "dsir", "--budget", "5%", "-o", out)
     assert "nosuch://me:***@host/a.jsonl" in message and "pa55" not in message
 
 
