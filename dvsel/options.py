@@ -62,9 +62,10 @@ class Options:
 
 
 def _check_text(name: str, text: str) -> None:
-    """Of what YAML can write, a system call and a file take no NUL and no half of a surrogate pair."""
+    """A system call and a file take no NUL and no half of a surrogate pair, which YAML can write. A file's name may
+    be no UTF-8, a field's not."""
     try:
-        bad = b"\0" in text.encode("utf-8", "surrogateescape")  # a file name that is not UTF-8 is fine
+        bad = b"\0" in text.encode("utf-8", "strict" if name.endswith("field") else "surrogateescape")
     except UnicodeEncodeError:
         bad = True
     if bad:

@@ -88,6 +88,7 @@ class Oven(Options):
     age: int = option(0, "in seconds")
     price: float | None = option(None, "what it cost")
     name: str = option("", "what it is called")
+    maker_field: str = option("", "where it says who made it")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,8 @@ def test_text_that_no_file_takes_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"^name '.*': has a character that no name can have; take it out$"):
         Oven(name=text)
     assert Oven(name="\udcff").name == "\udcff"  # a byte of a file name that is not UTF-8
+    with pytest.raises(UserError, match=r"^maker_field '\\udcff': has a character"):
+        Oven(maker_field="\udcff")
 
 
 def test_the_ends_of_a_range_belong_to_it() -> None:

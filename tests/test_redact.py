@@ -95,8 +95,9 @@ def test_a_recipe_that_lacks_a_password_says_so_when_it_is_replayed(tmp_path: Pa
         open_read("https://host/a.jsonl?token=***")
 
 
-def test_messages_hold_no_secret() -> None:
-    message = failure("select", "nosuch://me:pa55@host/a.jsonl", "--with", "dsir", "--budget", "5%", "-o", "out")
+def test_messages_hold_no_secret(tmp_path: Path) -> None:
+    url, out = "nosuch://me:pa55@host/a.jsonl", tmp_path / "out"
+    message = failure("select", url, "--with", "dsir", "--budget", "5%", "-o", out)
     assert "nosuch://me:***@host/a.jsonl" in message and "pa55" not in message
 
 
@@ -104,13 +105,16 @@ def test_names_in_messages_are_escaped(tmp_path: Path) -> None:
     assert r"\x1b[2J.jsonl" in failure("score", "dsir", tmp_path / "\x1b[2J.jsonl", "-o", tmp_path / "out")
 
 
-def test_names_in_tables_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_in_tables_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     from dvsel.cli.tables import documents_table, domains_table, plain_console
 
     name = "[red]x[/red] [/] :tada: \x1b[2J"
     console = plain_console()
-    console.print(domains_table({name: Share(1, 2, 3, 4)}, "domains"), width=200)
-    console.print(documents_table("documents", [Document(1.0, name, name, 1, name)]), width=200)
+    console.print(domains_table({name: Share(1, 2, 3, 4)}, "domains"))
+    console.print(documents_table("documents", [Document(1.0, shard=name, line=1, domain=name, text=name)]))
     shown = capsys.readouterr().out
     assert shown.count(r"[red]x[/red] [/] :tada: \x1b[2J") == 4
 

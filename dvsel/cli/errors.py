@@ -16,6 +16,12 @@ from dvsel.errors import Notice, UserError
 from dvsel.redact import printable
 from dvsel.shards.files import check_utf8
 
+_SEE = "`dvsel --debug` with the same command shows where"
+_LAST_RESORT: dict[type[Exception], str] = {  # what input can bring about almost everywhere
+    MemoryError: "out of memory; give fewer --workers, or take a machine with more of it",
+    RecursionError: "an input is nested too deeply; mend it",
+    UnicodeError: "a name or a text is not UTF-8; mend it",
+}
 _EXTRA = ("torch", "transformers")  # what comes with the extra `models`
 
 
@@ -43,6 +49,8 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             if error.name not in _EXTRA:
                 raise
             _fail(f"this needs the package {error.name}; pip install 'dvsel[models]'")
+        except tuple(_LAST_RESORT) as error:
+            _fail(f"{next(said for kind, said in _LAST_RESORT.items() if isinstance(error, kind))} ({_SEE})")
         except OSError as error:
             _fail(f"{error.filename or 'dvsel'}: {error.strerror or error}")
 
