@@ -31,7 +31,7 @@ def refusal(schema: pa.Schema, path: str) -> str:
         if not depth and (why := types.refusal(type_)):  # a column is read whole
             return f"is {why}, which dvsel does not read; write it as another type"
     twice = types.repeated_name(type_)
-    return twice and f"holds two fields {twice!r}; rename one"
+    return "" if twice is None else f"holds two fields {twice!r}; rename one"
 
 
 def field(batch: pa.RecordBatch, path: str, bad: dict[int, str]) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -42,14 +43,15 @@ def refusal(type_: pa.DataType, depth: int = 0) -> str:
     return next(filter(None, (refusal(part, depth + 1) for part in _parts(type_))), "")
 
 
-def repeated_name(type_: pa.DataType) -> str:
-    """A name that two fields of one struct have, at any level, or ""."""
-    return repeated(_names(type_)) or next(filter(None, map(repeated_name, _parts(type_))), "")
+def repeated_name(type_: pa.DataType) -> str | None:
+    """A name, which may be empty, that two fields of one struct have, at any level."""
+    found = (repeated(_names(type_)), *map(repeated_name, _parts(type_)))
+    return next((name for name in found if name is not None), None)
 
 
-def repeated(names: list[str]) -> str:
-    """The first name that is there more than once, or ""."""
-    return next((name for name in names if names.count(name) > 1), "")
+def repeated(names: list[str]) -> str | None:
+    """The first name, which may be empty, that is there more than once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def is_struct(type_: pa.DataType) -> bool:

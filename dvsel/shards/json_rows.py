@@ -26,10 +26,10 @@ def check_columns(shard: Shard) -> None:
         return
     with TableReader(shard, (), whole_rows=True) as reader:
         schema, place = reader.schema(), shard.url
-    if twice := types.repeated(schema.names):
+    if (twice := types.repeated(schema.names)) is not None:
         raise UserError(f"{place}: has two columns {twice!r}, and a JSON object has one member of a name; {_REMEDY}")
     for field in schema:
-        if twice := types.repeated_name(field.type):
+        if (twice := types.repeated_name(field.type)) is not None:
             raise UserError(
                 f"{place}: column {field.name!r} holds two fields {twice!r}, and a JSON object has one member of a "
                 f"name; {_REMEDY}"

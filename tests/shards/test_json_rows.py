@@ -61,14 +61,15 @@ def test_bytes_that_are_not_utf_8_are_refused_by_name(column: Any) -> None:
         list(json_lines(batch, "a.parquet"))
 
 
+@pytest.mark.parametrize("member", ["n", ""])
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "file.arrow"])
-def test_names_that_are_there_twice_are_refused(name: str, tmp_path: Path) -> None:
+def test_names_that_are_there_twice_are_refused(name: str, member: str, tmp_path: Path) -> None:
     numbers = pa.array([1, 2])
-    twice = pa.table([numbers, numbers], ["n", "n"])
-    nested = pa.table({"meta": pa.StructArray.from_arrays([numbers, numbers], ["n", "n"])})
+    twice = pa.table([numbers, numbers], [member, member])
+    nested = pa.table({"meta": pa.StructArray.from_arrays([numbers, numbers], [member, member])})
     union = arrow_arrays.refused()["sparse_union"]
     check_columns(store(str(tmp_path), pa.table({"n": numbers}), name))
-    for table, message in [(twice, "two columns 'n'"), (nested, "column 'meta' holds two fields 'n'")]:
+    for table, message in [(twice, f"two columns '{member}'"), (nested, f"column 'meta' holds two fields '{member}'")]:
         with pytest.raises(UserError, match=rf"{name}: .*{message}.*; write to a folder"):
             check_columns(store(str(tmp_path), table, name))
     if name != "a.parquet":
