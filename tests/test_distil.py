@@ -340,7 +340,7 @@ def test_a_language_model_teaches_with_all_the_fields_it_reads(model: str, tmp_p
     [
         (("--distil-documents", 20), "--distil-documents 20: too few to learn from; give 100 or more"),
         (("--distil-floor", 2), "--distil-floor 2.0: no rank correlation to ask for"),
-        (("--distil-floor", "nan"), "--distil-floor nan: no rank correlation to ask for"),
+        (("--distil-floor", "nan"), "distil_floor nan: out of range; give a number"),
     ],
 )
 def test_options_out_of_range(folder: Path, tmp_path: Path, words: tuple[object, ...], complaint: str) -> None:

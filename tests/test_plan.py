@@ -32,6 +32,7 @@ from dvsel.shards import scorefile
 from dvsel.shards.columns import Status
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.scorefile import Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.shards.tokens import BUILT_IN
 
 NAN = math.nan
 SETTINGS = settings(
@@ -54,10 +55,14 @@ class Doc(NamedTuple):
         return Status.SCORED if any(math.isfinite(score) for score in self.scores) else Status.UNSCORED
 
 
+def shard_of(url: str, name: str) -> dict[str, object]:
+    return {"url": url, "name": name, "format": "jsonl", "compression": "", "size": 1, "modified": "1", "digest": ""}
+
+
 def header(name: str, shares: Sequence[float] = (1.0,), **other: object) -> Header:
     plain = Header(
         version="1",
-        shard={"url": f"/pool/{name}", "name": name},
+        shard=shard_of(f"/pool/{name}", name),
         scorer="dsir",
         fingerprint="f" * 32,
         groups=("",) if len(shares) == 1 else tuple("abc"[: len(shares)]),
@@ -65,7 +70,7 @@ def header(name: str, shares: Sequence[float] = (1.0,), **other: object) -> Head
         selector="topk",
         unscored="too short",
         reading={},
-        tokens={},
+        tokens=dataclasses.asdict(BUILT_IN),
     )
     return dataclasses.replace(plain, **other)  # type: ignore[arg-type]
 
@@ -466,13 +471,13 @@ def test_files_of_two_fits_are_refused(tmp_path: Path) -> None:
 
 def test_files_that_count_tokens_otherwise_are_refused(tmp_path: Path) -> None:
     one = score_file(tmp_path / "a", many(3))
-    other = score_file(tmp_path / "b", many(3), tokens={"field": "n"})
+    other = score_file(tmp_path / "b", many(3), tokens=dataclasses.asdict(BUILT_IN) | {"field": "n"})
     assert "count tokens in different ways" in refusal(one, other)
 
 
 def test_a_shard_that_was_scored_twice_is_refused(tmp_path: Path) -> None:
     first, one, other = (
-        score_file(tmp_path / name, many(3), shard={"url": f"/pool/{shard}", "name": name})
+        score_file(tmp_path / name, many(3), shard=shard_of(f"/pool/{shard}", name))
         for name, shard in (("a", "x"), ("b", "y"), ("c", "y"))
     )
     assert refusal(first, one, other) == f"{one.url} and {other.url} speak of the same shard; name one of them"
@@ -481,7 +486,7 @@ def test_a_shard_that_was_scored_twice_is_refused(tmp_path: Path) -> None:
 def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
     """They would be written to the same output file."""
     first, one, other = (
-        score_file(tmp_path / file, many(3), shard={"url": f"/{file}/{name}", "name": name})
+        score_file(tmp_path / file, many(3), shard=shard_of(f"/{file}/{name}", name))
         for file, name in (("a", "0.jsonl"), ("b", "x.jsonl"), ("c", "x.jsonl"))
     )
     expected = f"{one.url} and {other.url} speak of shards of the same name, x.jsonl, "

@@ -249,7 +249,12 @@ def test_one_worker_makes_the_same_files(
 
 
 def test_scores_of_an_interrupted_run_are_not_taken_for_another_fit(pool: Pool, tmp_path: Path) -> None:
-    killed(pool, tmp_path, 5, 0.0)
+    with Started(pool.command, tmp_path) as started:
+        for _ in started.events():
+            if list((tmp_path / "out").rglob("*.dvsel.parquet")):
+                break
+        started.process.kill()
+        started.process.wait()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert "holds another run" in failure(*pool.command, "--min-words", 50)

@@ -182,7 +182,7 @@ def test_tokens_of_a_field_are_taken_as_they_are(folder: Path, tmp_path: Path) -
 def test_tokens_counted_by_a_tokenizer(folder: Path, tmp_path: Path) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]").save_pretrained(tmp_path / "words")
     err = score(folder, folder / "pool.jsonl", tmp_path / "exact", "--tokenizer", tmp_path / "words")
