@@ -34,6 +34,7 @@ _ZSTD_LEVEL = 3
 _GZIP_LEVEL = 3  # of isal: six times as fast as zlib at its level 6, for files that are an eighth larger
 _ROW_GROUP = 64 << 20
 _LF = np.uint8(10)
+_PARQUET_ERRORS = (pa.ArrowException, OSError)  # a full disk is a UserError by then
 
 Mask = npt.NDArray[np.bool_]
 
@@ -200,7 +201,7 @@ class _TableSink:
         """Turn what Parquet cannot hold into a UserError that names the columns."""
         try:
             yield
-        except pa.ArrowException as error:
+        except _PARQUET_ERRORS as error:
             columns = ", ".join(map(repr, _refused(self._schema, self._waiting))) or "the rows"
             cause = " ".join(str(error).split()).rstrip(".")
             raise UserError(
@@ -219,7 +220,7 @@ def _refused(schema: pa.Schema, batches: list[pa.RecordBatch]) -> Iterator[str]:
             with _parquet_writer(io.BytesIO(), pa.schema([field])) as writer:
                 for batch in batches:
                     writer.write_batch(batch.select([number]))
-        except pa.ArrowException:
+        except _PARQUET_ERRORS:
             yield field.name
 
 

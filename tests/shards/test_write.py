@@ -223,7 +223,9 @@ def test_pages_carry_checksums(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "column", [pa.array([{}, {}], pa.struct([])), pa.array([2**62, 1], pa.timestamp("s"))], ids=["empty", "late"]
+    "column",
+    [pa.array([{}, {}], pa.struct([])), pa.array([b"", b""], pa.binary(0)), pa.array([2**62, 1], pa.timestamp("s"))],
+    ids=["no fields", "no bytes", "late"],
 )
 def test_a_column_that_parquet_cannot_hold_is_named(tmp_path: Path, column: pa.Array) -> None:
     batch = pa.record_batch({"text": ["a", "b"], "odd": column})
