@@ -22,6 +22,7 @@ from dvsel import __version__, schema
 from dvsel.errors import UserError
 from dvsel.options import chosen, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, name_of, scorer_class
+from dvsel.redact import kept
 from dvsel.shards.files import atomic_writer, info, is_remote, open_read
 from dvsel.tensors import Arrays, Buffer, digest, pack, parsed, unpack
 
@@ -37,7 +38,7 @@ def to_bytes(fitted: Fitted) -> bytes:
     """The file's content."""
     header = {
         "scorer": name_of(SCORERS, type(fitted.scorer)),
-        "options": to_mapping(fitted.scorer),
+        "options": kept(to_mapping(fitted.scorer)),
         "report": fitted.report,
         "version": __version__,
         "content": digest(fitted.arrays),

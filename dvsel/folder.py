@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from dvsel import yamlfile
 from dvsel.errors import UserError
 from dvsel.shards.files import (
     HOME,
@@ -94,16 +95,16 @@ def _take_over(folder: str, there: str, recipe: str) -> None:
             remove(join(folder, name))
     elif there.replace(_STOPS, _SKIPS) != recipe:
         raise UserError(
-            f"{folder} holds another run ({_difference(there, recipe)}); "
+            f"{folder} holds another run ({_difference(folder, recipe)}); "
             "choose another -o, or pass --overwrite to replace it"
         )
 
 
-def _difference(there: str, wanted: str) -> str:
+def _difference(folder: str, wanted: str) -> str:
     try:
-        old, new = yaml.safe_load(there), yaml.safe_load(wanted)
+        old, new = yamlfile.read(join(folder, RECIPE)), yaml.safe_load(wanted)
         name = next(name for name in [*new, *old] if old.get(name) != new.get(name))
-    except (yaml.YAMLError, AttributeError, StopIteration, TypeError):
+    except (UserError, AttributeError, StopIteration, TypeError):
         return f"its {RECIPE} differs"
     return f"its {name} is {_shown(old.get(name))}, this one's {_shown(new.get(name))}"
 

@@ -20,6 +20,7 @@ import xxhash
 
 from dvsel.errors import UserError
 from dvsel.options import files_named
+from dvsel.redact import kept
 from dvsel.shards.files import Shard, atomic_writer, exists, find, info, is_remote, join, local_path, open_read
 from dvsel.shards.manifest import home, is_litter
 
@@ -35,19 +36,19 @@ def note_inputs(run: Any, pool: Sequence[Shard], folder: str) -> None:
     """Write down what a fit for `run` in a folder reads. pool: the shards that it samples, if it does."""
     states = {url: _state(url) for url in _files(files_named(run, skip=("pool",)))}
     with atomic_writer(_place(folder)) as file:
-        file.write(json.dumps(states | _pool_states(pool), indent=1).encode())
+        file.write(json.dumps(kept(states | _pool_states(pool)), indent=1).encode())
 
 
 def check_inputs(run: Any, pool: Sequence[Shard], folder: str, remedy: str) -> None:
     """Raise UserError unless what a fit for `run` would read is what the one in the folder read."""
     with open_read(_place(folder)) as file:
         was: dict[str, State] = json.loads(file.read())
-    now = {*_files(files_named(run, skip=("pool",))), *_pool_states(pool)}
-    for url in sorted(was.keys() ^ now):
-        raise UserError(f"{url}: is {'new' if url in now else 'gone'} since the fit in {folder} was begun; {remedy}")
-    for url, state in was.items():
-        if not _is_same(url, state):
-            raise UserError(f"{url}: changed since the fit in {folder} was begun; {remedy}")
+    now = {kept(url): url for url in (*_files(files_named(run, skip=("pool",))), *_pool_states(pool))}
+    for name in sorted(was.keys() ^ now.keys()):
+        raise UserError(f"{name}: is {'new' if name in now else 'gone'} since the fit in {folder} was begun; {remedy}")
+    for name, state in was.items():
+        if not _is_same(now[name], state):
+            raise UserError(f"{name}: changed since the fit in {folder} was begun; {remedy}")
 
 
 def keep_inputs(run: Any, pool: Sequence[Shard], folder: str, remedy: str) -> None:

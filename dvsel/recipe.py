@@ -16,7 +16,7 @@ from dvsel import __version__, yamlfile
 from dvsel.errors import UserError
 from dvsel.options import fields_of, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, SELECTORS, name_of, scorer_class, selector_class
-from dvsel.redact import without_secrets
+from dvsel.redact import kept
 
 Run = TypeVar("Run")
 
@@ -33,16 +33,7 @@ def dump(command: str, run: Any) -> str:
         if name in _PARTS:
             value = {"name": name_of(_PARTS[name][0], type(value)), **_said(value)}
         values[name] = value
-    return yaml.safe_dump(_without_secrets(values), sort_keys=False, allow_unicode=True, width=110)
-
-
-def _without_secrets(value: Any) -> Any:
-    """What is kept is read by others: it holds no secret, and what lacks one cannot be opened."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, list):
-        return [_without_secrets(part) for part in value]
-    return {name: _without_secrets(part) for name, part in value.items()} if isinstance(value, dict) else value
+    return yaml.safe_dump(kept(values), sort_keys=False, allow_unicode=True, width=110)
 
 
 def _said(options: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ front of a web host, where services take tokens, and the value of a parameter th
 from __future__ import annotations
 
 import re
+from typing import Any
 
 HIDDEN = "***"
 
@@ -33,6 +34,15 @@ def without_secrets(text: str) -> str:
     for pattern, rest in ((_PASSWORD, rf"\1:{HIDDEN}@"), (_TOKEN, rf"\1{HIDDEN}@"), (_PARAMETER, rf"\1{HIDDEN}")):
         text = pattern.sub(rest, text)
     return text
+
+
+def kept(value: Any) -> Any:
+    """Plain values for a file that others may read: lists and mappings, without secrets in their strings."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {kept(name): kept(part) for name, part in value.items()}
+    return [kept(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def lacks_secrets(url: str) -> bool:

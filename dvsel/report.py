@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dvsel.redact import kept
 from dvsel.shards.files import atomic_writer
 from dvsel.shards.scorefile import ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
@@ -165,4 +166,5 @@ def losses(
 def write_json(report: Any, url: str) -> None:
     """Write a report as JSON."""
     with atomic_writer(url) as file:
-        file.write(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False).encode() + b"\n")
+        text = json.dumps(kept(dataclasses.asdict(report)), indent=1, ensure_ascii=False)
+        file.write(text.encode() + b"\n")

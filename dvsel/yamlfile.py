@@ -13,7 +13,7 @@ import yaml
 from dvsel.errors import UserError
 from dvsel.shards.files import open_read
 
-_LARGEST = 4 << 20  # bytes
+_LARGEST = 16 << 20  # bytes; a recipe may name as many shards as a shell passes
 _DEEPEST = 32  # levels; recipes have three
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,14 +13,19 @@ from hypothesis import strategies as st
 
 import corpus
 from commands import failure, ok
+from dvsel import fitted as storage
 from dvsel.errors import UserError
 from dvsel.inspect import Document
 from dvsel.recipe import dump, load, make
 from dvsel.redact import lacks_secrets, printable, without_secrets
-from dvsel.report import Share
+from dvsel.report import ScoreReport, Share, write_json
 from dvsel.runs import SelectRun
+from dvsel.scorers import Fitted
 from dvsel.scorers.fasttext import FastText
-from dvsel.shards.files import open_read
+from dvsel.scorers.perplexity import Perplexity
+from dvsel.shards.files import Shard, open_read
+from dvsel.shards.scorefile import Header, ScoreFileWriter, Totals
+from dvsel.shards.tokens import BUILT_IN
 
 SECRETS = [
     ("https://me:pa55@host/x.jsonl", "https://me:***@host/x.jsonl"),
@@ -127,3 +133,21 @@ def test_inspect_shows_names_as_they_are(tmp_path: Path) -> None:
     page = ok("inspect", tmp_path / "s").out.decode()
     assert r"[red]x[/red] \x1b[2J" in page and "[b]a.jsonl" in page and "\x1b" not in page
     assert json.loads(ok("inspect", tmp_path / "s", "--json").out)["domains"]
+
+
+URL = "s3://key:secret@bucket/pool/a.jsonl"
+
+
+def test_no_file_that_is_kept_holds_a_secret(tmp_path: Path) -> None:
+    shard = Shard(URL, "a.jsonl", "jsonl", "", 1, "1")
+    header = Header(
+        "0", {**shard.identity, "digest": ""}, f"fasttext model={URL}", "", ("",), (1.0,), "topk", "", {},
+        dataclasses.asdict(BUILT_IN) | {"tokenizer": URL},
+    )  # fmt: skip
+    with ScoreFileWriter(str(tmp_path / "scores"), header) as writer:
+        writer.finish("")
+    report = ScoreReport("dsir", 1, Totals(), "", "", [URL], [(URL, 1, "cause")])
+    write_json(report, str(tmp_path / "report.json"))
+    (tmp_path / "fitted").write_bytes(storage.to_bytes(Fitted(Perplexity(model=URL), {})))
+    for path in tmp_path.iterdir():
+        assert b"***@bucket" in path.read_bytes() and b"secret" not in path.read_bytes(), path.name

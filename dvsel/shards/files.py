@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from dvsel.errors import UserError
-from dvsel.redact import HIDDEN, lacks_secrets
+from dvsel.redact import HIDDEN, lacks_secrets, without_secrets
 
 Batch = TypeVar("Batch")
 
@@ -61,8 +61,9 @@ class Shard:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The fields that say which file it is, and in which state."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "vectors"}
+        """The fields that say which file it is, and in which state, fit to be kept: a secret in the URL is hidden."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "vectors"}
+        return fields | {"url": without_secrets(self.url)}
 
 
 # --- Places. ---

@@ -41,6 +41,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from dvsel.errors import UserError
+from dvsel.redact import kept
 from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Status
 from dvsel.shards.files import atomic_writer, is_remote, open_read
@@ -277,7 +278,7 @@ class ScoreFileWriter:
             self._flush(self._pending_rows)
         shard = self._header.shard | {"digest": digest}
         header = dataclasses.replace(self._header, shard=shard, totals=self._totals, digests=self._digests)
-        content = json.dumps(dataclasses.asdict(header), sort_keys=True).encode()
+        content = json.dumps(kept(dataclasses.asdict(header)), sort_keys=True).encode()
         self._writer.add_key_value_metadata({_KEY: content, _DIGEST: xxhash.xxh3_128_hexdigest(content)})
 
     def __exit__(self, *error: Any) -> None:

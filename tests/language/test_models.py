@@ -201,7 +201,7 @@ def test_a_folder_that_is_not_there_is_no_hub_name(name: str) -> None:
 
 
 def test_a_name_that_no_file_can_have() -> None:
-    with pytest.raises(UserError, match="give a .*folder"):
+    with pytest.raises(UserError, match=r"give a .*folder"):
         describe("é" * 1000)
 
 
