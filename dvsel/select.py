@@ -21,7 +21,7 @@ from dvsel.errors import UserError
 from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import among, files_named, to_mapping
+from dvsel.options import among, fields_of, files_named, to_mapping
 from dvsel.origin import Relocated
 from dvsel.plan import Plan, check_budget, follows_scores
 from dvsel.plugins import SELECTORS, name_of, selector_class
@@ -47,6 +47,10 @@ from dvsel.shards.tokens import TokenCounter
 from dvsel.sources import SCORES, expand_pool, is_embedded, row_files
 from dvsel.write_subset import STDOUT, write_subset
 
+_OF_SCORING = (
+    *("target", "sample", "sample_size", "distil", "distil_documents", "distil_floor"),
+    *("tokens_field", "tokenizer", "token_sample", "adaptive", "adaptive_share", "adaptive_clusters"),
+)
 _NO_RULE = "topk"  # of files that no scorer wrote
 
 
@@ -119,6 +123,8 @@ class _Sources:
         """Open them. Raises UserError where they do not go together."""
         pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source, run.partial)])
         selector = run.selector or selector_class(pool.files[0].header.selector or _NO_RULE)()
+        if not (run.scorer or run.fitted):
+            _check_options(run, pool.files[0], selector)
         _check_scores(pool, selector)
         return cls(
             pool, selector, _vectors(pool, selector, run.embeddings), Relocated(run.moved) if run.moved else None
@@ -137,6 +143,25 @@ def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Ex
         if not execution.dry_run:
             write_subset(plan, run.output, terms.cap, execution, sources.places)
         return report_on(plan, run)
+
+
+def _check_options(run: SelectRun, file: ScoreFile, selector: Selector) -> None:
+    """Raise UserError for options that would change how a pool is scored, where it is scored already."""
+    fields = fields_of(SelectRun)
+    for name in _OF_SCORING:
+        if getattr(run, name) != fields[name][0].default:
+            raise UserError(
+                f"--{name.replace('_', '-')}: is for scoring, and {file.url} has scores; drop it, or score again"
+            )
+    for name in ("text_field", "id_field", "domain_field"):
+        value, was = getattr(run, name), file.header.reading.get(name)
+        reads_more = isinstance(selector, SetSelector) and files_named(selector) and name != "domain_field"
+        if value not in (fields[name][0].default, was) and not reads_more:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: {file.url} was made with {was}; drop it, or score again with it"
+            )
+    if run.embeddings and not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
+        raise UserError("--embeddings: this method looks at no vectors; drop it, or choose another --method")
 
 
 def _check_scores(pool: Pool, selector: Selector) -> None:

@@ -34,6 +34,11 @@ STDIN = "stdin"
 _NAMED = 5
 
 
+def score_field(name: str) -> str:
+    """The field of a scorer's scores, an identifier, as tools such as jq want it: "dvsel_label_noise"."""
+    return PREFIX + name.replace("-", "_")
+
+
 def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
     """Copy documents from source to sink, each with its score as one more field (null where it has none)."""
     if run.adaptive:
@@ -41,7 +46,7 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
             "--adaptive goes by clusters of embeddings, and a stream has none; name a folder of `dvsel embed`"
         )
     fitted = storage.load_of(name, run.fitted) if run.fitted else _fitted_without_pool(name, run)
-    field, needs = options.score_field or PREFIX + name, fitted.scorer.needs
+    field, needs = options.score_field or score_field(name), fitted.scorer.needs
     if "." in field:
         raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")
     skipped = _Skipped()

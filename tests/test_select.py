@@ -346,3 +346,23 @@ def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
     answer = ok(*command, "--budget", "20%", "-o", tmp_path / "out", "--dry-run")
     assert "2 shards" in answer.err + answer.out.decode()
     assert not (tmp_path / "out").exists()
+
+
+# --- Options that a scored pool cannot honour. ---
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--target", "t.jsonl"), ("--sample", "head"), ("--sample-size", "1MB"), ("--tokens-field", "n"),
+        ("--tokenizer", "gpt2"), ("--distil",), ("--adaptive",), ("--domain-field", "source"), ("--text-field", "body"),
+        ("--id-field", "name"), ("--embeddings", "emb"), ("--score-field", "q"),
+    ],
+)  # fmt: skip
+def test_options_of_scoring_are_refused_where_scores_are_named(words: tuple[str, ...], tmp_path: Path) -> None:
+    corpus.write(tmp_path / "pool.jsonl", corpus.pool()[:100])
+    corpus.write(tmp_path / "t.jsonl", corpus.target())
+    ok("score", "dsir", tmp_path / "pool.jsonl", "--target", tmp_path / "t.jsonl", "-w", 1, "-o", tmp_path / "scores")
+    message = failure("select", tmp_path / "scores", "--budget", "50%", *words, "-w", 1, "-o", tmp_path / "out")
+    assert words[0] in message and "drop it" in message
+    assert not (tmp_path / "out").exists()

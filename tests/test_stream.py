@@ -14,6 +14,7 @@ import pytest
 import corpus
 from commands import Answer, dvsel, failure, ok, one_line, run, start
 from dvsel.shards.scorefile import ScoreFile
+from dvsel.stream import score_field
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +99,16 @@ def test_an_object_of_scores_for_several_targets(folder: Path) -> None:
     assert all(isinstance(score, float) for score in scores.values())
 
 
-def test_standard_input_is_the_default(folder: Path) -> None:
-    line = corpus.lines([corpus.pool()[0]])
-    assert ok("score", "dsir", "--fitted", folder / "dsir.fitted", stdin=line).out == score(folder, line).out
+def test_standard_input_is_named_and_goes_to_standard_output(folder: Path, tmp_path: Path) -> None:
+    """An empty variable in a job would otherwise have it read a stdin that is empty, and end well."""
+    for words in (("score", "dsir", "--fitted", folder / "dsir.fitted"), ("select", "--min-score", 0)):
+        for output in ((), ("-o", tmp_path / "out")):
+            assert "- for lines from stdin" in failure(*words, *output)
+        assert "drop -o" in failure(*words, "-", "-o", tmp_path / "out")
+
+
+def test_the_field_is_an_identifier() -> None:
+    assert score_field("label-noise") == "dvsel_label_noise"
 
 
 def test_a_bad_line_fails_after_the_lines_before_it_or_is_skipped_and_counted(folder: Path) -> None:

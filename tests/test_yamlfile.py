@@ -28,7 +28,7 @@ REFUSED = {
     "binary": (bytes(range(256)) * 9, "is not UTF-8 text; save it as UTF-8"),
     "UTF-16": ("a: b".encode("utf-16"), "is not UTF-8 text"),
     "control characters": ("a: \x00\x01", "is not YAML"),
-    "large": (b"# \n" * 2_000_000, "is larger than 4 MB"),
+    "large": (b"# \n" * 6_000_000, "is larger than 16 MB"),
 }
 
 

@@ -174,6 +174,12 @@ def refuse_with_fitted(group: Group, values: Mapping[str, Any], names: Collectio
             raise UserError(f"--{flag} is for a fit, and --fitted names one that is done; drop one of the two")
 
 
+def refuse_on_shards(stream: Mapping[str, Any]) -> None:
+    """Refuse options of a stream where shards are named."""
+    for name in given(stream):
+        raise UserError(f"--{name.replace('_', '-')} is for lines from stdin, and shards are named; drop it")
+
+
 def run_of(cls: type[Run], values: Mapping[str, Any], pool: Sequence[str]) -> Run:
     """A run from its flags and the positional arguments."""
     values = given(values)

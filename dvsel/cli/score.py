@@ -8,7 +8,16 @@ from typing import Any
 
 import typer
 
-from dvsel.cli.flags import Group, command, given, refuse_with_fitted, run_of, sub_commands, ways_of
+from dvsel.cli.flags import (
+    Group,
+    command,
+    given,
+    refuse_on_shards,
+    refuse_with_fitted,
+    run_of,
+    sub_commands,
+    ways_of,
+)
 from dvsel.errors import UserError
 from dvsel.plugins import SCORERS, scorer_class
 
@@ -17,7 +26,7 @@ _HELP = """{doc}
 \b
 {examples}
   dvsel score {name} pool/ --fitted {name}.fitted -o scores/
-  zstdcat a.jsonl.zst | dvsel score {name} --fitted {name}.fitted - | jq .dvsel_{name}
+  zstdcat a.jsonl.zst | dvsel score {name} --fitted {name}.fitted - | jq .{field}
 """
 
 
@@ -41,13 +50,16 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
             refuse_with_fitted(groups[1], values["Run"], ("target",))
         scorer = None if values["Run"]["fitted"] else cls(**given(values["Method"]))
         run = run_of(ScoreRun, values["Run"] | {"scorer": scorer}, pool)
-        if pool == ["-"] or (not pool and not sys.stdin.isatty()):
+        if pool == ["-"]:
             from dvsel.stream import score_stream
 
+            if run.output not in ("", "-"):
+                raise UserError(f"-o {run.output}: what comes from stdin goes to stdout; drop -o, or name shards")
             score_stream(name, run, StreamOptions(**given(values["Stream"])), sys.stdin.buffer, sys.stdout.buffer)
             return
         if not pool:
-            raise UserError(f"nothing to score; name shards or folders, or pipe lines into `dvsel score {name} -`")
+            raise UserError("nothing to score; name shards or folders, or - for lines from stdin")
+        refuse_on_shards(values["Stream"])
         if run.output in ("", "-") and not values["Execution"]["dry_run"]:
             raise UserError("score files need a folder; name one with -o scores/, or pipe lines through stdin")
         from dvsel.cli.show import executing, print_report
@@ -73,6 +85,6 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
     return command(
         body,
         groups,
-        _HELP.format(doc=doc, name=name, examples="\n".join(examples)),
+        _HELP.format(doc=doc, name=name, field=f"dvsel_{name.replace('-', '_')}", examples="\n".join(examples)),
         "shards, folders, globs, URLs; - for stdin",
     )

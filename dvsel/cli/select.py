@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from dvsel.cli.errors import guarded
-from dvsel.cli.flags import ANY_FLAGS, Group, command, given, raising, refuse_with_fitted, run_of
+from dvsel.cli.flags import ANY_FLAGS, Group, command, given, raising, refuse_on_shards, refuse_with_fitted, run_of
 from dvsel.errors import UserError
 from dvsel.folder import RECIPE
 from dvsel.options import fields_of, option
@@ -77,13 +77,21 @@ def make(
             "scorer": scorer_cls(**given(values["Scorer"])) if scorer_cls and not values["Run"]["fitted"] else None,
         }
         run = run_of(SelectRun, values["Run"] | parts, pool)
-        if pool == ["-"] or (not pool and not sys.stdin.isatty()):
+        if pool == ["-"]:
             from dvsel.stream import select_stream
 
+            if run.output not in ("", "-"):
+                raise UserError(
+                    f"-o {run.output}: what comes from stdin goes to stdout; drop -o, or name a folder of scores"
+                )
             select_stream(run, StreamOptions(**given(values["Stream"])), sys.stdin.buffer, sys.stdout.buffer)
             return
         if not pool:
-            raise UserError("nothing to select from; name a folder of scores, or a pool and a scorer (--with NAME)")
+            raise UserError(
+                "nothing to select from; name a folder of scores, or a pool and a scorer (--with NAME), or - for lines "
+                "from stdin"
+            )
+        refuse_on_shards(values["Stream"])
         if not (run.output or values["Execution"]["dry_run"]):
             raise UserError("nowhere to write to; name a folder with -o selected/, or - for stdout")
         from dvsel.cli.show import executing, print_report
