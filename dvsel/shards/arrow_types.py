@@ -82,6 +82,17 @@ def is_encoded(type_: pa.DataType) -> bool:
     return own or any(map(is_encoded, _parts(type_)))
 
 
+def is_weightless(type_: Any) -> bool:
+    """Whether values may take no stored bytes at all, at any level."""
+    is_, own = pa.types, False
+    if is_.is_fixed_size_binary(type_):
+        own = type_.byte_width == 0
+    elif is_.is_fixed_size_list(type_):
+        own = type_.list_size == 0
+    own = own or is_.is_null(type_) or (is_struct(type_) and not len(type_))
+    return own or any(map(is_weightless, _parts(type_)))
+
+
 def has_runs(type_: pa.DataType) -> bool:
     """Whether it is run-end encoded, at any level."""
     return pa.types.is_run_end_encoded(type_) or any(map(has_runs, _parts(type_)))

@@ -18,11 +18,16 @@ import pyarrow.compute as pc
 
 from dvsel.shards import arrow_types as types
 
+_MOST_VALUES = 1 << 27
 _VIEW = 16  # bytes of a view; the first four are its size
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 Sizes = npt.NDArray[np.float64]
 _Leaf = Callable[[Any], Any]
+
+
+class TooManyValues(pa.ArrowInvalid):  # type: ignore[misc]
+    """More values than fit in memory, of which a file need not hold a single one."""
 
 
 def ordinary(array: Any, keeps_text: bool = True) -> Any:
@@ -43,38 +48,40 @@ def written(array: Any) -> Any:
 
 
 def row_sizes(array: Any) -> Sizes:
-    """Bytes that each row takes once it is spelled out, float64 (n,)."""
+    """Bytes that each row takes once it is spelled out, float64 (n,), at least one for a value.
+
+    Raises TooManyValues where the rows have more than `_MOST_VALUES`; fewer rows may have fewer.
+    """
     type_ = array.type
+    if len(array) > _MOST_VALUES:
+        raise TooManyValues(f"{len(array)} values")
     if types.is_extension(type_):
         return row_sizes(array.storage)
-    if pa.types.is_dictionary(type_):
-        values = row_sizes(array.dictionary)
-        return values[pc.fill_null(array.indices, 0).to_numpy()] if len(values) else np.zeros(len(array))
-    if pa.types.is_run_end_encoded(type_):
-        return row_sizes(array.values)[_runs(array)]
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        values, numbers = _referred(array)
+        sizes: Sizes = np.append(row_sizes(values), 0.0)[pc.fill_null(numbers, len(values)).to_numpy()]
+        return sizes
     if types.is_struct(type_):
-        return sum((row_sizes(child) for child in array.flatten()), np.ones(len(array)))
+        sizes = np.ones(len(array))
+        for child in array.flatten():
+            sizes += row_sizes(child)
+        return sizes
     if pa.types.is_map(type_):
-        return _sizes_of_lists(array, row_sizes(array.keys) + row_sizes(array.items))
-    if types.is_list(type_):
-        return _sizes_of_lists(array, row_sizes(array.values))
-    return _sizes_of_leaves(array)
+        return _sizes_of_lists(_entries(array))
+    return _sizes_of_lists(array) if types.is_list(type_) else _sizes_of_leaves(array)
 
 
 def _sizes_of_leaves(array: Any) -> Sizes:
-    if pa.types.is_null(array.type):
-        return np.zeros(len(array))
-    if str(array.type) in types.VIEWS:
+    type_ = array.type
+    if str(type_) in types.VIEWS:
         stored = np.frombuffer(array.buffers()[1], np.int32, _VIEW // 4 * len(array), _VIEW * array.offset)
         return np.where(array.is_valid().to_numpy(zero_copy_only=False), stored[:: _VIEW // 4], 0.0)
-    if types.is_text(array.type) or pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+    if types.is_text(type_) or pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
         return np.asarray(pc.fill_null(pc.binary_length(array), 0), np.float64)
-    return np.full(len(array), array.type.bit_width / 8)
+    return np.full(len(array), 1.0 if pa.types.is_null(type_) else max(type_.bit_width / 8, 1.0))
 
 
-def _sizes_of_lists(array: Any, values: Sizes) -> Sizes:
-    """Bytes a row, from those of the values that lists, or a map, lay end to end."""
-    ends = np.concatenate((np.zeros(1), np.cumsum(values)))
+def _sizes_of_lists(array: Any) -> Sizes:
     starts: npt.NDArray[np.int64]
     if pa.types.is_fixed_size_list(array.type):
         starts = (np.arange(len(array)) + array.offset) * array.type.list_size
@@ -84,7 +91,10 @@ def _sizes_of_lists(array: Any, values: Sizes) -> Sizes:
         stops = starts + array.sizes.to_numpy()
     else:
         starts, stops = array.offsets.to_numpy()[:-1], array.offsets.to_numpy()[1:]
-    sizes: Sizes = ends[stops] - ends[starts]
+    first = int(starts.min(initial=0 if not len(starts) else starts[0]))
+    values = array.values.slice(first, int(stops.max(initial=first)) - first)
+    ends = np.concatenate((np.zeros(1), np.cumsum(row_sizes(values))))
+    sizes: Sizes = ends[stops - first] - ends[starts - first]
     return sizes
 
 
@@ -97,10 +107,9 @@ def _rebuilt(array: Any, leaf: _Leaf, keeps_text: bool = False) -> Any:
     if keeps_text and types.is_text_dictionary(type_):
         has_nulls = array.dictionary.null_count
         return pc.cast(array.dictionary_decode().dictionary_encode(), type_) if has_nulls else array
-    if is_.is_dictionary(type_):
-        return _rebuilt(array.dictionary, leaf, keeps_text).take(array.indices)
-    if is_.is_run_end_encoded(type_):
-        return _rebuilt(array.values, leaf, keeps_text).take(_numbers(_runs(array)))
+    if is_.is_dictionary(type_) or is_.is_run_end_encoded(type_):
+        values, numbers = _referred(array)
+        return _rebuilt(values, leaf, keeps_text).take(numbers)
     if types.is_extension(type_):
         return _rebuilt(array.storage, leaf, keeps_text) if types.is_encoded(type_) else leaf(array)
     if types.is_struct(type_) and len(type_):
@@ -172,10 +181,17 @@ def _uuids(array: Any) -> Any:
     return pa.array(texts, pa.large_string())
 
 
-def _runs(array: Any) -> npt.NDArray[np.int64]:
-    """The number of the run that each row lies in, int64 (n,)."""
-    rows = np.arange(array.offset, array.offset + len(array))
-    return np.searchsorted(array.run_ends.to_numpy(), rows, "right")
+def _referred(array: Any) -> tuple[Any, Any]:
+    """The part of the values of a dictionary, or of runs, that the rows refer to; and each row's number in it."""
+    if pa.types.is_dictionary(array.type):
+        values, numbers = array.dictionary, pc.cast(array.indices, pa.int64())
+    else:
+        rows = np.arange(array.offset, array.offset + len(array))
+        values, numbers = array.values, _numbers(np.searchsorted(array.run_ends.to_numpy(), rows, "right"))
+    bounds = pc.min_max(numbers).as_py()
+    if bounds["min"] is None:
+        return values.slice(0, 0), numbers
+    return values.slice(bounds["min"], bounds["max"] - bounds["min"] + 1), pc.subtract(numbers, bounds["min"])
 
 
 def _numbers(column: npt.NDArray[np.int64]) -> Any:

@@ -23,7 +23,7 @@ import xxhash
 from dvsel.errors import UserError
 from dvsel.shards import arrow_types as types
 from dvsel.shards.arrow_columns import refusal
-from dvsel.shards.arrow_values import ordinary, row_sizes
+from dvsel.shards.arrow_values import Sizes, TooManyValues, ordinary, row_sizes
 from dvsel.shards.files import Shard, open_read
 from dvsel.shards.lines import BLOCK
 
@@ -34,6 +34,7 @@ _COPIED_AT_ONCE = 1 << 24
 _HELD = 1 << 28
 _LARGEST_ROW = 1 << 30
 _MOST_ROWS = 1 << 16
+_MOST_ROWS_STORED = (1 << 31) - 1  # of a batch, as Arrow's specification advises
 _STEP_ROWS = 256  # how many values as large as the largest one may be in memory before their size is known
 _STEP_BYTES = 1 << 19
 
@@ -182,18 +183,33 @@ class TableReader(AbstractContextManager["TableReader"]):
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """The batch in parts of about `block` bytes."""
-        if not any(map(types.is_encoded, batch.schema.types)) and batch.nbytes <= self._block:
+        if len(batch) > _MOST_ROWS_STORED:
+            raise pa.ArrowInvalid(f"a batch of {len(batch)} rows")
+        is_larger = any(types.is_encoded(type_) or types.is_weightless(type_) for type_ in batch.schema.types)
+        if not is_larger and batch.nbytes <= self._block and len(batch) <= _MOST_ROWS:
             yield batch
             return
-        sizes = sum(map(row_sizes, batch.columns), np.zeros(len(batch)))
-        if sizes.max(initial=0) > _LARGEST_ROW:
-            raise UserError(f"{self._shard.url}: a row is larger than {_LARGEST_ROW >> 30} GiB; leave such rows out")
-        ends, at = np.cumsum(sizes), 0
-        while at < len(batch):
-            before = ends[at] - sizes[at]
-            end = max(int(np.searchsorted(ends, before + self._block, "right")), at + 1)
-            yield batch.slice(at, end - at)
-            at = end
+        for first in range(0, len(batch), _MOST_ROWS):
+            rows = batch.slice(first, _MOST_ROWS)
+            sizes, at = _sizes(rows), 0
+            if sizes.max(initial=0) > _LARGEST_ROW:
+                raise UserError(f"{self._shard.url}: a row is larger than {_LARGEST_ROW >> 30} GiB; leave it out")
+            ends = np.cumsum(sizes)
+            while at < len(rows):
+                end = int(np.searchsorted(ends, ends[at] - sizes[at] + self._block, "right"))
+                yield rows.slice(at, max(end - at, 1))
+                at = max(end, at + 1)
+
+
+def _sizes(rows: pa.RecordBatch) -> Sizes:
+    """Bytes that each row takes, float64 (n,)."""
+    try:
+        return sum(map(row_sizes, rows.columns), np.zeros(len(rows)))
+    except TooManyValues:
+        if len(rows) < 2:
+            raise
+        half = len(rows) // 2
+        return np.concatenate((_sizes(rows.slice(0, half)), _sizes(rows.slice(half))))
 
 
 class _Stored:

@@ -278,8 +278,27 @@ def test_a_small_file_that_says_much_takes_little_memory(
 def test_rows_above_a_gigabyte_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_LARGEST_ROW", 1000)
     table = pa.table({"text": pa.array(["x" * 2000, "a"]).dictionary_encode()})
-    with pytest.raises(UserError, match=r"a\.arrow: a row is larger than .*; leave such rows out"):
+    with pytest.raises(UserError, match=r"a\.arrow: a row is larger than .*; leave it out"):
         read(store(str(tmp_path), table, "a.arrow"), "text")
+
+
+WITHOUT_BYTES = {
+    "nulls": pa.nulls(MANY := 1 << 30),
+    "empty structs": pa.StructArray.from_buffers(pa.struct([]), MANY, [None]),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([MANY], pa.int32()), ["a"]),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_BYTES)
+def test_a_number_of_values_that_no_bytes_stand_for(name: str, tmp_path: Path) -> None:
+    """Rows come in parts; a single row of so many is refused."""
+    array = WITHOUT_BYTES[name]
+    with DocumentReader(store(str(tmp_path), pa.table({"x": array}), "a.arrow"), ["x"], whole_rows=True) as reader:
+        assert len(next(iter(reader)).fields["x"]) <= 1 << 16
+    single = store(str(tmp_path), pa.table({"x": pa.LargeListArray.from_arrays([0, MANY], array)}), "b.arrow")
+    for whole_rows in (False, True):
+        with pytest.raises(UserError, match=f"{MANY} values"):
+            read(single, "x", whole_rows=whole_rows)
 
 
 @pytest.mark.parametrize("name", ["a.arrow", "file.arrow"])
