@@ -2,7 +2,7 @@
 
 Each execution damages a valid file and reads it, as fields and as whole rows, which then go out as JSON and as Parquet.
 `DVSEL_FUZZ` sets how many there are. They run in processes of their own, since a crash is one of the answers;
-`python tests/fuzz/test_tables.py SEED 1` runs one again.
+`python tests/fuzz/test_table_files.py SEED 1` runs one again.
 """
 
 from __future__ import annotations
