@@ -82,6 +82,7 @@ def _sizes_of_leaves(array: Any) -> Sizes:
 
 
 def _sizes_of_lists(array: Any) -> Sizes:
+    """Of the lists' values only those that these rows hold are looked at."""
     starts: npt.NDArray[np.int64]
     if pa.types.is_fixed_size_list(array.type):
         starts = (np.arange(len(array)) + array.offset) * array.type.list_size
@@ -91,7 +92,7 @@ def _sizes_of_lists(array: Any) -> Sizes:
         stops = starts + array.sizes.to_numpy()
     else:
         starts, stops = array.offsets.to_numpy()[:-1], array.offsets.to_numpy()[1:]
-    first = int(starts.min(initial=0 if not len(starts) else starts[0]))
+    first = int(starts.min()) if len(starts) else 0
     values = array.values.slice(first, int(stops.max(initial=first)) - first)
     ends = np.concatenate((np.zeros(1), np.cumsum(row_sizes(values))))
     sizes: Sizes = ends[stops - first] - ends[starts - first]
