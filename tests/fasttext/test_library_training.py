@@ -58,10 +58,10 @@ def test_the_first_label_is_the_positive_one_whichever_is_commoner(texts: list[l
     assert learn([Batch.of(positive)], [Batch.of(negative)], training, "dclm")[1]["area"] > 0.95
 
 
-def test_with_one_thread_the_library_leaves_nine_tenths_of_its_vectors_unset(
+def test_with_one_thread_the_library_leaves_most_of_its_vectors_unset(
     texts: list[list[str]], tmp_path: Path
 ) -> None:
-    """The fault that training works around. A matrix of over 32 MB is fresh memory, zeros where nobody has set it."""
+    """The fault that training works around. Unset memory is mostly zeros; what was freed before may look like vectors."""
     training = dataclasses.replace(SMALL, buckets=1_000_000)
     documents = both(texts)
     write_documents(documents, training, tmp_path / "texts")
@@ -71,7 +71,7 @@ def test_with_one_thread_the_library_leaves_nine_tenths_of_its_vectors_unset(
     )
 
     rows = 1_000_000 + len(faulty.get_words())
-    assert damaged_rows(np.array(faulty.f.getInputMatrix())) > 0.85 * rows
+    assert damaged_rows(np.array(faulty.f.getInputMatrix())) > 0.5 * rows
     for train in (library_training.train, sgd.train):
         vectors = train(documents, training).input
         assert vectors.shape[0] > 1_000_000
