@@ -58,9 +58,7 @@ def test_the_first_label_is_the_positive_one_whichever_is_commoner(texts: list[l
     assert learn([Batch.of(positive)], [Batch.of(negative)], training, "dclm")[1]["area"] > 0.95
 
 
-def test_with_one_thread_the_library_leaves_most_of_its_vectors_unset(
-    texts: list[list[str]], tmp_path: Path
-) -> None:
+def test_with_one_thread_the_library_leaves_most_of_its_vectors_unset(texts: list[list[str]], tmp_path: Path) -> None:
     """The fault that training works around. Unset memory is mostly zeros, but what was freed may look like vectors."""
     training = dataclasses.replace(SMALL, buckets=1_000_000)
     documents = both(texts)
