@@ -46,12 +46,26 @@ def working_in(folder: str, recipe: str, overwrite: bool, inputs: Sequence[str] 
     inputs: what the user named to be read, in which nothing must be written.
     """
     _check_apart(folder, inputs)
-    _check_own(folder, overwrite)  # before even a lock is left in a folder of others
+    _check_before_lock(folder, overwrite)
     with _alone(folder):
         _check_own(folder, overwrite)
         _claim(folder, recipe, overwrite)
         yield
         settle(folder)
+
+
+def _check_before_lock(folder: str, overwrite: bool) -> None:
+    """As `_check_own`, so that not even a lock is left in a folder of others.
+
+    Nothing is believed where there is a lock: its holder may be changing the folder while it is looked at.
+    """
+    if _has_lock(folder):
+        return
+    try:
+        _check_own(folder, overwrite)
+    except UserError:
+        if not _has_lock(folder):
+            raise
 
 
 def _check_own(folder: str, overwrite: bool) -> None:
@@ -139,6 +153,14 @@ def _remove_home(folder: str) -> None:
 _LOCK = "lock"
 
 
+def _has_lock(folder: str) -> bool:
+    return not is_remote(folder) and exists(_lock_of(folder))
+
+
+def _lock_of(folder: str) -> str:
+    return join(home(folder), _LOCK)
+
+
 @contextlib.contextmanager
 def _alone(folder: str) -> Iterator[None]:
     make_folder(folder)
@@ -148,7 +170,7 @@ def _alone(folder: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     make_folder(home(folder))
-    lock = FileLock(local_path(join(home(folder), _LOCK)), timeout=0)
+    lock = FileLock(local_path(_lock_of(folder)), timeout=0)
     try:
         lock.acquire()
     except Timeout as error:

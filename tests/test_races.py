@@ -86,6 +86,12 @@ def test_simultaneous_starts(tmp_path: Path) -> None:
     check_starts(tmp_path, 25)
 
 
+def test_a_folder_is_not_judged_while_another_run_changes_it(tmp_path: Path) -> None:
+    with working_in(str(tmp_path), "dvsel: 0\n", overwrite=False):
+        (tmp_path / "half").write_text("as if the other run's list were on its way")
+        assert "another dvsel is writing to" in together(run_in(tmp_path, "dvsel: 0\n", overwrite=True))[0]
+
+
 @pytest.mark.slow
 def test_three_hundred_simultaneous_starts(tmp_path: Path) -> None:
     check_starts(tmp_path, 300)
