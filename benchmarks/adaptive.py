@@ -25,6 +25,7 @@ import numpy as np
 from measure import DVSEL, command, machine, table
 
 from dvsel.fitted import load
+from dvsel.folder import REPORT
 from dvsel.plugins import SCORERS, name_of
 from dvsel.shards.scorefile import ScoreFile
 
@@ -70,7 +71,7 @@ def scores(out: Path) -> np.ndarray:
 
 def estimate(out: Path) -> float:
     """What the summary says of the wanted documents."""
-    (line,) = [line for line in json.loads((out / "report.json").read_text())["notes"] if "estimated" in line]
+    (line,) = [line for line in json.loads((out / REPORT).read_text())["notes"] if "estimated" in line]
     return float(re.findall(r"estimated ([\d.]+)%", line)[0]) / 100
 
 

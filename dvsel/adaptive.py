@@ -45,7 +45,7 @@ from dvsel.shards.expand import expand
 from dvsel.shards.files import Shard, atomic_writer, exists, join, local_path, make_folder, remove
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.manifest import home, record
-from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.shards.scorefile import Header, Rows, ScoreFile, ScoreFileWriter, suffix_in
 from dvsel.shards.tokens import TokenCounter
 
 ROUNDS = 16
@@ -164,7 +164,7 @@ def score_part(
     places = [row_file(run.output, shard) for shard in shards]
     if done.exists() and all(map(exists, places)):
         return [ScoreFile(place) for place in places], json.loads(done.read_text())
-    record(run.output, [shard.name + SUFFIX for shard in shards])
+    record(run.output, [shard.name + suffix_in(run.output) for shard in shards])
     arm = _arms(pool, run, local_path(folder) / "arms")
     sizes = np.bincount(arm[arm >= 0], minlength=int(arm.max(initial=0)) + 1)
     arms = Arms(sizes, share)

@@ -43,7 +43,7 @@ from dvsel.shards.columns import Batch, Column
 from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, atomic_writer, exists, find, join, open_read, remove
 from dvsel.shards.hashing import hash_rows
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
+from dvsel.shards.scorefile import SUFFIXES, ScoreFile, suffix_in
 from dvsel.sources import expand_pool
 from dvsel.student import FEWEST, Features, Learned, learn
 
@@ -193,7 +193,8 @@ def _write_piece(folder: str, name: str, content: bytes) -> None:
 
 
 def _drop_piece(folder: str, name: str) -> None:
-    for step, suffix in ((SCORES, SUFFIX), (EMBEDDINGS, SUFFIX), (SAMPLE, "")):
+    rows = suffix_in(folder)
+    for step, suffix in ((SCORES, rows), (EMBEDDINGS, rows), (SAMPLE, "")):
         remove(join(folder, f"{step}/{name}{suffix}"))
 
 
@@ -238,7 +239,7 @@ def documents_of(run: FitRun, folder: str) -> Batch:
 
 def scores_of(folder: str) -> npt.NDArray[np.float32]:
     """The teacher's scores of that sample, float32 (n, groups), NaN for none."""
-    files = [ScoreFile(url) for url in find(join(folder, SCORES), SUFFIX)]
+    files = [ScoreFile(url) for url in find(join(folder, SCORES), SUFFIXES)]
     return np.concatenate([rows.score for file in files for rows in file.rows(())])
 
 

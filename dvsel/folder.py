@@ -33,7 +33,7 @@ from dvsel.shards.files import (
 from dvsel.shards.manifest import foreign, home, record, recorded, remove_recorded, settle
 
 RECIPE = "recipe.yaml"
-REPORT = "report.json"
+REPORT = f"{HOME}/report.json"
 STEPS = "steps"
 _STOPS, _SKIPS = "\non_bad_line: fail\n", "\non_bad_line: skip\n"
 
@@ -88,7 +88,7 @@ def _claim(folder: str, recipe: str, overwrite: bool) -> None:
             return
         else:
             _take_over(folder, there, recipe)
-    record(folder, [RECIPE, REPORT])
+    record(folder, [RECIPE])
     with atomic_writer(place) as file:
         file.write(recipe.encode())
 

@@ -28,7 +28,7 @@ from dvsel.shards.columns import Status
 from dvsel.shards.expand import expand
 from dvsel.shards.files import find, join
 from dvsel.shards.manifest import record
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
+from dvsel.shards.scorefile import SUFFIXES, ScoreFile
 
 MEASURE = "bits-per-char"
 
@@ -112,7 +112,7 @@ def _model_losses(rung: Rung, run: LossesRun, execution: Execution) -> ModelLoss
 def _mean_loss(folder: str) -> float:
     """The losses in a folder of score files, weighted by bytes."""
     bits = total = 0.0
-    for url in find(folder, SUFFIX):
+    for url in find(folder, SUFFIXES):
         for rows in ScoreFile(url).rows(("bytes", "status")):
             scored = rows.status == Status.SCORED
             sizes = rows.bytes[scored].astype(np.float64)

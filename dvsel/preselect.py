@@ -52,7 +52,7 @@ from dvsel.shards.documents import DocumentReader
 from dvsel.shards.expand import expand
 from dvsel.shards.files import Shard, atomic_writer, exists, find, join, open_read, remove
 from dvsel.shards.hashing import hash_rows, uniform
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
+from dvsel.shards.scorefile import SUFFIXES, ScoreFile
 from dvsel.strength import StrengthRun, fingerprint_of, spearman, strength
 
 SAMPLE, LOSSES, STRENGTH, POSITIVE, NEGATIVE = "sample", "losses", "strength", "positive", "negative"
@@ -205,7 +205,7 @@ def _check_apart(strengths: Floats, positive: int, negative: int) -> None:
 
 def _strengths(folder: str) -> tuple[Floats, Hashes]:
     """Strength, NaN for none, and hash of the text of each document of the sample, in the order of its shards."""
-    files = [ScoreFile(url) for url in find(join(folder, STRENGTH), SUFFIX)]
+    files = [ScoreFile(url) for url in find(join(folder, STRENGTH), SUFFIXES)]
     rows = [rows for file in files for rows in file.rows(("text_hash",))]
     return np.concatenate([part.score[:, 0] for part in rows]), np.concatenate([part.text_hash for part in rows])
 

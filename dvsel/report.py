@@ -158,7 +158,7 @@ def losses(
         lines.append(f"skipped {count:,} lines: {causes}")
         lines += [f"  {url}, line {line}: {cause}" for url, line, cause in skipped[:5]]
         if len(skipped) > 5:
-            lines.append("  ... (more in report.json)")
+            lines.append("  ... (more in .dvsel/report.json)")
     lines += [f"{url} is empty" for url in empty_shards]
     return lines
 

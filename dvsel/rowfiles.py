@@ -27,7 +27,7 @@ from dvsel.shards.files import HOME, Shard, exists, join, remove
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.lines import BLOCK
 from dvsel.shards.manifest import record, recorded
-from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.shards.scorefile import SUFFIXES, Header, Rows, ScoreFile, ScoreFileWriter, suffix_in
 from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 
 _SLOW_BLOCK = 1 << 20  # bytes in a batch of what takes long for it, so that progress shows
@@ -120,8 +120,8 @@ def write_beside(
 
 def _record(shards: Sequence[Shard], folder: str) -> None:
     """Note which files the folder will hold, so that it is known when it is whole."""
-    names = {shard.name + SUFFIX for shard in shards}
-    noted = {name for name in recorded(folder) if name.endswith(SUFFIX)}
+    names = {shard.name + suffix_in(folder) for shard in shards}
+    noted = {name for name in recorded(folder) if name.endswith(SUFFIXES)}
     if gone := sorted(name for name in noted - names if exists(join(folder, name))):
         raise UserError(
             f"{join(folder, gone[0])}: its shard is no longer in the pool; pass --overwrite to begin again, or choose "
@@ -156,8 +156,8 @@ def _is_done(folder: str, shard: Shard, fingerprint: str) -> bool:
 def row_file(folder: str, shard: Shard, part: int | None = None) -> str:
     """The place of a shard's row file, or of one part's."""
     if part is None or len(ranges(shard)) == 1:
-        return join(folder, shard.name + SUFFIX)
-    return join(folder, f"{_PARTS}/{shard.name}.{part:05}{SUFFIX}")
+        return join(folder, shard.name + suffix_in(folder))
+    return join(folder, f"{_PARTS}/{shard.name}.{part:05}{suffix_in(folder)}")
 
 
 def _merge(shard: Shard, header: Header, folder: str) -> None:

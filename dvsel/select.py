@@ -41,7 +41,7 @@ from dvsel.shards.files import (
     remove,
 )
 from dvsel.shards.hashing import mix
-from dvsel.shards.manifest import home, record
+from dvsel.shards.manifest import home
 from dvsel.shards.scorefile import Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 from dvsel.sources import SCORES, expand_pool, is_embedded, row_files
@@ -101,7 +101,6 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
 
 def _scored(run: SelectRun, execution: Execution) -> _Sources:
     """Score the pool into a folder inside the output; the score files, whose shards are where the run names them."""
-    record(run.output, [f"{SCORES}/"])
     score(_score_part(run), execution)
     vectors = tuple(pattern for pattern in run.pool if is_embedded(pattern))
     moved = run.moved if vectors else run.pool

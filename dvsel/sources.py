@@ -12,11 +12,11 @@ from dvsel.folder import RECIPE
 from dvsel.origin import Relocated, unchanged_shard
 from dvsel.recipe import command_of
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard, check_utf8, exists, find, is_remote, join, local_path
+from dvsel.shards.files import HOME, Shard, check_utf8, exists, find, is_remote, join, local_path
 from dvsel.shards.manifest import missing
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
+from dvsel.shards.scorefile import SUFFIXES, ScoreFile
 
-SCORES = "scores"
+SCORES = f"{HOME}/scores"
 
 
 def expand_pool(patterns: Sequence[str], moved: Sequence[str] = ()) -> list[Shard]:
@@ -44,7 +44,7 @@ def expand_pool(patterns: Sequence[str], moved: Sequence[str] = ()) -> list[Shar
 
 def is_embedded(pattern: str) -> bool:
     """Whether it names what `dvsel embed` wrote."""
-    if pattern.endswith(SUFFIX):
+    if pattern.endswith(SUFFIXES):
         found = _globbed(pattern)
         return bool(found) and exists(found[0]) and ScoreFile(found[0]).header.embedding is not None
     place = join(pattern, RECIPE)
@@ -66,14 +66,14 @@ def row_files(source: str, partial: bool = False) -> list[str]:
 
     Raises UserError for a folder that lacks some of those that its run was to write, unless `partial`.
     """
-    if source.endswith(SUFFIX) and (found := _globbed(source)):
+    if source.endswith(SUFFIXES) and (found := _globbed(source)):
         return found
-    if exists(join(source, SCORES)) and not find(source, SUFFIX, depth=1):
+    if exists(join(source, SCORES)) and not find(source, SUFFIXES, depth=1):
         source = join(source, SCORES)
-    found = find(source, SUFFIX)
+    found = find(source, SUFFIXES)
     if not found:
         raise UserError(f"{source}: holds no score files; make them with `dvsel score NAME {source} -o scores/`")
-    if absent := missing(source, SUFFIX):
+    if absent := missing(source, SUFFIXES):
         what = f"{source}: is not complete: {len(absent):,} of its files are missing, {absent[0]} first"
         if not partial:
             raise UserError(f"{what}; end the run that writes it, or pass --partial to `select` to go on without them")

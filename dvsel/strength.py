@@ -40,7 +40,7 @@ from dvsel.runs import Execution
 from dvsel.shards.columns import Status
 from dvsel.shards.files import find, join
 from dvsel.shards.manifest import record
-from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter, Totals
+from dvsel.shards.scorefile import SUFFIXES, Header, Rows, ScoreFile, ScoreFileWriter, Totals
 
 STRENGTHS = ("pairs", "spearman")
 UNSCORED = "a model of the ladder gives them no loss"
@@ -212,7 +212,7 @@ def _shards(folder: str, ladder: Ladder) -> dict[str, list[ScoreFile]]:
 
 def _files(folder: str, model: str) -> dict[str, ScoreFile]:
     base = join(folder, model)
-    return {url.removeprefix(base).lstrip("/"): ScoreFile(url) for url in find(base, SUFFIX)}
+    return {url.removeprefix(base).lstrip("/"): ScoreFile(url) for url in find(base, SUFFIXES)}
 
 
 def _same(first: ScoreFile, other: ScoreFile) -> ScoreFile:

@@ -35,7 +35,7 @@ from dvsel.shards.documents import DocumentReader
 from dvsel.shards.expand import expand
 from dvsel.shards.files import atomic_writer, find, join
 from dvsel.shards.manifest import record
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
+from dvsel.shards.scorefile import SUFFIXES, ScoreFile
 from dvsel.sources import SCORES
 
 TRACED = "traced.jsonl"
@@ -100,9 +100,9 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
         fitted = storage.load(place)[0]
         assert isinstance(fitted, FittedDirections)
         folder = join(run.output, SCORES)
-        record(run.output, [f"{SCORES}/", TRACED])
+        record(run.output, [TRACED])
         score(ScoreRun(fitted=place, pool=run.pool, output=folder, **to_mapping(among(Reading, run))), execution)
-        files = [ScoreFile(url) for url in find(folder, SUFFIX)]
+        files = [ScoreFile(url) for url in find(folder, SUFFIXES)]
         found = _found(files, fitted, run.top)
         _write(found, join(run.output, TRACED))
         report = TraceReport(sum(map(len, files)), join(run.output, TRACED), [one for one in found if one.rank == 1])

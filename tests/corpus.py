@@ -103,11 +103,11 @@ def content(path: Path) -> bytes:
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """The output shards of a selection, sorted by name; hidden files and the scores are none."""
+    """The output shards of a selection, sorted by name; hidden files are none."""
     return sorted(
         path
         for path in folder.rglob("*-[0-9][0-9][0-9][0-9][0-9].*")
-        if not any(part.startswith(".") or part == "scores" for part in path.relative_to(folder).parts)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from commands import failure, ok
 from dvsel.adaptive import Arms
+from dvsel.folder import REPORT
 from dvsel.shards.columns import Status
 from dvsel.shards.scorefile import ScoreFile
 from embedded_pool import embed, unit, write_pool
@@ -107,7 +108,7 @@ def test_what_is_scored_has_the_scores_of_a_whole_run(folder: Path, tmp_path: Pa
 def test_unscored_documents_are_counted_and_never_selected(folder: Path, tmp_path: Path) -> None:
     answer = ok(*words_for(folder, tmp_path / "part"))
     assert "adaptive: scored" in answer.err and "of the best 12.5% of the pool an estimated" in answer.err
-    report = json.loads((tmp_path / "part" / "report.json").read_text())
+    report = json.loads((tmp_path / "part" / REPORT).read_text())
     (rows,) = ScoreFile(str(tmp_path / "part" / "0.jsonl.dvsel.parquet")).rows()
     assert set(rows.status.tolist()) == {Status.SCORED, Status.UNSCORED}
     assert report["totals"]["docs"] + report["totals"]["status"]["unscored"] == 400

@@ -20,6 +20,7 @@ import zstandard
 
 import corpus
 from commands import dvsel, environment, failure, ok, one_line
+from dvsel.folder import REPORT
 
 GOOD = corpus.pool()[:6]
 GOOD_LINES = corpus.lines(GOOD).splitlines(keepends=True)
@@ -88,7 +89,7 @@ def test_a_skipped_line_is_counted_and_named_and_never_selected(line: bytes, fit
         assert "skipped 1 lines: 1 " in answer.err
         assert f"{shard}, line 4: " in answer.err
     assert corpus.content(tmp_path / "out" / "a-00000.jsonl") == b"".join(GOOD_LINES)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
     assert report["totals"]["status"]["bad_line"] == 1
     assert report["skipped"][0][:2] == [str(shard), 4]
 
@@ -276,7 +277,7 @@ def test_every_dirty_file(shared_data: Path, fitted: Path, tmp_path: Path) -> No
             assert f"{path}, line {bad[0]}: " in message
             no_score_file(out / "fail")
         ok(*score(path, fitted, "--on-bad-line", "skip", "-o", out / "skip"))
-        report = json.loads((out / "skip" / "report.json").read_text())
+        report = json.loads((out / "skip" / REPORT).read_text())
         assert report["totals"]["rows"] == len(lines), path.name
         assert report["totals"]["status"].get("bad_line", 0) == len(bad), path.name
         assert [line for _, line, _ in report["skipped"]] == bad[:100], path.name

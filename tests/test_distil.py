@@ -19,7 +19,7 @@ from dvsel import fitted as storage
 from dvsel.ngrams.spec import NgramSpec, buckets_of
 from dvsel.scorers import Fitted
 from dvsel.shards.columns import Batch
-from dvsel.shards.scorefile import ScoreFile
+from dvsel.shards.scorefile import SUFFIXES, ScoreFile
 from dvsel.shards.vectors import Vectors
 from embedded_pool import MAKER, embed, write_pool
 
@@ -62,19 +62,23 @@ def texts(steps: Path) -> list[str]:
     return [document["text"] for document in sample(steps)]
 
 
+def row_files(place: Path) -> list[Path]:
+    return [path for path in place.iterdir() if path.name.endswith(SUFFIXES)]
+
+
 def scores(place: Path) -> Floats:
     """The scores in a folder, (n, groups)."""
-    files = [ScoreFile(str(path)) for path in sorted(place.glob("*.parquet"))]
+    files = [ScoreFile(str(path)) for path in sorted(row_files(place))]
     return np.concatenate([rows.score for file in files for rows in file.rows(())]).astype(np.float64)
 
 
 def header(place: Path) -> Any:
-    return ScoreFile(str(min(place.glob("*.parquet")))).header
+    return ScoreFile(str(min(row_files(place)))).header
 
 
 def times(steps: Path) -> dict[str, int]:
     """When each of the teacher's score files was written."""
-    return {path.name: path.stat().st_mtime_ns for path in sorted((steps / "scores").glob("*.parquet"))}
+    return {path.name: path.stat().st_mtime_ns for path in sorted(row_files(steps / "scores"))}
 
 
 def ranks(numbers: Floats) -> Floats:
@@ -428,7 +432,7 @@ def fit_embedded(folder: Path, pool: Path, out: Path, *more: object) -> tuple[ob
 
 def vectors_of(place: Path) -> Floats:
     """The vectors in a folder, (n, width)."""
-    files = [ScoreFile(str(path)) for path in sorted(place.glob("*.parquet"))]
+    files = [ScoreFile(str(path)) for path in sorted(row_files(place))]
     return np.concatenate([rows.vectors for file in files for rows in file.rows(("vector",))])
 
 

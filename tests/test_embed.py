@@ -14,6 +14,7 @@ import corpus
 import language_models
 from commands import failure, ok
 from dvsel.embeddings import EmbedderOptions
+from dvsel.folder import REPORT
 from dvsel.shards.columns import Status
 from dvsel.shards.scorefile import ScoreFile, VectorReader
 from dvsel.sources import expand_pool
@@ -103,7 +104,7 @@ def test_float32_holds_what_the_model_gives(folder: Path, tmp_path: Path) -> Non
 
 
 def test_the_report_says_what_was_made(folder: Path) -> None:
-    report = json.loads((folder / "emb" / "report.json").read_text())
+    report = json.loads((folder / "emb" / REPORT).read_text())
     assert report["width"] == 32 and report["dtype"] == "float16"
     assert report["embedder"]["pooling"] == "weighted-mean" and report["embedder"]["layer"] == 2
     assert report["totals"]["docs"] == 60

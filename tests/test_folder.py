@@ -227,7 +227,7 @@ def test_a_note_that_a_kill_cut_short_is_no_name(tmp_path: Path) -> None:
         with (tmp_path / HOME / "written" / "names.txt").open("a") as file:
             file.write('"cut')
         record(str(tmp_path), ["a.jsonl"])
-        assert recorded(str(tmp_path)) == {"a.jsonl", "recipe.yaml", "report.json"}
+        assert recorded(str(tmp_path)) == {"a.jsonl", "recipe.yaml"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

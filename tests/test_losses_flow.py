@@ -12,6 +12,7 @@ import yaml
 import corpus
 import ladders
 from commands import failure, ok
+from dvsel.folder import REPORT
 from dvsel.shards.scorefile import Rows, ScoreFile
 
 pytest.importorskip("torch")
@@ -66,7 +67,7 @@ def test_each_model_has_a_folder_of_ordinary_scores(folder: Path, tmp_path: Path
 def test_the_summary_is_a_table_of_models(folder: Path, tmp_path: Path) -> None:
     answer = ok(*command(folder, folder / "losses"), "--json")
     report = json.loads(answer.out)
-    assert report == json.loads((folder / "losses" / "report.json").read_text())
+    assert report == json.loads((folder / "losses" / REPORT).read_text())
     assert [model["name"] for model in report["models"]] == list(NAMES)
     for model in report["models"]:
         parts = [rows(folder / "losses", model["name"], shard) for shard in SHARDS]

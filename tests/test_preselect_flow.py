@@ -20,6 +20,7 @@ from dvsel import preselect
 from dvsel.errors import UserError
 from dvsel.fasttext.text import prepare
 from dvsel.fasttext.training import HELD_OUT_SEED
+from dvsel.folder import REPORT
 from dvsel.shards.columns import Batch
 from dvsel.shards.hashing import hash_rows, uniform
 from dvsel.shards.scorefile import ScoreFile
@@ -78,7 +79,7 @@ def costly(written: Mapping[str, int]) -> dict[str, int]:
 def test_the_sample_has_each_text_once(folder: Path) -> None:
     sample = folder / "preselect.fitted.steps" / "sample"
     assert sorted(texts(sample)) == sorted(document["text"] for document in POOL)
-    assert json.loads((sample / "report.json").read_text()) == {"documents": 400, "copies_left_out": 30}
+    assert json.loads((sample / REPORT).read_text()) == {"documents": 400, "copies_left_out": 30}
     domains = {document["text"]: document["domain"] for document in POOL}
     documents = [json.loads(line) for line in corpus.read_lines(*sorted(sample.glob("*.jsonl")))]
     assert all(document["domain"] == domains[document["text"]] for document in documents)
@@ -192,7 +193,12 @@ def same_fit(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize(
     "lost",
-    ["sample/report.json", "losses/middle/00000.jsonl.dvsel.parquet", "strength/report.json", "negative/recipe.yaml"],
+    [
+        f"sample/{REPORT}",
+        "losses/middle/00000.jsonl.dvsel.parquet",
+        f"strength/{REPORT}",
+        "negative/recipe.yaml",
+    ],
 )
 def test_what_is_lost_is_made_again(lost: str, folder: Path) -> None:
     steps = folder / "preselect.fitted.steps"

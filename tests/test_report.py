@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dvsel.folder import REPORT
 from dvsel.report import ScoreReport, SelectReport, Share, losses, write_json
 from dvsel.shards.scorefile import Totals
 
@@ -59,7 +60,7 @@ def test_scoring_says_what_was_scored_and_what_was_not() -> None:
         "no score for 190 documents: fewer than 100 words",
         "skipped 7 lines: 5 field 'text' is null, 2 no JSON",
         *(f"  /pool/a.jsonl, line {line}: field 'text' is null" for line in range(1, 6)),
-        "  ... (more in report.json)",
+        "  ... (more in .dvsel/report.json)",
         "/pool/b.jsonl is empty",
     ]
 
@@ -116,7 +117,7 @@ def test_a_resample_that_is_topk_is_warned_of(overlap: float, took_all: bool, wa
 
 @pytest.mark.parametrize("report", [score_report(), select_report(domains={"näïve": Share(1, 1, 1, 1)})])
 def test_a_report_is_json(report: Any, tmp_path: Path) -> None:
-    write_json(report, str(tmp_path / "new" / "report.json"))
-    content = (tmp_path / "new" / "report.json").read_text(encoding="utf-8")
+    write_json(report, str(tmp_path / "new" / REPORT))
+    content = (tmp_path / "new" / REPORT).read_text(encoding="utf-8")
     assert json.loads(content) == json.loads(json.dumps(dataclasses.asdict(report)))
     assert content.endswith("}\n") and "\\u" not in content

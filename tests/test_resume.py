@@ -16,6 +16,7 @@ import pytest
 
 import corpus
 from commands import environment, failure, ok, start
+from dvsel.sources import SCORES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -112,12 +113,13 @@ class Started:
 
 def is_temporary(name: str) -> bool:
     """Whether a file, named relative to the output folder, may be left by a killed run, but not by one that ended."""
+    name = name.removeprefix(f"{SCORES}/")
     return any(part.startswith(".") for part in Path(name).parts) and not is_kept(name)
 
 
 def is_kept(name: str) -> bool:
-    """Whether it is a hidden file that stays: what dvsel wrote, from what, and which subset the shards belong to."""
-    return name.partition(".dvsel/")[2] in ("lock", "written/names.txt", "inputs.json", "subset")
+    """Whether it is a hidden file that stays: what a run did, what it wrote, from what, and which subset it is."""
+    return name.partition(".dvsel/")[2] in ("lock", "report.json", "written/names.txt", "inputs.json", "subset")
 
 
 def snapshot(folder: Path) -> list[tuple[str, int]]:
@@ -153,7 +155,7 @@ def finish(pool: Pool, cwd: Path) -> None:
 
 def times_of_finished(folder: Path) -> dict[Path, int]:
     """When each score file and output shard that bears its final name was written."""
-    finished = [*folder.glob("scores/**/*.dvsel.parquet"), *corpus.shards_of(folder)]
+    finished = [*(folder / SCORES).rglob("*.dvsel.rows"), *corpus.shards_of(folder)]
     names = [path.relative_to(folder) for path in finished]
     return {path: (folder / path).stat().st_mtime_ns for path in names if not is_temporary(str(path))}
 
@@ -216,7 +218,7 @@ def test_ctrl_c_ends_all_processes_and_the_same_command_goes_on(
 ) -> None:
     with Started(pool.command, tmp_path) as started:
         for _ in started.events():
-            if list((tmp_path / "out").rglob(".*.tmp")) and (tmp_path / "out/scores/dsir.fitted").exists():
+            if list((tmp_path / "out").rglob(".*.tmp")) and (tmp_path / "out" / SCORES / "dsir.fitted").exists():
                 os.killpg(started.process.pid, signal.SIGINT)
                 break
         _, err = started.process.communicate(timeout=30)
@@ -251,7 +253,7 @@ def test_one_worker_makes_the_same_files(
 def test_scores_of_an_interrupted_run_are_not_taken_for_another_fit(pool: Pool, tmp_path: Path) -> None:
     with Started(pool.command, tmp_path) as started:
         for _ in started.events():
-            if list((tmp_path / "out").rglob("*.dvsel.parquet")):
+            if list((tmp_path / "out").rglob("*.dvsel.rows")):
                 break
         started.process.kill()
         started.process.wait()
@@ -265,7 +267,7 @@ def test_two_runs_in_one_folder_do_not_mix(pool: Pool, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     with Started(pool.command, tmp_path) as first:
         for _ in first.events():
-            if (tmp_path / "out" / "scores" / "recipe.yaml").exists():
+            if (tmp_path / "out" / SCORES / "recipe.yaml").exists():
                 break
         for more in ((), ("--overwrite",)):
             assert "another dvsel is writing to" in failure(*pool.command, *more)

@@ -13,6 +13,7 @@ import yaml
 
 import corpus
 from commands import dvsel, failure, ok
+from dvsel.folder import REPORT
 from dvsel.shards.columns import Status
 from dvsel.shards.scorefile import Rows, ScoreFile
 
@@ -67,7 +68,7 @@ def test_the_report_and_the_summary(folder: Path, tmp_path: Path) -> None:
     assert f"scored {scored} of {len(POOL)} documents in 1 shards with dsir" in err
     assert "estimated" in err and "%" in err
     assert f"no score for {len(POOL) - scored} documents: fewer than 20 words" in err
-    report = json.loads((tmp_path / "scores" / "report.json").read_text())
+    report = json.loads((tmp_path / "scores" / REPORT).read_text())
     assert report["totals"]["docs"] == scored
     assert report["totals"]["tokens"] == int(found.tokens[found.status == Status.SCORED].sum())
 
@@ -76,7 +77,7 @@ def test_the_summary_as_json_and_no_summary(folder: Path, tmp_path: Path) -> Non
     command = ("score", "dsir", folder / "pool.jsonl", "--fitted", folder / "dsir.fitted", "-w", 1, "-o")
     report = json.loads(ok(*command, tmp_path / "one", "--json").out)
     assert report["scorer"].startswith("dsir")
-    assert report == json.loads((tmp_path / "one" / "report.json").read_text())
+    assert report == json.loads((tmp_path / "one" / REPORT).read_text())
     answer = ok(*command, tmp_path / "two", "--quiet")
     assert (answer.out, answer.err) == (b"", "")
 
@@ -214,7 +215,7 @@ def test_several_targets_with_proportions(folder: Path, tmp_path: Path) -> None:
     assert header.groups == ("target.jsonl", "code.jsonl")
     assert header.shares == (0.25, 0.75)
     ok("select", tmp_path / "separate", "--budget", "40%", "-w", 1, "-o", tmp_path / "out")
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
     asked = [stratum["asked"] for stratum in report["strata"]]
     assert asked[0] == report["asked"] // 4 and sum(asked) == report["asked"]
     message = failure(*fit, "--target-proportions", "1,2,3", "-o", tmp_path / "wrong")

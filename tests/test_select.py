@@ -17,6 +17,7 @@ import arrow_arrays
 import corpus
 from arrow_arrays import store
 from commands import dvsel, failure, ok, one_line
+from dvsel.folder import REPORT
 from dvsel.shards.columns import Status
 
 POOL = corpus.pool()[::2]
@@ -75,7 +76,7 @@ def best(rows: Rows, amount: int, cost: np.ndarray) -> set[str]:
 )  # fmt: skip
 def test_topk_keeps_what_a_sort_keeps(budget: str, unit: str, folder: Path, rows: Rows, tmp_path: Path) -> None:
     select(folder, tmp_path / "out", "--method", "topk", "--budget", budget)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
     cost = {"tokens": rows.tokens, "docs": np.ones(len(POOL)), "bytes": rows.bytes}[unit]
     found = corpus.selected_ids(tmp_path / "out")
     assert found == best(rows, report["asked"], cost)
@@ -97,7 +98,7 @@ def test_a_budget_beyond_the_pool_takes_all_and_says_so(method: str, folder: Pat
 def test_a_budget_smaller_than_any_document_keeps_nothing(folder: Path, tmp_path: Path) -> None:
     assert "selected 0 of" in select(folder, tmp_path / "out", "--method", "topk", "--budget", "1 tokens")
     assert corpus.shards_of(tmp_path / "out") == []
-    assert (tmp_path / "out" / "report.json").exists()
+    assert (tmp_path / "out" / REPORT).exists()
 
 
 # --- Rules. ---
@@ -121,7 +122,7 @@ def test_temperature_leads_from_topk_to_random(folder: Path, tmp_path: Path) -> 
     for temperature in (0.001, 0.1, 100):
         out = tmp_path / str(temperature)
         select(folder, out, "--budget", "20%", "--method", "resample", "--temperature", temperature)
-        overlaps.append(json.loads((out / "report.json").read_text())["overlap"])
+        overlaps.append(json.loads((out / REPORT).read_text())["overlap"])
     assert overlaps[0] > 0.95 > overlaps[1] > overlaps[2]
     assert overlaps[2] < 0.4
 
@@ -313,7 +314,7 @@ def test_shards_of_one_name_from_two_pools_are_not_written_over_each_other(folde
 
 def test_the_summary_says_what_was_done(folder: Path, tmp_path: Path) -> None:
     err = select(folder, tmp_path / "out", "--budget", "20%", "--method", "topk")
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
     assert f"asked 20% tokens = {report['asked']:,}; given {report['given']['tokens']:,} tokens" in err
     assert f"selected {report['given']['docs']:,} of {report['pool']['docs']:,} scored documents with topk" in err
     assert "threshold" in err and "estimated" in err
@@ -331,7 +332,7 @@ def test_the_threshold_is_the_best_score_left_out(
     scores = np.sort(rows.score[rows.status == Status.SCORED])
     expected = float(scores[20] if flags else scores[-21])
     assert f"threshold {expected:.6g} (score)\n" in err
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
     assert (report["strata"][0]["threshold"], report["threshold_is"]) == (expected, "score")
 
 

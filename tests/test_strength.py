@@ -19,6 +19,7 @@ from hypothesis.extra.numpy import arrays
 
 import corpus
 from commands import dvsel, failure, ok
+from dvsel.folder import REPORT
 from dvsel.ladder import Ladder, Rung
 from dvsel.shards.columns import Status
 from dvsel.shards.scorefile import Rows, ScoreFile, ScoreFileWriter
@@ -215,7 +216,7 @@ def test_strengths_are_score_files_of_the_same_documents(losses: Losses, source:
 
 def test_the_report_counts_values_and_ties(losses: Losses, tmp_path: Path) -> None:
     err = losses.strength(tmp_path / "out")
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
     found = strengths(tmp_path / "out")
     assert report["models"] == ["b", "c", "d", "a"] and report["pairs"] == 5
     assert report["values"] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
@@ -237,7 +238,7 @@ def test_rank_correlation_instead(losses: Losses, tmp_path: Path) -> None:
     expected = [rho([-loss for loss in row], benchmark) for row in losses.values.tolist()]
     expected[7] = math.nan
     np.testing.assert_allclose(strengths(tmp_path / "out"), expected, atol=1e-6)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
     assert len(report["values"]) == len(report["documents"]) == 20 and sum(report["documents"]) == 299
     assert ScoreFile(str(tmp_path / "out" / "a.jsonl.dvsel.parquet")).header.scorer == "strength spearman"
 

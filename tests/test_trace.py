@@ -14,6 +14,7 @@ import language_models
 from commands import failure, ok
 from dvsel.scorers.influence import Influence
 from dvsel.shards.columns import Batch
+from dvsel.sources import SCORES
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -69,7 +70,7 @@ def test_tokens_spell_the_text_and_their_parts_sum_to_the_score(folder: Path, mo
 
 def test_the_same_command_resumes_and_the_recipe_replays(folder: Path, model: str) -> None:
     first = traced(folder, model, "--top", "3")
-    scores = folder / "out" / "scores" / "a.jsonl.dvsel.parquet"
+    scores = folder / "out" / SCORES / "a.jsonl.dvsel.rows"
     before = scores.stat().st_mtime_ns
     (folder / "out" / "traced.jsonl").unlink()
     assert traced(folder, model, "--top", "3") == first

@@ -67,8 +67,8 @@ _DESCRIPTIONS = {
     "readme",
     "requirements",
 }
-_NO_SHARDS = frozenset({"report.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json"})
-_SCORE_FILE = ".dvsel.parquet"
+_NO_SHARDS = frozenset({"dataset_dict.json", "dataset_info.json", "dataset_infos.json"})
+_SCORE_FILES = (".dvsel.parquet", ".dvsel.rows")
 _DATASET = "state.json"
 _NAMED = 3
 
@@ -117,7 +117,7 @@ class _PassedOver:
     def takes(self, place: str, hidden: bool) -> bool:
         """Whether a file that was found is a shard to read."""
         file = posixpath.basename(place)
-        if file in _NO_SHARDS or file.endswith(_SCORE_FILE):
+        if file in _NO_SHARDS or file.endswith(_SCORE_FILES):
             return False
         is_shard = _kind(file) is not None
         if is_shard and not hidden:
@@ -314,8 +314,8 @@ def _names(urls: list[str]) -> list[str]:
 
 def _shard(url: str, name: str) -> Shard:
     kind = _kind(name)
-    if kind is None or name.endswith(_SCORE_FILE):
-        what = "a score file, not a shard" if name.endswith(_SCORE_FILE) else "of an unknown kind"
+    if kind is None or name.endswith(_SCORE_FILES):
+        what = "a score file, not a shard" if name.endswith(_SCORE_FILES) else "of an unknown kind"
         raise UserError(f"{url}: {what}; dvsel reads {_KNOWN}")
     return Shard(url, name, *kind, *info(url))
 

@@ -155,8 +155,8 @@ def list_names(base: str) -> list[str]:
         )
 
 
-def find(base: str, suffix: str, depth: int | None = None) -> list[str]:
-    """The places of the files below a folder that end in `suffix`, sorted by name.
+def find(base: str, suffix: str | tuple[str, ...], depth: int | None = None) -> list[str]:
+    """The places of the files below a folder that end in `suffix`, or one of them, sorted by name.
 
     depth: 1 for those in the folder itself. Hidden ones count, as a shard may have a hidden name; those below a folder
     `HOME` do not. Raises UserError for a name that is not UTF-8.

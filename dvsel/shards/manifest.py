@@ -107,8 +107,8 @@ def foreign(folder: str) -> list[str]:
     return sorted([*found, *(f"{run}{name}" for run in runs for name in foreign(join(folder, run)))])
 
 
-def missing(folder: str, suffix: str) -> list[str]:
-    """The noted files that end in `suffix` and are not there, of this folder's run and of those below it, in order."""
+def missing(folder: str, suffix: str | tuple[str, ...]) -> list[str]:
+    """The noted files of these suffixes that are not there, of this folder's run and of those below it, in order."""
     there = set(list_names(folder))
     runs = [name.removesuffix(_NAMES) for name in there if name.endswith(_NAMES)]
     noted = {f"{run}{name}" for run in runs for name in recorded(join(folder, run)) if name.endswith(suffix)}

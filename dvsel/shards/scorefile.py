@@ -44,11 +44,13 @@ from dvsel.errors import UserError
 from dvsel.redact import kept
 from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Status
-from dvsel.shards.files import atomic_writer, is_remote, open_read
+from dvsel.shards.files import atomic_writer, is_own, is_remote, open_read
 from dvsel.shards.tokens import TokenCounter
 from dvsel.shards.vectors import Maker, Vectors
 
 SUFFIX = ".dvsel.parquet"
+SUFFIXES = (SUFFIX, ".dvsel.rows")
+"""The other is of files in a run's own folder, where `**/*.parquet` of other programs must not find them."""
 ROWS_A_GROUP = 1 << 17
 VECTORS_A_GROUP = 16 << 20  # bytes
 NAMED_BAD_LINES = 100
@@ -59,6 +61,11 @@ _WIDEST = 1 << 20  # numbers in a vector
 _KEY, _DIGEST = b"dvsel", b"dvsel.digest"
 _SHARD = frozenset({"url", "name", "format", "compression", "size", "modified", "digest"})
 _VECTOR = "vector"
+
+
+def suffix_in(folder: str) -> str:
+    """How the names of row files end in a folder."""
+    return SUFFIXES[1] if is_own(folder) else SUFFIX
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from tables import composition_table, ladder_table, result_table, seconds_table
 from dvsel.budget import Budget
 from dvsel.demo import build as build_demo
 from dvsel.errors import UserError
+from dvsel.folder import REPORT
 
 LONGEST = 1000  # characters of a piece
 TOKENIZER_TEXT = 4_000_000  # bytes that the tokenizer is learned from
@@ -238,7 +239,7 @@ def score(work: Path) -> None:
         "perplexity": ("--model", last["model"], "--stride", str(CONTEXT)),
     }
     for name, more in flags.items():
-        if not (work / "scores" / name / "report.json").exists():
+        if not (work / "scores" / name / REPORT).exists():
             _dvsel(work, "score", name, "pool", *more, "--tokenizer", "tokenizer", "-o", f"scores/{name}")
 
 
@@ -247,7 +248,7 @@ def select(settings: Settings, work: Path) -> None:
     for name, method in METHODS.items():
         for seed in range(settings.seeds if method.varies else 1):
             output = _selected(work, name, seed)
-            if not (output / "report.json").exists():
+            if not (output / REPORT).exists():
                 flags = (*method.flags, "--seed", str(seed), "--budget", settings.budget)
                 _dvsel(work, "select", f"scores/{method.scores}", *flags, "-o", str(output.relative_to(work)))
 
@@ -292,7 +293,7 @@ def target_loss(model: Any, tokenizer: Any, texts: Sequence[str]) -> dict[str, f
 
 
 def _kept(selection: Path) -> dict[str, Any]:
-    return dict(json.loads((selection / "report.json").read_text())["domains"])
+    return dict(json.loads((selection / REPORT).read_text())["domains"])
 
 
 def _dvsel(work: Path, *words: str) -> None:

@@ -13,6 +13,7 @@ import corpus
 import dvsel as package
 import language_models
 from commands import ROOT, dvsel, failure, ok, run
+from dvsel.folder import REPORT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
@@ -131,7 +132,7 @@ def test_inspect_reads_a_selection_too(here: Path) -> None:
 def test_demo(tmp_path: Path) -> None:
     page = ok("demo", "-o", tmp_path / "demo").out.decode()
     assert "selected" in page and "documentation" in page and "█" in page
-    report = json.loads((tmp_path / "demo" / "selected" / "report.json").read_text())
+    report = json.loads((tmp_path / "demo" / "selected" / REPORT).read_text())
     share = {name: domain["kept_docs"] / domain["pool_docs"] for name, domain in report["domains"].items()}
     assert max(share, key=lambda name: share[name]) == "documentation"
 

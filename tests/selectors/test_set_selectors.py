@@ -11,6 +11,7 @@ import pytest
 from commands import failure, ok
 from dvsel.embeddings.cells import LARGEST
 from dvsel.embeddings.facility import greedy, value
+from dvsel.folder import REPORT
 from dvsel.shards.scorefile import ScoreFile
 from embedded_pool import documents, embed, kept, unit, write_pool
 
@@ -43,7 +44,7 @@ def selected(folder: Path, out: Path, *words: object) -> list[int]:
 
 
 def report(out: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((out / "report.json").read_text())
+    found: dict[str, object] = json.loads((out / REPORT).read_text())
     return found
 
 

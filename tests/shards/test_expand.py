@@ -53,7 +53,7 @@ def passing_over(message: str) -> Iterator[None]:
 
 def test_a_folder_holds_shards_of_all_kinds_and_much_else(base: str) -> None:
     shards = ["a.jsonl", "b/c.ndjson.gz", "b/d.JSON.zst", "e.parquet", "z.jsonl.zstd"]
-    others = ["x.dvsel.parquet", ".hidden.jsonl", "texts.csv", "recipe.yaml", "report.json", "README.md"]
+    others = ["x.dvsel.parquet", ".hidden.jsonl", "texts.csv", "recipe.yaml", "README.md"]
     put(base, *shards, *others, "p.parquet.gz")
     with passing_over("1 hidden .*2 of a kind"):
         found = expand([base])
