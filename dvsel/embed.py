@@ -60,6 +60,24 @@ class EmbedReport:
     tokens: str
     skipped: list[tuple[str, int, str]]
 
+    @classmethod
+    def of(cls, files: Sequence[ScoreFile]) -> EmbedReport:
+        """The report on a pool's vectors."""
+        header, totals = files[0].header, Totals()
+        for file in files:
+            totals.add(file.header.totals)
+        embedding = header.embedding
+        assert embedding is not None
+        return cls(
+            len(files),
+            dataclasses.replace(totals, named=[]),
+            embedding.maker,
+            embedding.width,
+            embedding.dtype,
+            TokenCounter.of(header.tokens).method,
+            [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named],
+        )
+
     def lines(self) -> list[str]:
         """The summary."""
         maker, totals = self.embedder, self.totals
@@ -112,19 +130,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
         task = _Embedding(options, run.dtype, reading, counter)
         header = _header(embedding, reading, counter)
         files = write_beside(shards, task, header, run.output, workers, execution.progress, "embedding")
-        totals = Totals()
-        for file in files:
-            totals.add(file.header.totals)
-        named = [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named]
-        report = EmbedReport(
-            len(files),
-            dataclasses.replace(totals, named=[]),
-            embedding.maker,
-            embedding.width,
-            run.dtype,
-            counter.method,
-            named,
-        )
+        report = EmbedReport.of(files)
         write_json(report, join(run.output, REPORT))
     return report
 

@@ -37,6 +37,7 @@ def fit(run: FitRun, execution: Execution) -> Fitted:
     check_fit(run)
     _check_output(run)
     fitted = fit_scorer(run, expand_pool(run.pool) if run.pool else [], execution, f"{run.output}.{STEPS}")
+    fitted.origin = _origin(run)
     storage.save(fitted, run.output)
     return fitted
 
@@ -64,9 +65,17 @@ def kept_fit(run: Any, pool: Sequence[Shard], folder: str, name: str, make: Call
         return place
     note_inputs(run, pool, folder)
     record(folder, [name])
-    storage.save(make(), place)
+    fitted = make()
+    fitted.origin = _origin(run)
+    storage.save(fitted, place)
     models.release()
     return place
+
+
+def _origin(run: Any) -> dict[str, list[str]]:
+    """What the run was told to read."""
+    named = {name: getattr(run, name, ()) for name in ("target", "query", "pool")}
+    return {name: list(patterns) for name, patterns in named.items() if patterns}
 
 
 def reads_pool(run: FitRun) -> bool:

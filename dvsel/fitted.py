@@ -1,7 +1,7 @@
 """Fitted scorers on disk: a safetensors file with the arrays, and the scorer's name and options in its header.
 
-Small, self-describing, free of code (no pickle), and the same bytes for the same fit. The file's fingerprint goes
-into every score file, so that scores of two fits are never mixed.
+Small, self-describing, free of code (no pickle), and the same bytes for the same command. A fit's fingerprint goes into
+every score file, so that scores of two fits are never mixed. The file also names what was read, which is no part of it.
 
 A file may come from anyone. What `load` gives was checked to the end: the file's form (`dvsel.tensors`), the options as
 a recipe's are, the arrays by the class's schema (`dvsel.schema`), what they and the report say together by its `check`,
@@ -24,7 +24,7 @@ from dvsel.options import chosen, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, name_of, scorer_class
 from dvsel.redact import kept
 from dvsel.shards.files import atomic_writer, info, is_remote, open_read
-from dvsel.tensors import Arrays, Buffer, digest, pack, parsed, unpack
+from dvsel.tensors import Arrays, Buffer, Malformed, digest, pack, parsed, unpack
 
 if TYPE_CHECKING:
     from dvsel.scorers import Fitted, Scorer
@@ -42,6 +42,7 @@ def to_bytes(fitted: Fitted) -> bytes:
         "report": fitted.report,
         "version": __version__,
         "content": digest(fitted.arrays),
+        "origin": kept(fitted.origin),
     }
     return pack(fitted.arrays, {_KEY: json.dumps(header, sort_keys=True)})
 
@@ -53,9 +54,9 @@ def save(fitted: Fitted, url: str) -> None:
 
 
 def load(url: str) -> tuple[Fitted, str]:
-    """A fitted scorer and its fingerprint, 32 hex digits of the file's content."""
+    """A fitted scorer and its fingerprint, 32 hex digits of all that scores come from."""
     content = _content(url)
-    return from_bytes(content, url), fingerprint(content)
+    return from_bytes(content, url), _fingerprint(content)
 
 
 def _content(url: str) -> Buffer:
@@ -87,9 +88,13 @@ def load_of(name: str, url: str) -> Fitted:
     return fitted
 
 
-def fingerprint(content: Buffer) -> str:
-    """What names a fit in score files."""
-    return xxhash.xxh3_128_hexdigest(content)
+def _fingerprint(content: Buffer) -> str:
+    """What names a fit in score files: all of its file but the names of what it read."""
+    arrays, metadata = unpack(content)
+    header = parsed(metadata[_KEY])
+    del header["origin"]
+    header["arrays"] = {name: [array.dtype.str, *array.shape] for name, array in arrays.items()}
+    return xxhash.xxh3_128_hexdigest(json.dumps(header, sort_keys=True).encode())
 
 
 def from_bytes(content: Buffer, place: str) -> Fitted:
@@ -98,13 +103,25 @@ def from_bytes(content: Buffer, place: str) -> Fitted:
         arrays, metadata = unpack(content)
         header = parsed(metadata[_KEY])
         name, options, report = header["scorer"], _restored(header["options"]), header["report"]
+        origin = _names(header["origin"])
         if header["content"] != digest(arrays):
             raise UserError(f"{place}: damaged (its arrays are not what was saved); copy it again, or fit again")
         cls = scorer_class(name, f"{place}: ")
         scorer = from_mapping(cls, options, place)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{place}: no fitted scorer of dvsel; make one with `dvsel fit NAME -o FILE`") from error
-    return _checked(scorer, arrays, report, place)
+    fitted = _checked(scorer, arrays, report, place)
+    fitted.origin = origin
+    return fitted
+
+
+def _names(origin: Any) -> dict[str, list[str]]:
+    """The names of what was read, by option. Raises ValueError for what is none."""
+    if not isinstance(origin, dict) or not all(isinstance(names, list) for names in origin.values()):
+        raise Malformed("its origin is no list of names")
+    if not all(isinstance(name, str) for names in origin.values() for name in names):
+        raise Malformed("its origin is no list of names")
+    return origin
 
 
 def _checked(scorer: Scorer, arrays: Arrays, report: Any, place: str) -> Fitted:

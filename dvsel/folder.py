@@ -18,6 +18,7 @@ import yaml
 
 from dvsel import yamlfile
 from dvsel.errors import UserError
+from dvsel.shards.expand import is_shard_name, split_name
 from dvsel.shards.files import (
     HOME,
     atomic_writer,
@@ -45,6 +46,7 @@ def working_in(folder: str, recipe: str, overwrite: bool, inputs: Sequence[str] 
     overwrite: remove first what an earlier run wrote; to be asked for when everything else was checked.
     inputs: what the user named to be read, in which nothing must be written.
     """
+    _check_name(folder)
     _check_apart(folder, inputs)
     _check_before_lock(folder, overwrite)
     with _alone(folder):
@@ -52,6 +54,16 @@ def working_in(folder: str, recipe: str, overwrite: bool, inputs: Sequence[str] 
         _claim(folder, recipe, overwrite)
         yield
         settle(folder)
+
+
+def _check_name(folder: str) -> None:
+    """Raise UserError for what reads like the name of one file, unless it is a folder."""
+    name = folder.rstrip("/").rpartition("/")[2]
+    if is_shard_name(name) and not folder.endswith("/") and not exists(join(folder, RECIPE)):
+        raise UserError(
+            f"{folder}: is the name of a file, and a run writes a folder; choose -o {split_name(folder)[0]}/, or -o - "
+            "for the lines of a selection from scores on stdout"
+        )
 
 
 def _check_before_lock(folder: str, overwrite: bool) -> None:

@@ -1,26 +1,39 @@
-"""Look at scores: how they spread, which domains lead, what the best and the worst documents are like."""
+"""Look at what runs left: how scores spread and what the best and the worst documents are like; what a selection
+keeps; what vectors there are.
+"""
 
 from __future__ import annotations
 
 import heapq
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dvsel.budget import Budget
+from dvsel.embed import EmbedReport
+from dvsel.errors import UserError
+from dvsel.folder import RECIPE, REPORT
 from dvsel.origin import Relocated, reading_of, unchanged_shard
 from dvsel.plan import Plan
 from dvsel.pool import paths_to_read, read_pool
-from dvsel.report import Share
+from dvsel.recipe import command_of
+from dvsel.report import SelectReport, Share
 from dvsel.rule import Pool
+from dvsel.runs import Reading
 from dvsel.select import domains_of, histogram_of
 from dvsel.selectors.topk import TopK
+from dvsel.shards.columns import Kind, Status
 from dvsel.shards.documents import DocumentReader
+from dvsel.shards.expand import expand
+from dvsel.shards.files import Shard, exists, join
 from dvsel.shards.scorefile import ScoreFile
+from dvsel.sources import is_embedded as is_embedded
 from dvsel.sources import row_files
 
 _EXCERPT = 400
@@ -74,6 +87,73 @@ def inspect(
         _with_texts(pool, best, places),
         _with_texts(pool, worst, places),
     )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a selection keeps: the report of the run that made it, and the first documents of some of its shards."""
+
+    report: SelectReport
+    documents: list[Document]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        named = [
+            {"shard": one.shard, "line": one.line, "domain": one.domain, "text": one.text} for one in self.documents
+        ]
+        return {"report": asdict(self.report), "documents": named}
+
+
+def is_selection(source: str) -> bool:
+    """Whether it is the folder of a run of `dvsel select`."""
+    place = join(source, RECIPE)
+    return not has_magic(source) and exists(place) and command_of(place) == "select"
+
+
+def inspect_selection(folder: str, documents: int) -> Selection:
+    """Inspect a selection; documents: how many to read."""
+    if not exists(join(folder, REPORT)):
+        raise UserError(f"{folder}: is not complete; the command that began it goes on from there")
+    report = SelectReport.load(join(folder, REPORT))
+    shards = expand([folder]) if report.given["docs"] and documents else []
+    reading = Reading(**report.reading)
+    step = max(len(shards) // max(documents, 1), 1)
+    return Selection(report, [_first(shard, reading) for shard in shards[::step][:documents]])
+
+
+def _first(shard: Shard, reading: Reading) -> Document:
+    with DocumentReader(shard, paths_to_read(reading)) as reader:
+        batch = next(read_pool(reader, shard, reading))
+    domain = batch.documents.fields[reading.domain_field]
+    named = domain[0].decode(errors="replace") if domain.kind[0] == Kind.STRING else ""
+    return Document(math.nan, shard.name, 1, named, batch.text[0][:_EXCERPT].decode(errors="ignore"))
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What vectors there are. domains: documents and tokens that have one."""
+
+    report: EmbedReport
+    domains: dict[str, Share]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"report": asdict(self.report), "domains": {name: asdict(one) for name, one in self.domains.items()}}
+
+
+def inspect_embeddings(sources: Sequence[str]) -> Embedded:
+    """Inspect what `dvsel embed` made."""
+    files = [ScoreFile(url) for source in sources for url in row_files(source)]
+    domains: dict[str, Share] = {}
+    for file in files:
+        for rows in file.rows(("tokens", "status", "domain")):
+            scored = rows.status == Status.SCORED
+            docs = np.bincount(rows.domain[scored], minlength=len(rows.domains))
+            tokens = np.bincount(rows.domain[scored], rows.tokens[scored], minlength=len(rows.domains))
+            for name, more, cost in zip(rows.domains, docs.tolist(), tokens.tolist(), strict=True):
+                was = domains.get(name, Share(0, 0, 0, 0))
+                domains[name] = Share(was.pool_docs + more, 0, was.pool_tokens + int(cost), 0)
+    return Embedded(EmbedReport.of(files), dict(sorted(domains.items())))
 
 
 def _extremes(pool: Pool, count: int) -> tuple[list[Document], list[Document]]:

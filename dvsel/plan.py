@@ -29,12 +29,14 @@ from dvsel.selectors.dedup import Drops
 from dvsel.selectors.quota import Quota
 from dvsel.selectors.radix import UNLIMITED, Cut, cut
 from dvsel.selectors.topk import TopK
+from dvsel.shards.columns import Status
 from dvsel.shards.jit import kernel
 from dvsel.shards.scorefile import Rows, ScoreFile
 
 _COUNTED = ("key", "tokens", "bytes", "status", "domain")
 _FILES_FOR_RANGE = 16
 _ROWS_FOR_RANGE = 1 << 16
+_BAD_LINE = int(Status.BAD_LINE)
 _NEGLIGIBLE = 50.0  # exp of minus this, times all rows there can be, is less than a digit of the sum
 
 
@@ -42,13 +44,15 @@ _NEGLIGIBLE = 50.0  # exp of minus this, times all rows there can be, is less th
 class Tally:
     """What a rule keeps, counted over rows.
 
-    histogram: int64 (2, BINS), the first score's values in the pool and among the kept. domains: int64 (D, 5) by
-    name: documents, tokens of the pool; documents, tokens, bytes kept.
+    histogram: int64 (2, BINS), the first score's values in the pool and among the kept; those beyond low and high are
+    in the first and the last bin, and outliers, int64 (2,), says how many they are. domains: int64 (6,) by name:
+    documents, tokens of the pool; documents, tokens, bytes kept; documents without a score.
     """
 
     low: float
     high: float
     histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, BINS), np.int64))
+    outliers: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, np.int64))
     domains: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     log_weights: list[tuple[float, float, float]] = field(default_factory=list)
     overlap: int = 0
@@ -56,15 +60,16 @@ class Tally:
 
     def add(self, rows: Rows, kept: npt.NDArray[np.bool_]) -> None:
         """Count rows of which `kept` are kept."""
-        counts = np.zeros((len(rows.domains), 5), np.int64)
+        counts = np.zeros((len(rows.domains), 6), np.int64)
         _tally(rows.score[:, 0], rows.status, kept, rows.domain, rows.tokens, rows.bytes, self.low, self.high,
-               self.histogram, counts)  # fmt: skip
+               self.histogram, self.outliers, counts)  # fmt: skip
         for name, row in zip(rows.domains, counts, strict=True):
             self.domains[name] = self.domains.get(name, 0) + row
 
     def merge(self, other: Tally) -> None:
         """Add what was counted elsewhere."""
         self.histogram += other.histogram
+        self.outliers += other.outliers
         for name, row in other.domains.items():
             self.domains[name] = self.domains.get(name, 0) + row
         self.log_weights += other.log_weights
@@ -98,14 +103,18 @@ def _tally(
     low: float,
     high: float,
     histogram: npt.NDArray[np.int64],
+    outliers: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
 ) -> None:
     bins = histogram.shape[1]
     scale = bins / (high - low)
     for row in range(len(score)):
         if status[row] != 0:
+            counts[domain[row], 5] += status[row] != _BAD_LINE
             continue
         if not np.isnan(score[row]):
+            outliers[0] += score[row] < low
+            outliers[1] += score[row] > high
             at = int(min(max((score[row] - low) * scale, 0.0), bins - 1.0))
             histogram[0, at] += 1
             histogram[1, at] += kept[row]

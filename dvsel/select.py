@@ -251,6 +251,7 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         overlap=plan.tally.overlap / max(given, 1) if weighted else None,
         notes=plan.notes,
         skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
+        reading=header.reading,
     )
 
 
@@ -280,15 +281,15 @@ def _echo(plan: Plan) -> str:
 def domains_of(plan: Plan) -> dict[str, Share]:
     """Documents and tokens of each domain, by name."""
     return {
-        name: Share(docs, kept_docs, tokens, kept_tokens)
-        for name, (docs, tokens, kept_docs, kept_tokens, _) in sorted(
+        name: Share(docs, kept_docs, tokens, kept_tokens, unscored)
+        for name, (docs, tokens, kept_docs, kept_tokens, _, unscored) in sorted(
             (name, row.tolist()) for name, row in plan.tally.domains.items()
         )
     }
 
 
 def histogram_of(plan: Plan) -> dict[str, list[float]]:
-    """The score's values: edges of the bins, documents of the pool and kept ones in each."""
+    """The score's values: edges of the bins, documents of the pool and kept ones in each; how many are outside."""
     pool, kept = plan.tally.histogram.tolist()
     edges = np.linspace(plan.tally.low, plan.tally.high, len(pool) + 1).tolist()
-    return {"edges": edges, "pool": pool, "kept": kept}
+    return {"edges": edges, "pool": pool, "kept": kept, "outliers": plan.tally.outliers.tolist()}

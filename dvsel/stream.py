@@ -49,7 +49,7 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
     field, needs = options.score_field or score_field(name), fitted.scorer.needs
     if "." in field:
         raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")
-    skipped = _Skipped()
+    skipped, written, unscored = _Skipped(), 0, 0
     with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
         for batch in read_pool(reader, None, run):
             scores, _ = batch.score(fitted)
@@ -57,6 +57,9 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
             sink.write(b"".join(_with_scores(batch, rows, field, _as_json(scores[rows], fitted.groups))))
             sink.flush()
             skipped.add(batch.bad, batch.documents.first_row)
+            written, unscored = written + len(rows), unscored + int(np.isnan(scores[rows]).all(axis=1).sum())
+    cause = f"; {unscored:,} without a score: {fitted.unscored}" if unscored else ""
+    _tell(f"wrote {written:,} lines{cause}")
     skipped.tell()
 
 
@@ -97,7 +100,7 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             "a stream can only be cut at a bound (--min-score); budgets, quantiles, quotas and deduplication need "
             "score files: dvsel score ... -o scores/"
         )
-    skipped = _Skipped()
+    skipped, read, written, unscored = _Skipped(), 0, 0, 0
     field = options.score_field
     with LineReader(source) as reader:
         for lines in reader:
@@ -114,6 +117,11 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             sink.write(b"".join(lines[row] + b"\n" for row in np.flatnonzero(kept).tolist()))
             sink.flush()
             skipped.add(bad, lines.first_row)
+            written, unscored, read = written + int(kept.sum()), unscored + int(np.isnan(score).sum()), read + len(kept)
+    left = read - written - unscored
+    _tell(
+        f"kept {written:,} of {read:,} lines; {left:,} beyond the bound, {unscored - skipped.total:,} without a score"
+    )
     skipped.tell()
 
 
@@ -154,11 +162,19 @@ class _Skipped:
         self.counts += bad.counts()
         self.lines += [first_row + row + 1 for row, _ in bad.first(_NAMED - len(self.lines))]
 
+    @property
+    def total(self) -> int:
+        """How many lines."""
+        return self.counts.total()
+
     def tell(self) -> None:
         """Say it in one line on stderr."""
         if not self.counts:
             return
-        total = self.counts.total()
         causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(self.counts.items()))
-        lines = ", ".join([*map(str, self.lines), *(["..."] if total > len(self.lines) else [])])
-        print(f"dvsel: skipped {total:,} lines ({lines}): {causes}", file=sys.stderr)
+        lines = ", ".join([*map(str, self.lines), *(["..."] if self.total > len(self.lines) else [])])
+        _tell(f"skipped {self.total:,} lines ({lines}): {causes}")
+
+
+def _tell(what: str) -> None:
+    print(f"dvsel: {what}", file=sys.stderr)

@@ -115,6 +115,14 @@ def test_a_recipe_replays_it(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(vectors(tmp_path / "again"), vectors(folder / "emb"))
 
 
+def test_inspect_says_what_vectors_there_are(folder: Path) -> None:
+    told = ok("inspect", folder / "emb").out.decode()
+    assert told.startswith("embedded ") and f"with {folder / 'model'}" in told and "vectors of " in told
+    report = json.loads(ok("inspect", folder / "emb", "--json").out)
+    assert report["report"] == json.loads((folder / "emb" / REPORT).read_text())
+    assert sum(share["pool_docs"] for share in report["domains"].values()) == report["report"]["totals"]["docs"]
+
+
 # --- A pool of embeddings in the place of its shards. ---
 
 

@@ -292,3 +292,23 @@ def test_overwriting_a_remote_folder_spares_files_of_others() -> None:
     with pytest.raises(UserError, match="holds other files"), working_in(folder, MINE, True):
         pass
     assert "mine.txt" in list_names(folder)
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet", "some/out.jsonl.zst", "out.ndjson.gz"])
+def test_the_name_of_a_file_is_no_folder(name: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"is the name of a file, and a run writes a folder; choose -o .*out/,"),
+        working_in(str(tmp_path / name), RECIPE, overwrite=False),
+    ):
+        raise AssertionError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.jsonl/", "out.v2", "jsonl"])
+def test_other_names_are_folders(name: str, tmp_path: Path) -> None:
+    place = f"{tmp_path}/{name}"
+    for _ in range(2):
+        with working_in(place, RECIPE, overwrite=False):
+            pass
+    with working_in(place.rstrip("/"), RECIPE, overwrite=False):
+        pass

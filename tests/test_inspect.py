@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commands import failure, ok
 from dvsel.budget import Budget
 from dvsel.errors import UserError
-from dvsel.inspect import Inspection, inspect
-from dvsel.runs import Execution, ScoreRun
+from dvsel.inspect import Inspection, inspect, inspect_selection, is_selection
+from dvsel.runs import Execution, ScoreRun, SelectRun
 from dvsel.score import score
 from dvsel.scorers.dsir import DSIR
+from dvsel.select import select
+from dvsel.selectors.topk import TopK
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
 
 WORDS = {
@@ -109,6 +112,40 @@ def test_it_is_json(inspection: Inspection) -> None:
     values = json.loads(json.dumps(inspection.as_json()))
     assert values["best"][0]["text"] == inspection.best[0].text
     assert values["domains"]["code"]["pool_docs"] == 40
+
+
+@pytest.fixture(scope="module")
+def selected(scored: Path) -> Path:
+    """A selection from these scores, of which no score is left beside it."""
+    run = SelectRun(pool=(str(scored / "scores"),), selector=TopK(), budget="10 docs", output=str(scored / "selected"))
+    select(run, Execution(workers=1))
+    return scored / "selected"
+
+
+def test_a_selection_is_shown_as_it_was_made(selected: Path) -> None:
+    assert is_selection(str(selected)) and not is_selection(str(selected.parent / "scores"))
+    seen = inspect_selection(str(selected), 5)
+    assert seen.report.given["docs"] == 10 and seen.report.selector["name"] == "topk"
+    assert {name: share.kept_docs for name, share in seen.report.domains.items() if share.kept_docs} == {"code": 10}
+    (first,) = seen.documents
+    document = json.loads((selected / first.shard).read_text().splitlines()[0])
+    assert (first.line, first.domain, first.text) == (1, document["domain"], document["text"])
+    assert json.loads(json.dumps(seen.as_json()))["report"]["given"]["docs"] == 10
+    assert inspect_selection(str(selected), 0).documents == []
+
+
+def test_a_selection_that_is_not_complete_is_refused(selected: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes((selected / "recipe.yaml").read_bytes())
+    with pytest.raises(UserError, match="is not complete; the command that began it goes on from there"):
+        inspect_selection(str(tmp_path), 3)
+
+
+def test_the_command_tells_what_it_shows_apart(selected: Path, scored: Path) -> None:
+    told = ok("inspect", selected).out.decode()
+    assert told.startswith("selected 10 of 111 scored documents with topk on dsir") and "share kept" in told
+    assert "111 documents" in ok("inspect", scored / "scores").out.decode()
+    assert "--budget: is for scores" in failure("inspect", selected, "--budget", "5%")
+    assert "one by one" in failure("inspect", selected, selected)
 
 
 def test_a_folder_without_scores_is_refused(scored: Path) -> None:

@@ -259,12 +259,13 @@ def check_tally(plan: Plan, docs: list[Doc], kept: list[int], seed: int, dedup: 
     scored = [doc for doc in docs if doc.status == Status.SCORED]
     found = {name: row.tolist() for name, row in plan.tally.domains.items() if row.any()}
     truth = {}
-    for name in {doc.domain for doc in scored}:
+    for name in {doc.domain for doc in docs}:
         own = [doc for doc in scored if doc.domain == name]
         chosen = [doc for doc in own if doc.key in kept]
         truth[name] = [
             len(own), sum(doc.tokens for doc in own), len(chosen),
             sum(doc.tokens for doc in chosen), sum(doc.size for doc in chosen),
+            sum(doc.domain == name and doc.status in (Status.EMPTY_TEXT, Status.UNSCORED) for doc in docs),
         ]  # fmt: skip
     assert found == {name: row for name, row in truth.items() if any(row)}
     assert plan.tally.duplicates == (len(scored) - len(without_copies(docs, seed)) if dedup else 0)
@@ -438,6 +439,11 @@ def test_the_histogram_counts_kept_and_all(tmp_path: Path) -> None:
     plan = made(pool_of(tmp_path, [docs]), tmp_path, TopK(), Budget("docs", 100))
     pool, kept = plan.tally.histogram
     assert (pool.sum(), kept.sum()) == (1000, 100)
+    outside = [
+        sum(doc.scores[0] < plan.tally.low for doc in docs),
+        sum(doc.scores[0] > plan.tally.high for doc in docs),
+    ]
+    assert plan.tally.outliers.tolist() == outside and sum(outside) > 0
     score = np.clip([doc.scores[0] for doc in docs], plan.tally.low, plan.tally.high)
     edges = np.linspace(plan.tally.low, plan.tally.high, len(pool) + 1)
     assert np.abs(np.cumsum(pool) - np.cumsum(np.histogram(score, edges)[0])).max() <= 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dvsel.errors import UserError
 from dvsel.folder import REPORT
 from dvsel.report import ScoreReport, SelectReport, Share, losses, write_json
 from dvsel.shards.scorefile import Totals
@@ -56,6 +57,7 @@ def test_scoring_says_what_was_scored_and_what_was_not() -> None:
     assert score_report().lines() == [
         "scored 1,000 of 1,200 documents in 12 shards with dsir",
         "tokens 1,234,567, counted by gpt2",
+        "warning: 16.1% of the documents have no score, and cannot be kept",
         "no score for 3 documents: empty text",
         "no score for 190 documents: fewer than 100 words",
         "skipped 7 lines: 5 field 'text' is null, 2 no JSON",
@@ -63,6 +65,58 @@ def test_scoring_says_what_was_scored_and_what_was_not() -> None:
         "  ... (more in .dvsel/report.json)",
         "/pool/b.jsonl is empty",
     ]
+
+
+def test_what_has_no_score_is_told_by_domain() -> None:
+    domains = {f"d{number}": number for number in range(1, 8)} | {"": 9}
+    lines = score_report(unscored_domains=domains).lines()
+    assert "  by domain: (none) 9, d7 7, d6 6, d5 5, d4 4, and 3 more" in lines
+    shares = {"news": Share(0, 0, 0, 0, 190), "code": Share(600, 80, 1_000_000, 100_000, 0)}
+    assert "  by domain: news 190" in select_report(domains=shares, totals=TOTALS).lines()
+
+
+def test_few_documents_without_a_score_are_no_warning() -> None:
+    few = dataclasses.replace(TOTALS, status={"scored": 1100, "unscored": 97, "empty_text": 3})
+    assert not any("warning" in line for line in score_report(totals=few).lines())
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "warning: nothing is kept: the first document in line has more tokens than the budget"),
+        ({"asked": 0}, "warning: nothing is kept: the budget comes to 0"),
+        ({"asked": None}, "warning: nothing is kept: no score reaches the bound"),
+        ({"pool": {"docs": 0, "tokens": 0, "bytes": 0}}, "warning: nothing is kept: no document has a score"),
+    ],
+)
+def test_an_empty_selection_is_said(values: dict[str, Any], said: str) -> None:
+    nothing = {"docs": 0, "tokens": 0, "bytes": 0}
+    assert said in select_report(**{"given": nothing} | values).lines()
+
+
+def test_a_domain_that_gives_nothing_says_why() -> None:
+    strata = [
+        {"name": "news", "asked": 10, "given": 0, "docs": 0, "took_all": False, "threshold": 0.5},
+        {"name": "code", "asked": 10, "given": 0, "docs": 0, "took_all": True, "threshold": None},
+    ]
+    assert select_report(strata=strata).lines()[3:] == [
+        "  news: asked 10, given 0 tokens in 0 documents (its first document is larger)",
+        "  code: asked 10, given 0 tokens in 0 documents (no document of it has a score)",
+    ]
+
+
+def test_few_documents_that_outweigh_the_others_are_said() -> None:
+    (line,) = [line for line in select_report(effective_sample_size=3.0, overlap=0.5).lines() if "effective" in line]
+    assert line == "effective sample size 3.0: few of the 90 kept documents outweigh the others by far"
+
+
+def test_a_report_is_read_back(tmp_path: Path) -> None:
+    report = select_report(totals=TOTALS, skipped=SKIPPED)
+    write_json(report, str(tmp_path / "report.json"))
+    assert SelectReport.load(str(tmp_path / "report.json")) == report
+    (tmp_path / "report.json").write_text('{"budget": 1}')
+    with pytest.raises(UserError, match="no report of a selection"):
+        SelectReport.load(str(tmp_path / "report.json"))
 
 
 def test_nothing_lost_is_not_mentioned() -> None:
@@ -112,7 +166,7 @@ def test_a_resample_says_how_far_it_is_from_topk() -> None:
 )
 def test_a_resample_that_is_topk_is_warned_of(overlap: float, took_all: bool, warned: bool) -> None:
     lines = select_report(effective_sample_size=1.0, overlap=overlap, took_all=took_all).lines()
-    assert any("nearly topk" in line for line in lines) is warned
+    assert any("this is top-k" in line for line in lines) is warned
 
 
 @pytest.mark.parametrize("report", [score_report(), select_report(domains={"näïve": Share(1, 1, 1, 1)})])

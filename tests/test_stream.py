@@ -41,7 +41,9 @@ def score(folder: Path, stdin: bytes, *more: object) -> Answer:
 def test_one_line_in_one_line_out_in_order_with_the_scores_of_the_score_file(folder: Path) -> None:
     lines = corpus.read_lines(folder / "a.jsonl")
     answer = score(folder, (folder / "a.jsonl").read_bytes())
-    assert answer.err == ""
+    unscored = sum(b'"dvsel_dsir":null' in line for line in answer.out.splitlines())
+    told = f"wrote {len(lines)} lines; {unscored} without a score: fewer than 30 words (--min-words)"
+    assert answer.err == f"dvsel: {told}\n"
     found = answer.out.splitlines()
     assert len(found) == len(lines)
     for line, scored in zip(lines, found, strict=True):
@@ -70,8 +72,9 @@ def test_windows_line_ends_and_a_last_line_without_an_end(folder: Path) -> None:
 
 
 def test_empty_input_gives_empty_output(folder: Path) -> None:
-    assert score(folder, b"") == Answer(0, b"", "")
-    assert ok("select", "--min-score", 0, "-", stdin=b"") == Answer(0, b"", "")
+    assert score(folder, b"") == Answer(0, b"", "dvsel: wrote 0 lines\n")
+    told = "dvsel: kept 0 of 0 lines; 0 beyond the bound, 0 without a score\n"
+    assert ok("select", "--min-score", 0, "-", stdin=b"") == Answer(0, b"", told)
 
 
 def test_the_field_can_be_named_and_replaces_one_that_is_there(folder: Path) -> None:
@@ -125,11 +128,12 @@ def test_skipped_lines_are_one_line_on_stderr_with_causes_and_numbers(folder: Pa
     good = corpus.lines(corpus.pool()[:1])
     answer = score(folder, b"\n" + good + b"[1]\n{\n" + good + b"\n" * 4, "--on-bad-line", "skip")
     causes = "5 blank line, 1 malformed JSON, 1 not a JSON object but an array"
-    assert answer.err == f"dvsel: skipped 7 lines (1, 3, 4, 6, 7, ...): {causes}\n"
+    assert answer.err.splitlines(keepends=True)[1] == f"dvsel: skipped 7 lines (1, 3, 4, 6, 7, ...): {causes}\n"
     lines = b'{"dvsel_dsir": 1}\n{"dvsel_dsir": "x"}\n{}\n\n'
     answer = ok("select", "--min-score", 0, "--on-bad-line", "skip", "-", stdin=lines)
     causes = "1 blank line, 1 field 'dvsel_dsir' is not a number, 1 no field 'dvsel_dsir'"
-    assert answer.err == f"dvsel: skipped 3 lines (2, 3, 4): {causes}\n"
+    told = "dvsel: kept 1 of 4 lines; 0 beyond the bound, 0 without a score\n"
+    assert answer.err == f"{told}dvsel: skipped 3 lines (2, 3, 4): {causes}\n"
 
 
 def test_a_stream_needs_a_fitted_scorer(folder: Path) -> None:
@@ -164,7 +168,7 @@ def test_a_threshold_passes_lines_byte_for_byte(folder: Path) -> None:
              b'{"dvsel_dsir":null}', b'{"dvsel_dsir":-1e3}', b'{"dvsel_dsir":0.3}\r']  # fmt: skip
     answer = ok("select", "--min-score", 0.2, "-", stdin=b"\n".join(lines))
     assert answer.out == b"".join(lines[number] + b"\n" for number in (0, 1, 5))
-    assert answer.err == ""
+    assert answer.err == "dvsel: kept 3 of 6 lines; 2 beyond the bound, 1 without a score\n"
 
 
 def test_score_and_select_as_a_pipe_keep_what_the_files_keep(folder: Path, tmp_path: Path) -> None:

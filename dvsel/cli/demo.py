@@ -26,17 +26,13 @@ def show(
       dvsel demo
       dvsel demo --budget '200k tokens' -o /tmp/demo
     """
-    from dvsel.budget import Budget
-    from dvsel.cli.tables import documents_table, domains_table, histogram_lines, plain_console
+    from dvsel.cli.tables import plain_console, show_selection
     from dvsel.demo import build
-    from dvsel.engines.local import available_workers
-    from dvsel.inspect import inspect
     from dvsel.report import SelectReport
     from dvsel.runs import Execution, SelectRun
     from dvsel.scorers.dsir import DSIR
     from dvsel.select import select
     from dvsel.selectors.resample import Resample
-    from dvsel.sources import SCORES
 
     console = plain_console()
     shards, target = build(output)
@@ -59,10 +55,6 @@ def show(
     report = select(run, Execution(overwrite=True))
     assert isinstance(report, SelectReport), "no dry run"
     for line in report.lines():
-        console.print(printable(line))
-    console.print("\n".join(histogram_lines(report.histogram)))
-    console.print(domains_table(report.domains, "share of each domain that was kept"))
-    seen = inspect([str(output / "selected" / SCORES)], Budget.parse(budget), 2, available_workers())
-    console.print(documents_table("best documents", seen.best))
-    console.print(documents_table("worst documents", seen.worst))
+        console.print(printable(line), soft_wrap=True)
+    show_selection(console, report)
     console.print(f"The subset is in {output}/selected. Next: dvsel inspect {output}/selected")

@@ -60,8 +60,14 @@ def print_report(report: Report, values: Mapping[str, Any]) -> None:
     if values["json"]:
         print(json.dumps(dataclasses.asdict(report)))  # type: ignore[call-overload]
     if not values["quiet"]:
+        from dvsel.report import SelectReport
+
         for line in report.lines():
             print(printable(line), file=sys.stderr)
+        if isinstance(report, SelectReport) and sys.stderr.isatty():
+            from dvsel.cli.tables import plain_console, show_selection
+
+            show_selection(plain_console(stderr=True), report)
 
 
 @contextlib.contextmanager

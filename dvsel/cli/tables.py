@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from dvsel.inspect import Document
 from dvsel.redact import printable
-from dvsel.report import Share
+from dvsel.report import SelectReport, Share
 
 _WIDTH = 50
 _ROWS = 20
+_DOMAINS = 30  # that are shown
+
+Column = tuple[str, Callable[[Share], str]]
 
 
-def plain_console() -> Console:
+def plain_console(stderr: bool = False) -> Console:
     """A console that takes text as it is: `[red]` and `:tada:` in the name of a domain are its name."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def show_selection(console: Console, report: SelectReport) -> None:
+    """What a selection keeps, by score and by domain."""
+    console.print("\n".join(histogram_lines(report.histogram)))
+    console.print(domains_table(report.domains, "share of each domain that was kept"))
 
 
 def histogram_lines(histogram: Mapping[str, Any]) -> list[str]:
@@ -33,33 +43,51 @@ def histogram_lines(histogram: Mapping[str, Any]) -> list[str]:
         bar = round(_WIDTH * count / most)
         full = round(bar * inside / count) if count else 0
         lines.append(f"{edge:>12.5g}  {'█' * full}{'░' * (bar - full)} {count:,}")
+    below, above = histogram["outliers"]
+    if below or above:
+        lines.append(f"the first bar also has {below:,} documents below it, the last {above:,} above it")
     return [*lines, ""]
 
 
-def domains_table(domains: Mapping[str, Share], title: str) -> Table:
-    """Domains, those of which most is kept first."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("domain")
-    for column in ("documents", "kept", "share kept", "tokens", "kept tokens"):
-        table.add_column(column, justify="right")
-    for name, share in sorted(domains.items(), key=lambda one: -one[1].kept_docs / max(one[1].pool_docs, 1)):
-        table.add_row(
-            printable(name) or "(none)",
-            f"{share.pool_docs:,}",
-            f"{share.kept_docs:,}",
-            f"{share.kept_docs / max(share.pool_docs, 1):.1%}",
-            f"{share.pool_tokens:,}",
-            f"{share.kept_tokens:,}",
-        )
-    return table
+def domains_table(domains: Mapping[str, Share], title: str, of_selection: bool = True) -> Group:
+    """Domains, those of which most is kept first. of_selection: with what is kept."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    kept: list[Column] = [
+        ("kept", lambda share: f"{share.kept_docs:,}"),
+        ("share kept", lambda share: f"{_share_kept(share):.1%}"),
+    ]
+    columns: list[Column] = [
+        ("documents", lambda share: f"{share.pool_docs:,}"),
+        *(kept if of_selection else []),
+        ("tokens", lambda share: f"{share.pool_tokens:,}"),
+        *([("kept tokens", lambda share: f"{share.kept_tokens:,}")] if of_selection else []),
+        *([("no score", lambda share: f"{share.unscored_docs:,}")] if _any_unscored(domains) else []),
+    ]
+    table.add_column("domain", overflow="fold")
+    for column, _ in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    ranked = sorted(domains.items(), key=lambda one: (-_share_kept(one[1]), -one[1].pool_docs))
+    for name, share in ranked[:_DOMAINS]:
+        table.add_row(printable(name) or "(none)", *(shown(share) for _, shown in columns))
+    more = [f"and {len(ranked) - _DOMAINS:,} more domains; --json has all"] if len(ranked) > _DOMAINS else []
+    return Group(title, table, *more, "")
 
 
-def documents_table(title: str, documents: Sequence[Document]) -> Table:
+def _any_unscored(domains: Mapping[str, Share]) -> bool:
+    return any(share.unscored_docs for share in domains.values())
+
+
+def _share_kept(share: Share) -> float:
+    return share.kept_docs / max(share.pool_docs, 1)
+
+
+def documents_table(title: str, documents: Sequence[Document]) -> Group:
     """Documents with the beginning of their text."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False, padding=(0, 2, 1, 0))
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True)
     table.add_column()
     for one in documents:
-        where = (f"{one.score:.5g}", printable(one.domain), printable(f"{one.shard}:{one.line}"))
+        score = [] if math.isnan(one.score) else [f"{one.score:.5g}"]
+        where = [*score, printable(one.domain), printable(f"{one.shard}:{one.line}")]
         table.add_row(Text("\n".join(where), style="dim"), Text(printable(" ".join(one.text.split()))))
-    return table
+    return Group(title, table)

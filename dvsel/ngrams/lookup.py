@@ -23,11 +23,18 @@ class Scores(NamedTuple):
     ngrams: npt.NDArray[np.int64]
 
 
-def count(column: Column, spec: NgramSpec) -> npt.NDArray[np.int64]:
-    """How many n-grams of the column fall into each bucket: int64 (buckets,)."""
+class Counts(NamedTuple):
+    """buckets: int64 (buckets,), how many n-grams of a column fall into each. words: int64 (n,), those of a row."""
+
+    buckets: npt.NDArray[np.int64]
+    words: npt.NDArray[np.int64]
+
+
+def count(column: Column, spec: NgramSpec) -> Counts:
+    """Count the n-grams of a column."""
     counts = np.zeros(spec.buckets, np.int64)
-    _run(column, spec, counts, np.empty((0, spec.buckets), np.float32))
-    return counts
+    _, words = _run(column, spec, counts, np.empty((0, spec.buckets), np.float32))
+    return Counts(counts, words)
 
 
 def score(column: Column, table: npt.NDArray[np.float32], spec: NgramSpec) -> Scores:

@@ -42,7 +42,7 @@ class Shares:
         """Those of a column's documents; a document without n-grams has no entry."""
         index, share = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for row in range(len(column)):
-            counts = count(column.take(np.array([row])), spec)
+            counts = count(column.take(np.array([row])), spec).buckets
             found = np.flatnonzero(counts)
             index.append(found.astype(np.int32))
             share.append((counts[found] / max(counts.sum(), 1)).astype(np.float32))

@@ -94,6 +94,7 @@ class Fitted:
     scorer: the options that it was fitted with.
     arrays: what `fit` learned, numpy arrays by name; when read from a file, shared by all processes that read it.
     report: what `fit` found out about it, as plain values for JSON; `dvsel fit` and `dvsel inspect` show it.
+    origin: what the run that fitted it was told to read, names by option; the flow notes it.
     groups: names of the score's columns, one for most scorers.
     shares: the share of the budget that each group takes; sums to 1.
     unscored: why `score` gives NaN, for the summary ("fewer than 100 words").
@@ -122,6 +123,7 @@ class Fitted:
         self.scorer = scorer
         self.arrays = dict(arrays)
         self.report: dict[str, Any] = {}
+        self.origin: dict[str, list[str]] = {}
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema | None:  # noqa: ARG003

@@ -12,7 +12,9 @@ Where paper and package differ, and what is done here:
 - Smoothing: the paper has none; the package adds 1e-8 to all shares. As the package; `--smoothing` sets it.
 - Hash: the package takes SHA-256 modulo the buckets; here it is a fast hash of 64 bits (`dvsel.ngrams.spec`).
   Which n-grams share a bucket is another draw of the same lottery.
-- Length: the package drops documents under 100 words at selection; here they have no score, to the same end.
+- Length: the package drops documents under 100 words at selection; here they have no score, to the same end. Where
+  more than 5% of a target's documents are shorter, that bound would drop what is asked for: it is then the largest
+  that leaves out no more of any target. `--min-words` sets it.
 - Several targets: the package joins them, which weights them by size, or with `separate_targets` scores the
   pool once for each and splits the budget by size or by given proportions. As the package; for joined
   targets, proportions are the weights of the mixture.
@@ -25,14 +27,16 @@ Where paper and package differ, and what is done here:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.errors import UserError
+from dvsel.errors import Notice, UserError
 from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, WORDS, NgramSpec
 from dvsel.options import option
 from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
     from dvsel.shards.columns import Batch
 
 NORMALISATIONS = ("none", "length")
+_MIN_WORDS = 100  # the package's bound
+_SHORT = 0.05  # share of a target's documents that a bound may leave out
+_Counted = tuple[npt.NDArray[np.int64], Counter[int]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,12 @@ class DSIR(Scorer):
         "none: sum over n-grams, as the paper; length: mean, so that resampling does not degenerate to top-k",
         choices=NORMALISATIONS,
     )
-    min_words: int = option(100, "documents with fewer words have no score")
+    min_words: int | None = option(
+        None,
+        f"documents with fewer words have no score (default: {_MIN_WORDS}; less where more than {_SHORT:.0%} of a "
+        "target's are shorter)",
+        low=0,
+    )
     words: str = option("wordpunct", "what a word is: wordpunct as NLTK's, or split at whitespace", choices=WORDS)
     lower: bool = option(True, "lower-case the text first")
     smoothing: float = option(1e-8, "added to each bucket's share, in target and pool")
@@ -79,8 +91,6 @@ class DSIR(Scorer):
             raise UserError(f"normalise {self.normalise!r}: unknown; give one of {', '.join(NORMALISATIONS)}")
         if not 0 < self.smoothing < math.inf:
             raise UserError(f"smoothing {self.smoothing}: out of range; give a number above 0, such as 1e-8")
-        if self.min_words < 0:
-            raise UserError(f"min_words {self.min_words}: out of range; give 0 or more")
         _ = self.proportions
 
     @property
@@ -118,8 +128,9 @@ class DSIR(Scorer):
                 f"target_proportions {self.target_proportions!r}: {len(self.proportions)} numbers for "
                 f"{len(names)} targets ({', '.join(names)}); give one for each, in this order"
             )
-        target_counts = np.stack([self._counts(targets[name], f"target {name}") for name in names])
-        pool_counts = self._counts(pool, "the pool's sample")
+        counted = [self._counted(targets[name], f"target {name}") for name in names]
+        target_counts = np.stack([counts for counts, _ in counted])
+        pool_counts, _ = self._counted(pool, "the pool's sample")
         sizes = target_counts.sum(axis=1)
         shares = np.array(self.proportions) if self.proportions else sizes / sizes.sum()
         target = target_counts / sizes[:, None]
@@ -132,24 +143,61 @@ class DSIR(Scorer):
                 "log_ratio": log_ratio.astype(np.float32),
                 "groups": packed(names),
                 "shares": shares,
+                "min_words": np.array([self._bound([lengths for _, lengths in counted])]),
             },
         )
 
-    def _counts(self, batches: Iterable[Batch], place: str) -> npt.NDArray[np.int64]:
+    def _counted(self, batches: Iterable[Batch], place: str) -> _Counted:
+        """How many n-grams fall into each bucket, int64 (buckets,), and documents by their number of words."""
         from dvsel.ngrams.lookup import count  # loads the compiler, which `--help` can do without
 
         counts = np.zeros(self.buckets, np.int64)
+        lengths: Counter[int] = Counter()
         for batch in batches:
-            counts += count(batch.text, self.spec)
+            found = count(batch.text, self.spec)
+            counts += found.buckets
+            lengths.update(
+                dict(zip(*(part.tolist() for part in np.unique(found.words, return_counts=True)), strict=True))
+            )
         if not counts.any():
             raise UserError(f"{place}: holds no word; give documents with text, or see --text-field")
-        return counts
+        return counts, lengths
+
+    def _bound(self, targets: Sequence[Counter[int]]) -> int:
+        """The words that a document needs; targets: documents by their number of words."""
+        asked = _MIN_WORDS if self.min_words is None else self.min_words
+        short = max(_share_below(lengths, asked) for lengths in targets)
+        if short <= _SHORT:
+            return asked
+        bound = asked
+        if self.min_words is None:
+            bound = min(_longest_bound(lengths) for lengths in targets)
+        set_to = f"the bound is {bound}; --min-words sets it" if bound < asked else "these count as too short"
+        warnings.warn(
+            Notice(f"{short:.0%} of the target's documents have fewer than {asked} words: {set_to}"), stacklevel=3
+        )
+        return bound
+
+
+def _share_below(lengths: Counter[int], words: int) -> float:
+    return sum(count for length, count in lengths.items() if length < words) / lengths.total()
+
+
+def _longest_bound(lengths: Counter[int]) -> int:
+    """The largest bound that leaves out no more than `_SHORT` of the documents."""
+    below, most = 0, _SHORT * lengths.total()
+    for length in sorted(lengths):
+        below += lengths[length]
+        if below > most:
+            return length
+    return 0
 
 
 class FittedDSIR(Fitted):
     """A fitted DSIR.
 
-    arrays: log_ratio float32 (groups, buckets); shares float64 (groups,); groups, their names as JSON, uint8.
+    arrays: log_ratio float32 (groups, buckets); shares float64 (groups,); groups, their names as JSON, uint8;
+    min_words int64 (1,), what a document needs.
     """
 
     scorer: DSIR
@@ -158,7 +206,8 @@ class FittedDSIR(Fitted):
         super().__init__(scorer, arrays)
         self.groups = tuple(unpacked(self.arrays["groups"]))
         self.shares = tuple(self.arrays["shares"].tolist())
-        self.unscored = f"fewer than {scorer.min_words} words" if scorer.min_words > 1 else "no words"
+        self._min_words = int(self.arrays["min_words"][0])
+        self.unscored = f"fewer than {self._min_words} words (--min-words)" if self._min_words > 1 else "no words"
         # A copy: what comes from a file may be read-only, which would be another kernel to compile.
         self._table = np.array(self.arrays["log_ratio"], np.float32, order="C")
 
@@ -169,6 +218,7 @@ class FittedDSIR(Fitted):
             "log_ratio": ArraySpec("float32", ("groups", scorer.buckets)),
             "shares": ArraySpec("float64", ("groups",), low=0, high=1),
             "groups": Names(),
+            "min_words": ArraySpec("int64", (1,), low=0),
         }
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
@@ -178,7 +228,7 @@ class FittedDSIR(Fitted):
         scores, words, ngrams = score(batch.text, self._table, self.scorer.spec)
         if self.scorer.normalise == "length":
             scores /= np.maximum(ngrams, 1)[:, None]
-        scores[words < max(self.scorer.min_words, 1)] = np.nan
+        scores[words < max(self._min_words, 1)] = np.nan
         return (scores[:, 0] if len(self.groups) == 1 else scores).astype(np.float32)
 
 

@@ -82,6 +82,11 @@ def split_name(name: str) -> tuple[str, str]:
     return stem, kind + compression
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a file of this name is one that dvsel reads."""
+    return _kind(name) is not None
+
+
 def expand(patterns: Sequence[str]) -> list[Shard]:
     """The shards that the user's words name, in their order; a folder's or a glob's sorted by name.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import corpus
 import dvsel as package
 import language_models
 from commands import ROOT, dvsel, failure, ok, run
+from dvsel.fitted import load
 from dvsel.folder import REPORT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -126,7 +128,9 @@ def test_inspect(here: Path) -> None:
 
 def test_inspect_reads_a_selection_too(here: Path) -> None:
     ok("select", "pool", "--with", "dsir", "--target", "target.jsonl", "--budget", "20%", "-w", 1, "-o", "selected")
-    assert "scored with dsir" in ok("inspect", "selected").out.decode()
+    told = ok("inspect", "selected").out.decode()
+    assert told.startswith("selected ") and "with resample on dsir" in told and "share kept" in told
+    assert "scored with dsir" in ok("inspect", "selected/.dvsel/scores").out.decode()
 
 
 def test_demo(tmp_path: Path) -> None:
@@ -250,7 +254,8 @@ def test_a_repeatable_flag_of_fit_takes_what_a_shell_makes_of_a_glob(here: Path)
     ok("fit", "dsir", "--pool", "pool/*", "--target", "target.jsonl", "-o", "quoted.fitted")
     ok("fit", "dsir", "--pool", "pool/a.jsonl", "pool/b.jsonl.zst", "--target", "target.jsonl", "-o", "spread.fitted")
 
-    assert (here / "quoted.fitted").read_bytes() == (here / "spread.fitted").read_bytes()
+    assert load("quoted.fitted")[1] == load("spread.fitted")[1]
+    assert load("spread.fitted")[0].origin["pool"] == ["pool/a.jsonl", "pool/b.jsonl.zst"]
 
 
 def test_a_fitted_scorer_can_be_looked_at(here: Path) -> None:
@@ -260,4 +265,6 @@ def test_a_fitted_scorer_can_be_looked_at(here: Path) -> None:
     values = json.loads(ok("inspect", "x.fitted", "--json").out)
 
     assert "x.fitted: a fitted dsir" in shown and "ngrams = 1" in shown
+    assert "  pool: pool\n  target: target.jsonl\n" in shown and f", written {datetime.now(UTC):%Y-%m-%d}" in shown
+    assert values["origin"] == {"target": ["target.jsonl"], "pool": ["pool"]}
     assert values["scorer"] == "dsir" and values["options"]["ngrams"] == 1

@@ -34,7 +34,7 @@ def check(texts: list[bytes], spec: NgramSpec) -> None:
     table = np.random.default_rng(0).normal(size=(2, spec.buckets)).astype(np.float32)
     decoded = [text.decode("utf-8", "surrogateescape") for text in texts]
     expected = [np.array(buckets_of(text, spec), np.int64) for text in decoded]
-    counts = count(column, spec)
+    counts = count(column, spec).buckets
     scores = score(column, table, spec)
     assert np.array_equal(counts, np.bincount(np.concatenate(expected), minlength=spec.buckets))
     assert scores.words.tolist() == [len(words_of(text, spec)) for text in decoded]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dvsel.errors import UserError
+from dvsel.errors import Notice, UserError
 from dvsel.ngrams.spec import bucket_of
 from dvsel.scorers.dsir import DSIR, FittedDSIR
 from dvsel.shards.columns import Batch
@@ -67,18 +67,18 @@ def check_against(reference: Any, fitted: FittedDSIR) -> None:
 @pytest.mark.parametrize(("ngrams", "buckets"), [(1, 10_000), (2, 10_000), (3, 500)])
 def test_weights_are_those_of_the_reference(reference: Callable[..., Any], ngrams: int, buckets: int) -> None:
     expected = reference(TARGET, ngrams=ngrams, num_buckets=buckets)
-    check_against(expected, fit(DSIR(ngrams=ngrams, buckets=buckets), target=TARGET))
+    check_against(expected, fit(DSIR(ngrams=ngrams, buckets=buckets, min_words=100), target=TARGET))
 
 
 def test_joined_targets_are_those_of_the_reference(reference: Callable[..., Any]) -> None:
-    check_against(reference(TARGET, OTHER_TARGET), fit(DSIR(), a=TARGET, b=OTHER_TARGET))
+    check_against(reference(TARGET, OTHER_TARGET), fit(DSIR(min_words=100), a=TARGET, b=OTHER_TARGET))
 
 
 @pytest.mark.parametrize("proportions", ["", "3,1"])
 def test_separate_targets_are_those_of_the_reference(reference: Callable[..., Any], proportions: str) -> None:
     weights = [float(part) for part in proportions.split(",")] if proportions else None
     expected = reference(TARGET, OTHER_TARGET, separate_targets=True, target_proportions=weights)
-    fitted = fit(DSIR(separate_targets=True, target_proportions=proportions), a=TARGET, b=OTHER_TARGET)
+    fitted = fit(DSIR(min_words=100, separate_targets=True, target_proportions=proportions), a=TARGET, b=OTHER_TARGET)
     check_against(expected, fitted)
     assert fitted.groups == ("a", "b")
     assert fitted.shares == pytest.approx(expected.target_proportions)
@@ -116,7 +116,37 @@ def test_documents_like_the_target_score_higher() -> None:
 def test_short_documents_have_no_score(min_words: int, scored: list[bool]) -> None:
     fitted = fit(DSIR(min_words=min_words), target=TARGET)
     assert np.isfinite(fitted.score(Batch.of([" ", "one", "one, two"]))).tolist() == scored
-    assert fitted.unscored == ("no words" if min_words == 0 else f"fewer than {min_words} words")
+    assert fitted.unscored == ("no words" if min_words == 0 else f"fewer than {min_words} words (--min-words)")
+
+
+def of_words(*lengths: int) -> list[str]:
+    return [" ".join(["word"] * length) for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("targets", "bound"),
+    [
+        ([of_words(*[120] * 95, *[10] * 5)], 100),  # 5% are shorter, which the bound may leave out
+        ([of_words(*[120] * 94, *[10] * 6)], 10),
+        ([of_words(*range(1, 101))], 6),  # of 100 documents 5 have fewer words
+        ([of_words(200, 300), of_words(40, 50)], 40),  # no target loses more
+        ([["", "", "one"]], 0),
+    ],
+)
+def test_the_bound_suits_the_targets(targets: list[list[str]], bound: int) -> None:
+    named = {str(number): texts for number, texts in enumerate(targets)}
+    if bound == 100:
+        fitted = fit(DSIR(), **named)
+    else:
+        with pytest.warns(Notice, match=f"fewer than 100 words: the bound is {bound}; --min-words sets it"):
+            fitted = fit(DSIR(), **named)
+    assert fitted.arrays["min_words"].tolist() == [bound]
+
+
+def test_a_given_bound_stays_and_is_warned_of() -> None:
+    with pytest.warns(Notice, match="75% of the target's documents have fewer than 50 words: these count as too short"):
+        fitted = fit(DSIR(min_words=50), target=of_words(10, 20, 30, 60))
+    assert fitted.arrays["min_words"].tolist() == [50]
 
 
 @pytest.mark.parametrize(
