@@ -308,6 +308,7 @@ def _write(
             status = np.where(lacks, Status.UNSCORED, rows.status).astype(np.uint8)
             bad = _named(there, first - pool.first[number], status)
             writer.append(dataclasses.replace(rows, score=mine, status=status), bad)
+        writer.count_absent(there.totals.absent)
         writer.finish(there.shard["digest"])
     return ScoreFile(place)
 

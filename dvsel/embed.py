@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from dvsel import __version__
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.source import embedder_of, forget_embedder
 from dvsel.errors import UserError
+from dvsel.fields import check_fields, named_fields, sparse
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.language import strings
@@ -59,6 +60,7 @@ class EmbedReport:
     dtype: str
     tokens: str
     skipped: list[tuple[str, int, str]]
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The summary."""
@@ -68,6 +70,7 @@ class EmbedReport:
             f"vectors of {self.width:,} numbers ({self.dtype}): {maker.pooling} over layer {maker.layer}, "
             f"{maker.max_tokens:,} tokens of a text at most",
             f"tokens {totals.tokens:,}, {self.tokens}",
+            *self.notes,
             *losses(totals, _UNSCORED, self.skipped, [], "vector"),
         ]
 
@@ -99,6 +102,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
     if not run.model:
         raise UserError("no model; name a sentence encoder or a causal language model with --model")
     shards = expand(run.pool)
+    check_fields(shards, named_fields(run, run.tokens_field))
     if execution.dry_run:
         return forecast(shards, run, dump("embed", run))
     options = among(EmbedderOptions, run)
@@ -124,6 +128,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
             run.dtype,
             counter.method,
             named,
+            sparse(totals),
         )
         write_json(report, join(run.output, REPORT))
     return report

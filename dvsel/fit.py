@@ -12,6 +12,7 @@ from dvsel import fitted as storage
 from dvsel.budget import Budget
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
+from dvsel.fields import check_fields, named_fields
 from dvsel.folder import STEPS
 from dvsel.inputs import check_inputs, note_inputs
 from dvsel.language import models
@@ -36,7 +37,9 @@ def fit(run: FitRun, execution: Execution) -> Fitted:
     """Fit `run.scorer` and write it to `run.output`."""
     check_fit(run)
     _check_output(run)
-    fitted = fit_scorer(run, expand_pool(run.pool) if run.pool else [], execution, f"{run.output}.{STEPS}")
+    shards = expand_pool(run.pool) if run.pool else []
+    check_fields(shards, named_fields(run, scorer=run.scorer))
+    fitted = fit_scorer(run, shards, execution, f"{run.output}.{STEPS}")
     storage.save(fitted, run.output)
     return fitted
 

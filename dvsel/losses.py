@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dvsel.errors import UserError
+from dvsel.fields import check_fields, named_fields
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.ladder import Ladder, Rung
@@ -88,9 +89,10 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
     if not run.ladder:
         raise UserError("no ladder; name the file of models and their scores with --ladder ladder.yaml")
     ladder = Ladder.read(run.ladder)
-    expand(run.pool)
+    shards = expand(run.pool)
+    check_fields(shards, named_fields(run))
     if execution.dry_run:
-        return forecast(expand(run.pool), run, dump("losses", run))
+        return forecast(shards, run, dump("losses", run))
     with working_in(run.output, dump("losses", run), execution.overwrite, files_named(run)):
         record(run.output, [f"{rung.name}/" for rung in ladder.rungs])
         models = [_model_losses(rung, run, execution) for rung in ladder.rungs]

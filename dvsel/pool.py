@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import BadLine, UserError
+from dvsel.fields import instead, names_of
 from dvsel.runs import Reading
 from dvsel.scorers import Fitted
 from dvsel.shards.causes import Causes
@@ -45,6 +46,15 @@ class PoolBatch:
     def __len__(self) -> int:
         return len(self.text)
 
+    @property
+    def absent(self) -> dict[str, int]:
+        """By field that was read beside the text, the documents in which it is missing or null."""
+        is_document = self.status != Status.BAD_LINE
+        return {
+            path: int(np.count_nonzero((column.kind <= Kind.NULL) & is_document))
+            for path, column in self.documents.fields.items()
+        }
+
     def batch(self, needs: tuple[str, ...] = ()) -> Batch:
         """What a scorer sees."""
         return Batch(self.text, {path: self.documents.fields[path] for path in needs}, self.key, self.vectors)
@@ -75,6 +85,9 @@ def read_pool(
             ((row, cause),) = bad.first(1)
             if shard:
                 check_unchanged(shard)
+            if row not in documents.bad and text.kind[row] == Kind.MISSING:
+                there = names_of(documents, row, shard)
+                cause = f"{_no_field(reading.text_field)} ({instead(reading.text_field, there, '--text-field')})"
             line = _lines_before(shard, begin) + documents.first_row + row + 1
             raise BadLine(shard.url if shard else "stdin", line, cause)
         status = np.where(text.sizes == 0, Status.EMPTY_TEXT, Status.SCORED).astype(np.uint8)
@@ -98,9 +111,13 @@ def paths_to_read(reading: Reading, *more: str) -> list[str]:
     return list(dict.fromkeys((reading.text_field, reading.id_field, reading.domain_field, *filter(None, more))))
 
 
+def _no_field(name: str) -> str:
+    return f"no field {name!r}"
+
+
 def _text_causes(text: Column, name: str) -> Causes:
     what = {
-        Kind.MISSING: f"no field {name!r} (--text-field names another)",
+        Kind.MISSING: f"{_no_field(name)} (--text-field names another)",
         Kind.NULL: f"field {name!r} is null",
         Kind.STRING: "",
         Kind.NUMBER: f"field {name!r} is a number, not a string",

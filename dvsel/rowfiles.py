@@ -186,6 +186,7 @@ def _annotate(task: _Task) -> Shard:
     ):
         for batch in read_pool(reader, shard, reading, task.begin, tokens_field):
             writer.append(annotator.annotate(batch), batch.bad)
+            writer.count_absent(batch.absent)
         writer.finish(_digest_read(shard, reader))
     return shard
 

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from dvsel.budget import Budget
+from dvsel.domains import check_domains
 from dvsel.errors import UserError
+from dvsel.fields import check_fields, sparse
 from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
@@ -32,14 +34,9 @@ from dvsel.runs import Execution, Reading, ScoreRun, SelectRun
 from dvsel.score import check, score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
-from dvsel.selectors.quota import Quota
+from dvsel.selectors.quota import OTHERS, Quota
 from dvsel.shards.columns import Status
-from dvsel.shards.files import (
-    is_remote,
-    join,
-    make_folder,
-    remove,
-)
+from dvsel.shards.files import Shard, is_remote, join, make_folder, remove
 from dvsel.shards.hashing import mix
 from dvsel.shards.manifest import home
 from dvsel.shards.scorefile import Rows, ScoreFile, Totals
@@ -88,7 +85,7 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
         return _select_from(_Sources.of(run.pool, run), run, terms, execution)
     sources = None
     if scores_first:
-        check(_score_part(run))
+        _check_domain_field(check(_score_part(run)), run, terms.quota)
     else:
         sources = _Sources.of(run.pool, run)
     with working_in(run.output, dump("select", run), execution.overwrite, files_named(run)):
@@ -97,6 +94,12 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
         report = _select_from(sources, run, terms, execution)
         write_json(report, join(run.output, REPORT))
     return report
+
+
+def _check_domain_field(shards: Sequence[Shard], run: SelectRun, quota: Quota | None) -> None:
+    """Raise UserError where a quota is for domains that a pool to be scored does not have."""
+    if quota and set(quota.parts) != {OTHERS}:
+        check_fields(shards, {run.domain_field: "--domain-field"})
 
 
 def _scored(run: SelectRun, execution: Execution) -> _Sources:
@@ -132,6 +135,8 @@ class _Sources:
 
 def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Execution) -> SelectReport:
     pool, selector = sources.pool, sources.selector
+    if terms.quota:
+        check_domains(pool, terms.quota)
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
@@ -249,7 +254,7 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         histogram=histogram_of(plan),
         effective_sample_size=plan.tally.effective_sample_size() if weighted else None,
         overlap=plan.tally.overlap / max(given, 1) if weighted else None,
-        notes=plan.notes,
+        notes=[*plan.notes, *sparse(totals)],
         skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
     )
 

@@ -18,6 +18,7 @@ import orjson
 
 from dvsel import fitted as storage
 from dvsel.errors import BadLine, UserError
+from dvsel.fields import instead, names_in
 from dvsel.fit import fit_scorer
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.runs import Execution, ScoreRun, SelectRun, StreamOptions
@@ -109,6 +110,8 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             bad = found.bad.or_else(causes)
             if bad and run.on_bad_line == "fail":
                 ((row, cause),) = bad.first(1)
+                if row not in found.bad and found.columns[field].kind[row] == Kind.MISSING:
+                    cause += f" ({instead(field, names_in(lines[row]), '--score-field')})"
                 raise BadLine(STDIN, lines.first_row + row + 1, cause)
             kept = ~np.isnan(selector.key(score, np.full(len(score), 0.5)))
             sink.write(b"".join(lines[row] + b"\n" for row in np.flatnonzero(kept).tolist()))

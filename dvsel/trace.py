@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel import fitted as storage
+from dvsel.fields import check_fields, named_fields
 from dvsel.fit import kept_fit, pool_sample
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
@@ -91,6 +92,7 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
     assert isinstance(scorer, Influence)
     shards = expand(run.pool)
     expand(run.query)
+    check_fields(shards, named_fields(run, scorer=scorer))
     if execution.dry_run:
         return forecast(shards, run, dump("trace", run))
     with working_in(run.output, dump("trace", run), execution.overwrite, files_named(run)):

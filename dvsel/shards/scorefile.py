@@ -88,6 +88,7 @@ class Totals:
 
     docs, tokens, bytes: of the documents that have a score. status: rows by the name of their `Status`.
     bad_lines: skipped lines by cause. named: line number and cause of the first `NAMED_BAD_LINES` of them.
+    absent: by field that was read beside the text, the documents in which it is missing or null.
     """
 
     rows: int = 0
@@ -97,6 +98,7 @@ class Totals:
     status: dict[str, int] = field(default_factory=dict)
     bad_lines: dict[str, int] = field(default_factory=dict)
     named: list[tuple[int, str]] = field(default_factory=list)
+    absent: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Totals) -> None:
         """Add the totals of the rows that follow."""
@@ -108,6 +110,7 @@ class Totals:
         self.bytes += other.bytes
         self.status = dict(sorted((Counter(self.status) + Counter(other.status)).items()))
         self.bad_lines = dict(sorted((Counter(self.bad_lines) + Counter(other.bad_lines)).items()))
+        self.absent = dict(sorted((Counter(self.absent) + Counter(other.absent)).items()))
 
     @classmethod
     def of(cls, rows: Rows, bad: Mapping[int, str]) -> Totals:
@@ -252,6 +255,10 @@ class ScoreFileWriter:
         """Add rows; bad: cause by row of this call, for rows of status BAD_LINE."""
         self._totals.add(Totals.of(rows, bad))
         self._buffer(rows)
+
+    def count_absent(self, absent: Mapping[str, int]) -> None:
+        """Add documents without a field, by field, to the totals."""
+        self._totals.add(Totals(absent=dict(absent)))
 
     def absorb(self, part: ScoreFile) -> None:
         """Add the rows of a score file that speaks of the next part of the shard."""
