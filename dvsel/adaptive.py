@@ -280,7 +280,7 @@ def _lines(
     pool: Pool, shards: Sequence[Shard], chosen: Counts, run: ScoreRun, needs: tuple[str, ...]
 ) -> Iterator[bytes]:
     """The chosen documents, with the fields that the scorer needs."""
-    paths = tuple(dict.fromkeys((run.text_field, run.id_field, *needs)))
+    paths = tuple(dict.fromkeys((*run.text_fields, run.id_field, *needs)))
     for number, shard in enumerate(shards):
         mine = chosen[(chosen >= pool.first[number]) & (chosen < pool.first[number + 1])] - pool.first[number]
         if not len(mine):

@@ -40,11 +40,11 @@ _DEFAULTS = {name: fields_of(Reading)[name][0].default for name in ("id_field", 
 def named_fields(reading: Reading, tokens_field: str | None = None, scorer: Any = None) -> dict[str, str]:
     """The fields that the user names and a run cannot do without: the flag by path.
 
-    The text's is not among them where a bad line ends the run: the first one tells more.
+    A single text's is not among them where a bad line ends the run: the first one tells more.
     """
     found = {getattr(reading, name): name for name, default in _DEFAULTS.items() if getattr(reading, name) != default}
-    if reading.on_bad_line == "skip":
-        found[reading.text_field] = "text_field"
+    if reading.on_bad_line == "skip" or len(reading.text_fields) > 1:
+        found |= dict.fromkeys(reading.text_fields, "text_field")
     if tokens_field:
         found[tokens_field] = "tokens_field"
     options = fields_of(type(scorer)) if scorer is not None else {}

@@ -133,12 +133,13 @@ def _thin_shard(task: _Task) -> tuple[Sample, float]:
 
 
 def _documents(task: _Task) -> Iterator[Sample]:
-    wanted = paths_to_read(task.reading, *task.paths)
+    wanted = paths_to_read(task.reading, *task.paths[1:])
     with DocumentReader(task.shard, wanted, on_read=local.advance) as reader:
         for batch in read_pool(reader, task.shard, task.reading):
             draw = uniform(batch.key, task.seed)
             rows = np.flatnonzero((batch.status == Status.SCORED) & (draw < task.below))
-            fields = {path: batch.documents.fields[path].take(rows) for path in task.paths}
+            found = batch.documents.fields | {task.reading.text_field: batch.text}
+            fields = {path: found[path].take(rows) for path in task.paths}
             vectors = batch.vectors.take(rows) if batch.vectors is not None else None
             yield Sample(draw[rows], fields, batch.key[rows], vectors)
 

@@ -30,7 +30,7 @@ from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
 from dvsel.rule import Pool
-from dvsel.runs import Execution, Reading, ScoreRun, SelectRun
+from dvsel.runs import Execution, ScoreRun, SelectRun, reading_of_targets
 from dvsel.score import check, score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
@@ -140,7 +140,7 @@ def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Ex
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
-        threads, reading = execution.processes(), among(Reading, run)
+        threads, reading = execution.processes(), reading_of_targets(run)
         plan = Plan.make(
             *(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, sources.vectors, reading)
         )
@@ -157,9 +157,12 @@ def _check_options(run: SelectRun, file: ScoreFile, selector: Selector) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')}: is for scoring, and {file.url} has scores; drop it, or score again"
             )
+    reads_documents = isinstance(selector, SetSelector) and files_named(selector)
+    if run.target_text_field and not reads_documents:
+        raise UserError(f"--target-text-field: {file.url} has scores, and no target is read; drop it, or score again")
     for name in ("text_field", "id_field", "domain_field"):
         value, was = getattr(run, name), file.header.reading.get(name)
-        reads_more = isinstance(selector, SetSelector) and files_named(selector) and name != "domain_field"
+        reads_more = reads_documents and name != "domain_field"
         if value not in (fields[name][0].default, was) and not reads_more:
             raise UserError(
                 f"--{name.replace('_', '-')} {value}: {file.url} was made with {was}; drop it, or score again with it"
@@ -203,7 +206,9 @@ def _scratch(run: SelectRun, execution: Execution) -> Iterator[Path]:
 
 
 def _score_part(run: SelectRun) -> ScoreRun:
-    return dataclasses.replace(among(ScoreRun, run), output=join(run.output, SCORES))
+    """The run without what is for the selector alone."""
+    of_targets = run.target_text_field if run.target else None
+    return dataclasses.replace(among(ScoreRun, run), target_text_field=of_targets, output=join(run.output, SCORES))
 
 
 def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> AbstractContextManager[Drops]:

@@ -23,11 +23,11 @@ from dvsel.forecast import Forecast, forecast
 from dvsel.gradients.directed import FittedDirections
 from dvsel.options import among, files_named, option, to_mapping
 from dvsel.origin import reading_of, unchanged_shard
-from dvsel.pool import paths_to_read, read_pool
+from dvsel.pool import TARGET_FLAG, TEXT_FLAG, paths_to_read, read_pool
 from dvsel.progress import showing
 from dvsel.recipe import dump
 from dvsel.report import write_json
-from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun
+from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun, Targeting, reading_of_targets
 from dvsel.score import score
 from dvsel.scorers import Scorer
 from dvsel.scorers.influence import Influence
@@ -44,7 +44,7 @@ _EXCERPT = 60  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceRun(Reading, Sampling):
+class TraceRun(Reading, Targeting, Sampling):
     """Find the documents of a pool that each query's loss depends on most."""
 
     scorer: Scorer | None = None
@@ -127,7 +127,7 @@ def _queries(run: TraceRun, needs: tuple[str, ...]) -> dict[str, Batch]:
     """The queries by name: their ids where each has one of its own, else their numbers."""
     names, batches = [], []
     for shard in expand(run.query):
-        for _, identity, batch in _rows(shard, run, needs):
+        for _, identity, batch in _rows(shard, reading_of_targets(run), needs, flag=TARGET_FLAG):
             names.append(identity)
             batches.append(batch)
     if not all(names) or len(set(names)) < len(names):
@@ -136,11 +136,15 @@ def _queries(run: TraceRun, needs: tuple[str, ...]) -> dict[str, Batch]:
 
 
 def _rows(
-    shard: Any, reading: Reading, needs: tuple[str, ...], wanted: npt.NDArray[np.int64] | None = None
+    shard: Any,
+    reading: Reading,
+    needs: tuple[str, ...],
+    wanted: npt.NDArray[np.int64] | None = None,
+    flag: str = TEXT_FLAG,
 ) -> Iterator[tuple[int, str, Batch]]:
     """Row, id and the document alone, of the rows that are wanted, which rise; None: of all."""
     with DocumentReader(shard, paths_to_read(reading, *needs)) as reader:
-        for batch in read_pool(reader, shard, reading):
+        for batch in read_pool(reader, shard, reading, text_flag=flag):
             begin = batch.documents.first_row
             rows = np.arange(len(batch))
             if wanted is not None:
