@@ -66,7 +66,7 @@ def check_fields(shards: Sequence[Shard], wanted: Mapping[str, str]) -> None:
         if not missing:
             return
         for documents in _head(shard, list(missing)):
-            seen += len(documents.fields[next(iter(missing))])
+            seen += len(documents.fields[next(iter(missing))]) - len(documents.bad)
             missing = {path: flag for path, flag in missing.items() if not _is_there(documents, path)}
             names |= dict.fromkeys(_names_in(documents, shard))
     for path, flag in missing.items() if seen else ():

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dvsel.budget import Budget
+from dvsel.counts import NO_SCORES, check_counting, count, takes_documents
 from dvsel.domains import check_domains
 from dvsel.errors import UserError
 from dvsel.fields import check_fields, sparse
@@ -76,18 +77,19 @@ class _Terms:
 def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
     """Select from score files, or, where the run names a scorer, from a pool that is scored first."""
     terms = _Terms.of(run)
-    scores_first = run.scorer is not None or run.fitted is not None
+    counts_first = takes_documents(run)
+    scores_first = counts_first or run.scorer is not None or run.fitted is not None
     if execution.dry_run and scores_first:
         return forecast(expand_pool(run.pool), run, dump("select", run))
     if execution.dry_run or run.output == STDOUT:
         if scores_first:
-            raise UserError("scoring a pool leaves score files; name a folder with -o, or score first")
-        return _select_from(_Sources.of(run.pool, run), run, terms, execution)
+            raise UserError("scoring a pool, or counting it, leaves score files; name a folder with -o, or score first")
+        return _select_from(_opened(run), run, terms, execution)
     sources = None
     if scores_first:
-        _check_domain_field(check(_score_part(run)), run, terms.quota)
+        _check_domain_field(check_counting(run) if counts_first else check(_score_part(run)), run, terms.quota)
     else:
-        sources = _Sources.of(run.pool, run)
+        sources = _opened(run)
     with working_in(run.output, dump("select", run), execution.overwrite, files_named(run)):
         if sources is None:
             sources = _scored(run, execution)
@@ -103,8 +105,11 @@ def _check_domain_field(shards: Sequence[Shard], run: SelectRun, quota: Quota | 
 
 
 def _scored(run: SelectRun, execution: Execution) -> _Sources:
-    """Score the pool into a folder inside the output; the score files, whose shards are where the run names them."""
-    score(_score_part(run), execution)
+    """Score or count the pool into a folder inside the output; the files, whose shards are where the run names them."""
+    if run.scorer or run.fitted:
+        score(_score_part(run), execution)
+    else:
+        count(_score_part(run), expand_pool(run.pool), execution)
     vectors = tuple(pattern for pattern in run.pool if is_embedded(pattern))
     moved = run.moved if vectors else run.pool
     run = dataclasses.replace(run, embeddings=run.embeddings or vectors, moved=moved)
@@ -125,8 +130,6 @@ class _Sources:
         """Open them. Raises UserError where they do not go together."""
         pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source, run.partial)])
         selector = run.selector or selector_class(pool.files[0].header.selector or _NO_RULE)()
-        if not (run.scorer or run.fitted):
-            _check_options(run, pool.files[0], selector)
         _check_scores(pool, selector)
         return cls(
             pool, selector, _vectors(pool, selector, run.embeddings), Relocated(run.moved) if run.moved else None
@@ -147,6 +150,13 @@ def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Ex
         if not execution.dry_run:
             write_subset(plan, run.output, terms.cap, execution, sources.places)
         return report_on(plan, run)
+
+
+def _opened(run: SelectRun) -> _Sources:
+    """The files that the run names. Raises UserError for options that they cannot honour."""
+    sources = _Sources.of(run.pool, run)
+    _check_options(run, sources.pool.files[0], sources.selector)
+    return sources
 
 
 def _check_options(run: SelectRun, file: ScoreFile, selector: Selector) -> None:
@@ -174,9 +184,11 @@ def _check_options(run: SelectRun, file: ScoreFile, selector: Selector) -> None:
 def _check_scores(pool: Pool, selector: Selector) -> None:
     """Raise UserError for a rule that goes by scores where there are none."""
     by_scores = not isinstance(selector, SetSelector) and follows_scores(selector)
-    if pool.files[0].header.embedding and by_scores:
+    header = pool.files[0].header
+    if by_scores and (header.embedding or header.scorer == NO_SCORES):
+        what = "vectors" if header.embedding else "token counts"
         raise UserError(
-            f"{pool.files[0].url} holds vectors and no scores; score first, or choose a --method that looks at vectors"
+            f"{pool.files[0].url} holds {what} and no scores; score first, or choose a --method that looks at vectors"
         )
 
 

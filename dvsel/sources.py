@@ -95,6 +95,13 @@ def row_files(source: str, partial: bool = False) -> list[str]:
     return found
 
 
+def holds_rows(source: str) -> bool:
+    """Whether it names row files, or a folder that holds some."""
+    if source.endswith(SUFFIXES):
+        return True
+    return exists(source) and bool(find(source, SUFFIXES) or find(join(source, SCORES), SUFFIXES))
+
+
 def check_distinct(files: Sequence[ScoreFile]) -> None:
     """Raise UserError where two files speak of the same shard, or of shards of the same name."""
     urls: dict[str, ScoreFile] = {}

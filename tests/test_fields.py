@@ -160,7 +160,7 @@ def test_a_named_field_that_few_documents_have_is_said_with_the_numbers(folder: 
     header = ScoreFile(str(tmp_path / "out" / "a.jsonl.dvsel.parquet")).header
     assert header.totals.absent == {"source": 50 - len(documents[:50:4])}
     assert says in ok("select", tmp_path / "out", "--budget", "10%", "-o", tmp_path / "selected").err
-    assert says.strip() in json.loads((tmp_path / "selected" / "report.json").read_text())["notes"]
+    assert says.strip() in json.loads((tmp_path / "selected" / ".dvsel/report.json").read_text())["notes"]
 
 
 def test_half_is_not_few_and_defaults_are_not_said() -> None:
@@ -199,7 +199,7 @@ def test_a_quota_of_nothing_is_for_any_domain(scored: Path, tmp_path: Path) -> N
 def test_domains_that_a_quota_leaves_out_are_counted(scored: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ok("select", scored, "--budget", "10%", "--quota", quota(tmp_path, "code: 20%\n"), "-o", out)
-    report = json.loads((out / "report.json").read_text())
+    report = json.loads((out / ".dvsel/report.json").read_text())
     others = {name: share for name, share in report["domains"].items() if name != "code"}
     docs, tokens = (sum(share[key] for share in others.values()) for key in ("pool_docs", "pool_tokens"))
     (note,) = report["notes"]
