@@ -300,7 +300,9 @@ def _write(
 ) -> ScoreFile:
     """The score file of one shard: what its embeddings say of its rows, and the scores."""
     there, place = pool.files[number].header, row_file(folder, shard)
-    header = dataclasses.replace(header, shard=shard.identity, tokens=there.tokens, unscored=UNSCORED)
+    header = dataclasses.replace(
+        header, shard=shard.identity, tokens=there.tokens, unscored=UNSCORED, unread=there.unread
+    )
     with ScoreFileWriter(place, header) as writer:
         for rows, first in pool.rows(number):
             mine = np.asarray(scores[first : first + len(rows)])

@@ -27,7 +27,7 @@ from dvsel.options import among, files_named, option, to_mapping
 from dvsel.pool import PoolBatch
 from dvsel.progress import silent
 from dvsel.recipe import dump
-from dvsel.report import losses, write_json
+from dvsel.report import left_out, losses, unread_of, write_json
 from dvsel.rowfiles import row_file, rows_of, token_counter, write_beside
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.shards.columns import Status
@@ -61,6 +61,7 @@ class EmbedReport:
     tokens: str
     skipped: list[tuple[str, int, str]]
     notes: list[str] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The summary."""
@@ -72,6 +73,7 @@ class EmbedReport:
             f"tokens {totals.tokens:,}, {self.tokens}",
             *self.notes,
             *losses(totals, _UNSCORED, self.skipped, [], "vector"),
+            *left_out(self.unread),
         ]
 
 
@@ -129,6 +131,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
             counter.method,
             named,
             sparse(totals),
+            unread_of(files),
         )
         write_json(report, join(run.output, REPORT))
     return report

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from dvsel.ladder import Ladder, Rung
 from dvsel.language import ModelOptions
 from dvsel.options import among, files_named, option, to_mapping
 from dvsel.recipe import dump
-from dvsel.report import ScoreReport, write_json
+from dvsel.report import ScoreReport, left_out, unread_of, write_json
 from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.score import score
 from dvsel.scorers.perplexity import Perplexity
@@ -62,6 +62,7 @@ class LossesReport:
     models: list[ModelLosses]
     ordered: int
     pairs: int
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def of(cls, ladder: Ladder, models: Sequence[ModelLosses]) -> LossesReport:
@@ -81,6 +82,7 @@ class LossesReport:
             *rows,
             "bits/char: mean over documents, weighted by their bytes",
             f"the mean losses put {self.ordered} of {self.pairs} pairs of models in the order of their scores",
+            *left_out(self.unread),
         ]
 
 
@@ -97,6 +99,8 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
         record(run.output, [f"{rung.name}/" for rung in ladder.rungs])
         models = [_model_losses(rung, run, execution) for rung in ladder.rungs]
         report = LossesReport.of(ladder, models)
+        files = [ScoreFile(url) for url in find(join(run.output, ladder.rungs[0].name), SUFFIXES)]
+        report = dataclasses.replace(report, unread=unread_of(files))
         write_json(report, join(run.output, REPORT))
     return report
 

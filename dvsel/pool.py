@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.errors import BadLine, UserError
+from dvsel.errors import BadFile, BadLine, UserError
 from dvsel.fields import instead, names_of
 from dvsel.runs import Reading
 from dvsel.scorers import Fitted
@@ -22,6 +22,7 @@ from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.files import Shard, check_unchanged, open_read
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.identity import keys
+from dvsel.shards.lines import LineReader
 from dvsel.shards.scorefile import VectorReader
 from dvsel.shards.texts import joined
 from dvsel.shards.tokens import field_causes
@@ -117,6 +118,24 @@ def _next(vectors: VectorReader | None, count: int, shard: Shard | None) -> Vect
         return None if vectors is None else found
     assert shard is not None
     raise UserError(f"{shard.url}: has more documents than {shard.vectors} has vectors; embed it again")
+
+
+def why_unread(shard: Shard, reading: Reading, error: BadFile | BadLine) -> str:
+    """Why a shard is left out as a whole; raises the error that ended its reading where it is not.
+
+    Damage of compressed data may show as a bad line, long before the checksum at the end.
+    """
+    if reading.on_bad_file == "skip":
+        if isinstance(error, BadFile):
+            return str(error)
+        if shard.compression:
+            try:
+                with LineReader(shard) as reader:
+                    for _ in reader:
+                        pass
+            except BadFile as damage:
+                return str(damage)
+    raise error
 
 
 def paths_to_read(reading: Reading, *more: str) -> list[str]:

@@ -14,6 +14,7 @@ from dvsel.shards.scorefile import ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 
 BINS = 40
+_NAMED_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class ScoreReport:
     empty_shards: list[str]
     skipped: list[tuple[str, int, str]]
     notes: list[str] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def of(cls, files: Sequence[ScoreFile]) -> ScoreReport:
@@ -45,8 +47,9 @@ class ScoreReport:
             dataclasses.replace(totals, named=[]),
             header.unscored,
             TokenCounter.of(header.tokens).method,
-            [file.header.shard["url"] for file in files if not len(file)],
+            [file.header.shard["url"] for file in files if not (len(file) or file.header.unread)],
             [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named],
+            unread=unread_of(files),
         )
 
     def lines(self) -> list[str]:
@@ -57,7 +60,7 @@ class ScoreReport:
             f"tokens {totals.tokens:,}, {self.tokens}",
             *self.notes,
         ]
-        return lines + losses(totals, self.unscored, self.skipped, self.empty_shards)
+        return lines + losses(totals, self.unscored, self.skipped, self.empty_shards) + left_out(self.unread)
 
 
 @dataclass
@@ -101,6 +104,7 @@ class SelectReport:
     overlap: float | None = None
     notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, int, str]] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The summary."""
@@ -125,7 +129,7 @@ class SelectReport:
         lines += self.notes
         if self.duplicates:
             lines.append(f"left out {self.duplicates:,} duplicates")
-        return lines + losses(self.totals, self.unscored, self.skipped, [])
+        return lines + losses(self.totals, self.unscored, self.skipped, []) + left_out(self.unread)
 
     def _degenerate(self) -> str:
         if self.overlap is None or self.overlap < 0.95 or self.took_all:
@@ -161,6 +165,23 @@ def losses(
             lines.append("  ... (more in .dvsel/report.json)")
     lines += [f"{url} is empty" for url in empty_shards]
     return lines
+
+
+def unread_of(files: Sequence[ScoreFile]) -> list[tuple[str, str]]:
+    """The shards that were left out as a whole: place and cause."""
+    return [(file.header.shard["url"], file.header.unread) for file in files if file.header.unread]
+
+
+def left_out(unread: Sequence[tuple[str, str]]) -> list[str]:
+    """What the summary says of them."""
+    if not unread:
+        return []
+    more = ["  ... (more in the report)"] if len(unread) > _NAMED_FILES else []
+    return [
+        f"left out {len(unread):,} files that cannot be read:",
+        *(f"  {cause}" for _, cause in unread[:_NAMED_FILES]),
+        *more,
+    ]
 
 
 def write_json(report: Any, url: str) -> None:

@@ -51,6 +51,11 @@ class Reading(Options):
     on_bad_line: str = option(
         "fail", "a line that is no usable document: fail, or skip and count", choices=("fail", "skip")
     )
+    on_bad_file: str = option(
+        "fail",
+        "a shard that cannot be read to its end: fail, or skip it as a whole and name it",
+        choices=("fail", "skip"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,7 +29,7 @@ from dvsel.origin import Relocated
 from dvsel.plan import Plan, check_budget, follows_scores
 from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
-from dvsel.report import SelectReport, Share, write_json
+from dvsel.report import SelectReport, Share, unread_of, write_json
 from dvsel.rule import Pool
 from dvsel.runs import Execution, ScoreRun, SelectRun, reading_of_targets
 from dvsel.score import check, score
@@ -48,6 +48,7 @@ from dvsel.write_subset import STDOUT, write_subset
 _OF_SCORING = (
     *("target", "sample", "sample_size", "distil", "distil_documents", "distil_floor"),
     *("tokens_field", "tokenizer", "token_sample", "adaptive", "adaptive_share", "adaptive_clusters"),
+    "on_bad_file",
 )
 _NO_RULE = "topk"  # of files that no scorer wrote
 
@@ -272,6 +273,7 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         effective_sample_size=plan.tally.effective_sample_size() if weighted else None,
         overlap=plan.tally.overlap / max(given, 1) if weighted else None,
         notes=[*plan.notes, *sparse(totals)],
+        unread=unread_of(plan.pool.files),
         skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
     )
 

@@ -50,6 +50,7 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
     field, needs = options.score_field or score_field(name), fitted.scorer.needs
     if "." in field:
         raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")
+    _refuse_bad_file(run)
     skipped = _Skipped()
     with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
         for batch in read_pool(reader, None, run):
@@ -59,6 +60,11 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
             sink.flush()
             skipped.add(batch.bad, batch.documents.first_row)
     skipped.tell()
+
+
+def _refuse_bad_file(run: ScoreRun) -> None:
+    if run.on_bad_file == "skip":
+        raise UserError("--on-bad-file skip: a stream is one file, which cannot be left out; drop it")
 
 
 def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
@@ -98,6 +104,7 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             "a stream can only be cut at a bound (--min-score); budgets, quantiles, quotas and deduplication need "
             "score files: dvsel score ... -o scores/"
         )
+    _refuse_bad_file(run)
     skipped = _Skipped()
     field = options.score_field
     with LineReader(source) as reader:

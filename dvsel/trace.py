@@ -26,7 +26,7 @@ from dvsel.origin import reading_of, unchanged_shard
 from dvsel.pool import TARGET_FLAG, TEXT_FLAG, paths_to_read, read_pool
 from dvsel.progress import showing
 from dvsel.recipe import dump
-from dvsel.report import write_json
+from dvsel.report import left_out, unread_of, write_json
 from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun, Targeting, reading_of_targets
 from dvsel.score import score
 from dvsel.scorers import Scorer
@@ -75,6 +75,7 @@ class TraceReport:
     documents: int
     output: str
     queries: list[Found]
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The summary."""
@@ -83,7 +84,7 @@ class TraceReport:
             for one in self.queries
         ]
         return [f"traced {len(self.queries):,} queries in {self.documents:,} documents; the first of each:", *first,
-                f"wrote {self.output}"]  # fmt: skip
+                f"wrote {self.output}", *left_out(self.unread)]  # fmt: skip
 
 
 def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
@@ -107,7 +108,8 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
         files = [ScoreFile(url) for url in find(folder, SUFFIXES)]
         found = _found(files, fitted, run.top)
         _write(found, join(run.output, TRACED))
-        report = TraceReport(sum(map(len, files)), join(run.output, TRACED), [one for one in found if one.rank == 1])
+        first = [one for one in found if one.rank == 1]
+        report = TraceReport(sum(map(len, files)), join(run.output, TRACED), first, unread_of(files))
         write_json(report, join(run.output, REPORT))
     return report
 

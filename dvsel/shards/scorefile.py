@@ -140,6 +140,7 @@ class Header:
     tokens: how tokens were counted, and with what error.
     embedding: of a file that holds vectors and no scores.
     digests: by column, XXH3-64 of its values in each row group; empty in files of the first versions.
+    unread: of a file without rows, why its shard cannot be read, and was left out as a whole.
     """
 
     version: str
@@ -155,6 +156,7 @@ class Header:
     totals: Totals = field(default_factory=Totals)
     embedding: Embedding | None = None
     digests: dict[str, list[str]] = field(default_factory=dict)
+    unread: str = ""
 
     @property
     def score_columns(self) -> list[str]:
@@ -349,7 +351,7 @@ def _header(content: bytes) -> Header:
     if embedding := values.get("embedding"):
         exact["embedding"] = Embedding(**embedding | {"maker": Maker.of(embedding["maker"])})
     header = Header(**values | exact)
-    texts = [header.scorer, header.fingerprint, header.selector, header.unscored, *header.groups]
+    texts = [header.scorer, header.fingerprint, header.selector, header.unscored, header.unread, *header.groups]
     texts += [value for name, value in header.shard.items() if name != "size"] + list(header.reading.values())
     TokenCounter.of(header.tokens)
     is_whole = set(header.shard) == _SHARD and bool(header.groups) and len(header.shares) == len(header.groups)
