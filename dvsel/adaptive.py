@@ -280,7 +280,7 @@ def _lines(
     pool: Pool, shards: Sequence[Shard], chosen: Counts, run: ScoreRun, needs: tuple[str, ...]
 ) -> Iterator[bytes]:
     """The chosen documents, with the fields that the scorer needs."""
-    paths = tuple(dict.fromkeys((run.text_field, run.id_field, *needs)))
+    paths = tuple(dict.fromkeys((*run.text_fields, run.id_field, *needs)))
     for number, shard in enumerate(shards):
         mine = chosen[(chosen >= pool.first[number]) & (chosen < pool.first[number + 1])] - pool.first[number]
         if not len(mine):
@@ -300,7 +300,9 @@ def _write(
 ) -> ScoreFile:
     """The score file of one shard: what its embeddings say of its rows, and the scores."""
     there, place = pool.files[number].header, row_file(folder, shard)
-    header = dataclasses.replace(header, shard=shard.identity, tokens=there.tokens, unscored=UNSCORED)
+    header = dataclasses.replace(
+        header, shard=shard.identity, tokens=there.tokens, unscored=UNSCORED, unread=there.unread
+    )
     with ScoreFileWriter(place, header) as writer:
         for rows, first in pool.rows(number):
             mine = np.asarray(scores[first : first + len(rows)])
@@ -308,6 +310,7 @@ def _write(
             status = np.where(lacks, Status.UNSCORED, rows.status).astype(np.uint8)
             bad = _named(there, first - pool.first[number], status)
             writer.append(dataclasses.replace(rows, score=mine, status=status), bad)
+        writer.count_absent(there.totals.absent)
         writer.finish(there.shard["digest"])
     return ScoreFile(place)
 

@@ -149,7 +149,7 @@ def _draw(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: E
     if exists(mark) and _read(mark)["asked"] == asked:
         return
     remove(mark)
-    paths = (run.domain_field, *needs)
+    paths = (run.domain_field, *needs, *run.text_fields)
     sample = pool_sample(dataclasses.replace(run, seed=run.seed + _OTHER_SAMPLE), shards, paths, execution)
     _, first = np.unique(hash_rows(sample.text), return_index=True)
     rows = np.sort(first)[:asked]
@@ -177,7 +177,9 @@ def _check_enough(found: int, asked: int) -> None:
 def _lines(sample: Sample, rows: Numbers, run: FitRun) -> Iterator[bytes]:
     """The documents, with the row for an id."""
     numbers = Column.of([b"%d" % row for row in range(len(sample.text))])
-    return json_lines({**sample.columns, run.id_field: numbers}, rows)
+    joined = {run.text_field} - set(run.text_fields)
+    fields = {path: column for path, column in sample.columns.items() if path not in joined}
+    return json_lines({**fields, run.id_field: numbers}, rows)
 
 
 def _name(number: int) -> str:
@@ -214,7 +216,8 @@ def _read(url: str) -> dict[str, Any]:
 
 
 def _score(run: FitRun, teacher: str, execution: Execution, folder: str) -> None:
-    reading = to_mapping(among(Reading, run))
+    # Nobody asks for the domains of these scores, and a sample may lack a field that is rare in the pool.
+    reading = to_mapping(among(Reading, run)) | {"domain_field": Reading().domain_field}
     output = join(folder, SCORES)
     told = dataclasses.replace(
         execution, progress=lambda stage, done, total: execution.progress(f"teacher: {stage}", done, total)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from dvsel import __version__
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.source import embedder_of, forget_embedder
 from dvsel.errors import UserError
+from dvsel.fields import check_fields, named_fields, sparse
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.language import strings
@@ -26,7 +27,7 @@ from dvsel.options import among, files_named, option, to_mapping
 from dvsel.pool import PoolBatch
 from dvsel.progress import silent
 from dvsel.recipe import dump
-from dvsel.report import losses, write_json
+from dvsel.report import left_out, losses, unread_of, write_json
 from dvsel.rowfiles import row_file, rows_of, token_counter, write_beside
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.shards.columns import Status
@@ -59,6 +60,8 @@ class EmbedReport:
     dtype: str
     tokens: str
     skipped: list[tuple[str, int, str]]
+    notes: list[str] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def of(cls, files: Sequence[ScoreFile]) -> EmbedReport:
@@ -76,6 +79,8 @@ class EmbedReport:
             embedding.dtype,
             TokenCounter.of(header.tokens).method,
             [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named],
+            sparse(totals),
+            unread_of(files),
         )
 
     def lines(self) -> list[str]:
@@ -86,7 +91,9 @@ class EmbedReport:
             f"vectors of {self.width:,} numbers ({self.dtype}): {maker.pooling} over layer {maker.layer}, "
             f"{maker.max_tokens:,} tokens of a text at most",
             f"tokens {totals.tokens:,}, {self.tokens}",
+            *self.notes,
             *losses(totals, _UNSCORED, self.skipped, [], "vector"),
+            *left_out(self.unread),
         ]
 
 
@@ -117,6 +124,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
     if not run.model:
         raise UserError("no model; name a sentence encoder or a causal language model with --model")
     shards = expand(run.pool)
+    check_fields(shards, named_fields(run, run.tokens_field))
     if execution.dry_run:
         return forecast(shards, run, dump("embed", run))
     options = among(EmbedderOptions, run)

@@ -21,6 +21,10 @@ class Notice(UserWarning):
     """Something that the user should know and that is no error: `warnings.warn(Notice("place: what"))`."""
 
 
+class BadFile(UserError):
+    """A file whose documents cannot be read, through its own fault and no passing one."""
+
+
 class BadLine(UserError):
     """A line that holds no usable document."""
 

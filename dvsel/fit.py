@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,22 +12,22 @@ from dvsel import fitted as storage
 from dvsel.budget import Budget
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
+from dvsel.fields import check_fields, named_fields
 from dvsel.folder import STEPS
 from dvsel.inputs import check_inputs, note_inputs
 from dvsel.language import models
 from dvsel.options import fields_of, files_named
 from dvsel.plugins import SCORERS, name_of
-from dvsel.pool import paths_to_read, read_pool
+from dvsel.pool import TARGET_FLAG
 from dvsel.progress import showing
-from dvsel.runs import Execution, FitRun, Reading
+from dvsel.runs import Execution, FitRun, reading_of_targets
 from dvsel.sample import Sample, draw_sample
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch
-from dvsel.shards.documents import DocumentReader
 from dvsel.shards.files import Shard, exists, is_remote, join, local_path
 from dvsel.shards.manifest import record
 from dvsel.shards.scorefile import ScoreFile
-from dvsel.sources import expand_pool
+from dvsel.sources import documents_in, expand_pool
 
 _DISTIL = "dvsel.distil:fit"
 
@@ -35,8 +35,11 @@ _DISTIL = "dvsel.distil:fit"
 def fit(run: FitRun, execution: Execution) -> Fitted:
     """Fit `run.scorer` and write it to `run.output`."""
     check_fit(run)
+    check_target_field(run)
     _check_output(run)
-    fitted = fit_scorer(run, expand_pool(run.pool) if run.pool else [], execution, f"{run.output}.{STEPS}")
+    shards = expand_pool(run.pool) if run.pool else []
+    check_fields(shards, named_fields(run, scorer=run.scorer))
+    fitted = fit_scorer(run, shards, execution, f"{run.output}.{STEPS}")
     fitted.origin = _origin(run)
     storage.save(fitted, run.output)
     return fitted
@@ -96,6 +99,12 @@ def check_fit(run: FitRun) -> Scorer:
     if scorer.takes_pool and not run.pool:
         raise UserError(f"{name} is fitted on a sample of the pool; name the pool's shards")
     return scorer
+
+
+def check_target_field(run: FitRun) -> None:
+    """Raise UserError where there is no target whose text a field could be."""
+    if run.target_text_field and not run.target:
+        raise UserError("--target-text-field: no target is read; name one with --target, or drop the option")
 
 
 def _check_distil(run: FitRun) -> None:
@@ -170,7 +179,11 @@ def _targets(run: FitRun, scorer: Scorer) -> dict[str, Iterable[Batch]]:
         names = patterns
     if len(set(names)) < len(names):
         raise UserError("a target is named twice; name each once")
-    return {name: _batches([pattern], run, scorer.needs) for name, pattern in zip(names, patterns, strict=True)}
+    reading, flag = reading_of_targets(run), TARGET_FLAG
+    return {
+        name: documents_in([pattern], reading, scorer.needs, flag)
+        for name, pattern in zip(names, patterns, strict=True)
+    }
 
 
 def _documents(run: FitRun, scorer: Scorer) -> dict[str, Iterable[Batch]]:
@@ -180,11 +193,4 @@ def _documents(run: FitRun, scorer: Scorer) -> dict[str, Iterable[Batch]]:
         for name, (field, _) in fields_of(type(scorer)).items()
         if field.metadata.get("documents")
     }
-    return {name: _batches(patterns, run, scorer.needs) for name, patterns in named.items() if patterns}
-
-
-def _batches(patterns: Sequence[str], reading: Reading, needs: tuple[str, ...]) -> Iterator[Batch]:
-    for shard in expand_pool(patterns):
-        with DocumentReader(shard, paths_to_read(reading, *needs)) as reader:
-            for batch in read_pool(reader, shard, reading):
-                yield batch.batch(needs)
+    return {name: documents_in(patterns, run, scorer.needs) for name, patterns in named.items() if patterns}

@@ -36,7 +36,7 @@ from dvsel.shards.manifest import foreign, home, record, recorded, remove_record
 RECIPE = "recipe.yaml"
 REPORT = f"{HOME}/report.json"
 STEPS = "steps"
-_STOPS, _SKIPS = "\non_bad_line: fail\n", "\non_bad_line: skip\n"
+_LENIENT = ("on_bad_line", "on_bad_file")
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ def _read(place: str) -> str:
 
 
 def _take_over(folder: str, there: str, recipe: str) -> None:
-    """Let the run have a folder whose run left nothing but its recipe, or was the same but stopped at bad lines.
+    """Let the run have a folder whose run left nothing but its recipe, or was the same but stopped at what is bad.
 
     The steps of a fit that came to nothing stay: they have a recipe of their own, which says what they can be used for.
     """
@@ -119,11 +119,19 @@ def _take_over(folder: str, there: str, recipe: str) -> None:
     if there.startswith("dvsel: ") and all(name.endswith(RECIPE) for name in names):
         for name in names:
             remove(join(folder, name))
-    elif there.replace(_STOPS, _SKIPS) != recipe:
+    elif _as_lenient(there, recipe) != recipe:
         raise UserError(
             f"{folder} holds another run ({_difference(folder, recipe)}); "
             "choose another -o, or pass --overwrite to replace it"
         )
+
+
+def _as_lenient(there: str, recipe: str) -> str:
+    """A recipe that skips what the other one does."""
+    for name in _LENIENT:
+        skips = f"\n{name}: skip\n"
+        there = there.replace(f"\n{name}: fail\n", skips) if skips in recipe else there
+    return there
 
 
 def _difference(folder: str, wanted: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dvsel.errors import BadFile
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.runs import Reading
 from dvsel.shards.documents import DocumentReader
@@ -43,11 +44,15 @@ def forecast(shards: Sequence[Shard], reading: Reading, recipe: str) -> Forecast
         read += stored
 
     for shard in shards[:: max(len(shards) // _HEADS, 1)]:
-        with DocumentReader(shard, paths_to_read(reading), on_read=count) as reader:
-            for batch in read_pool(reader, shard, reading):
-                documents += len(batch)
-                tokens += int(BUILT_IN.count(batch.text, None).sum())
-                break
+        try:
+            with DocumentReader(shard, paths_to_read(reading), on_read=count) as reader:
+                for batch in read_pool(reader, shard, reading):
+                    documents += len(batch)
+                    tokens += int(BUILT_IN.count(batch.text, None).sum())
+                    break
+        except BadFile:
+            if reading.on_bad_file == "fail":
+                raise
     total = sum(shard.size for shard in shards)
     scale = total / read if read else 0
     return Forecast(len(shards), total, round(documents * scale), round(tokens * scale), recipe)

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from dvsel.errors import UserError
+from dvsel.fields import check_fields, named_fields
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.ladder import Ladder, Rung
 from dvsel.language import ModelOptions
 from dvsel.options import among, files_named, option, to_mapping
 from dvsel.recipe import dump
-from dvsel.report import ScoreReport, write_json
+from dvsel.report import ScoreReport, left_out, unread_of, write_json
 from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.score import score
 from dvsel.scorers.perplexity import Perplexity
@@ -61,6 +62,7 @@ class LossesReport:
     models: list[ModelLosses]
     ordered: int
     pairs: int
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def of(cls, ladder: Ladder, models: Sequence[ModelLosses]) -> LossesReport:
@@ -80,6 +82,7 @@ class LossesReport:
             *rows,
             "bits/char: mean over documents, weighted by their bytes",
             f"the mean losses put {self.ordered} of {self.pairs} pairs of models in the order of their scores",
+            *left_out(self.unread),
         ]
 
 
@@ -88,13 +91,16 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
     if not run.ladder:
         raise UserError("no ladder; name the file of models and their scores with --ladder ladder.yaml")
     ladder = Ladder.read(run.ladder)
-    expand(run.pool)
+    shards = expand(run.pool)
+    check_fields(shards, named_fields(run))
     if execution.dry_run:
-        return forecast(expand(run.pool), run, dump("losses", run))
+        return forecast(shards, run, dump("losses", run))
     with working_in(run.output, dump("losses", run), execution.overwrite, files_named(run)):
         record(run.output, [f"{rung.name}/" for rung in ladder.rungs])
         models = [_model_losses(rung, run, execution) for rung in ladder.rungs]
         report = LossesReport.of(ladder, models)
+        files = [ScoreFile(url) for url in find(join(run.output, ladder.rungs[0].name), SUFFIXES)]
+        report = dataclasses.replace(report, unread=unread_of(files))
         write_json(report, join(run.output, REPORT))
     return report
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.budget import Budget
+from dvsel.domains import without_budget
 from dvsel.errors import UserError
 from dvsel.report import BINS
 from dvsel.rule import NO_NOISE, Pool, Rule
@@ -167,7 +168,7 @@ class Plan:
         unit = (budget.unit if budget else quota.unit if quota else None) or "tokens"
         asked = budget.resolve(pool.total(unit)) if budget else None
         rule = Rule(selector, seed, unit, quota, drops)
-        header, notes = pool.files[0].header, []
+        header, notes = pool.files[0].header, list[str]()
         groups, shares = header.groups, header.shares
         if isinstance(selector, SetSelector):
             from dvsel.survey import Survey  # which needs torch
@@ -189,6 +190,7 @@ class Plan:
             for place, name in enumerate(names)
         ]
         tally, kept = _count(pool, rule, rivals[0] if rivals else None, masks, threads)
+        notes = [*notes, *without_budget(tally.domains, quota)]
         return cls(pool, rule, budget, asked, tally, kept, strata, masks, notes)
 
     @property

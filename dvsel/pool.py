@@ -6,13 +6,14 @@ counted where the user said so. Empty text is no error: such a document is count
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.errors import BadLine, UserError
+from dvsel.errors import BadFile, BadLine, UserError
+from dvsel.fields import instead, names_of
 from dvsel.runs import Reading
 from dvsel.scorers import Fitted
 from dvsel.shards.causes import Causes
@@ -21,9 +22,13 @@ from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.files import Shard, check_unchanged, open_read
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.identity import keys
+from dvsel.shards.lines import LineReader
 from dvsel.shards.scorefile import VectorReader
+from dvsel.shards.texts import joined
 from dvsel.shards.tokens import field_causes
 from dvsel.shards.vectors import Vectors
+
+TEXT_FLAG, TARGET_FLAG = "--text-field", "--target-text-field"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,15 @@ class PoolBatch:
     def __len__(self) -> int:
         return len(self.text)
 
+    @property
+    def absent(self) -> dict[str, int]:
+        """By field that was read beside the text, the documents in which it is missing or null."""
+        is_document = self.status != Status.BAD_LINE
+        return {
+            path: int(np.count_nonzero((column.kind <= Kind.NULL) & is_document))
+            for path, column in self.documents.fields.items()
+        }
+
     def batch(self, needs: tuple[str, ...] = ()) -> Batch:
         """What a scorer sees."""
         return Batch(self.text, {path: self.documents.fields[path] for path in needs}, self.key, self.vectors)
@@ -61,20 +75,33 @@ class PoolBatch:
 
 
 def read_pool(
-    reader: DocumentReader, shard: Shard | None, reading: Reading, begin: int = 0, tokens_field: str = ""
+    reader: DocumentReader,
+    shard: Shard | None,
+    reading: Reading,
+    begin: int = 0,
+    tokens_field: str = "",
+    text_flag: str = TEXT_FLAG,
 ) -> Iterator[PoolBatch]:
-    """The documents of a shard (None: stdin), judged. Raises BadLine where `reading` says fail."""
+    """The documents of a shard (None: stdin), judged. Raises BadLine where `reading` says fail.
+
+    text_flag: the option that names the text's field, for messages.
+    """
     vectors = VectorReader(shard.vectors) if shard and shard.vectors else None
+    names = reading.text_fields
     reader.whole_where_without(reading.id_field)
+    reader.join_lists(names)
     for documents in reader:
-        text = documents.fields[reading.text_field]
-        bad = documents.bad.or_else(_text_causes(text, reading.text_field))
+        columns = {name: documents.fields[name] for name in names}
+        text = joined(list(columns.values()))
+        bad = documents.bad.or_else(_text_causes(columns, text, text_flag))
         if tokens_field:
             bad = bad.or_else(Causes.of(field_causes(documents.fields[tokens_field])))
         if bad and reading.on_bad_line == "fail":
             ((row, cause),) = bad.first(1)
             if shard:
                 check_unchanged(shard)
+            if row not in documents.bad and text.kind[row] == Kind.MISSING:
+                cause = f"{_no_field(names)} ({instead(names[0], names_of(documents, row, shard), text_flag)})"
             line = _lines_before(shard, begin) + documents.first_row + row + 1
             raise BadLine(shard.url if shard else "stdin", line, cause)
         status = np.where(text.sizes == 0, Status.EMPTY_TEXT, Status.SCORED).astype(np.uint8)
@@ -93,22 +120,53 @@ def _next(vectors: VectorReader | None, count: int, shard: Shard | None) -> Vect
     raise UserError(f"{shard.url}: has more documents than {shard.vectors} has vectors; embed it again")
 
 
+def why_unread(shard: Shard, reading: Reading, error: BadFile | BadLine) -> str:
+    """Why a shard is left out as a whole; raises the error that ended its reading where it is not.
+
+    Damage of compressed data may show as a bad line, long before the checksum at the end.
+    """
+    if reading.on_bad_file == "skip":
+        if isinstance(error, BadFile):
+            return str(error)
+        if shard.compression:
+            try:
+                with LineReader(shard) as reader:
+                    for _ in reader:
+                        pass
+            except BadFile as damage:
+                return str(damage)
+    raise error
+
+
 def paths_to_read(reading: Reading, *more: str) -> list[str]:
     """The fields to extract, each once, the text first."""
-    return list(dict.fromkeys((reading.text_field, reading.id_field, reading.domain_field, *filter(None, more))))
+    named = (*reading.text_fields, reading.id_field, reading.domain_field)
+    return list(dict.fromkeys((*named, *filter(None, more))))
 
 
-def _text_causes(text: Column, name: str) -> Causes:
-    what = {
-        Kind.MISSING: f"no field {name!r} (--text-field names another)",
-        Kind.NULL: f"field {name!r} is null",
-        Kind.STRING: "",
-        Kind.NUMBER: f"field {name!r} is a number, not a string",
-        Kind.BOOL: f"field {name!r} is true or false, not a string",
-        Kind.OTHER: f"field {name!r} is an array or an object, not a string",
-    }
-    rows = np.flatnonzero(text.kind != Kind.STRING)
-    return Causes(rows, text.kind[rows], [what[kind] for kind in Kind])
+def _no_field(names: Iterable[str]) -> str:
+    return f"no field {' or '.join(map(repr, names))}"
+
+
+def _text_causes(columns: Mapping[str, Column], text: Column, flag: str) -> Causes:
+    """Why rows have no text. columns: the fields that it is out of, by name."""
+    bad = _causes(
+        text,
+        {
+            Kind.MISSING: f"{_no_field(columns)} ({flag} names another)",
+            Kind.NULL: f"field {' or '.join(map(repr, columns))} is null",
+        },
+    )
+    for name, column in columns.items():
+        what = {Kind.NUMBER: "a number", Kind.BOOL: "true or false", Kind.OTHER: "an array or an object"}
+        why = {kind: f"field {name!r} is {value}, not a string or strings" for kind, value in what.items()}
+        bad = bad.or_else(_causes(column, why))
+    return bad
+
+
+def _causes(column: Column, what: Mapping[Kind, str]) -> Causes:
+    rows = np.flatnonzero(np.isin(column.kind, list(what)))
+    return Causes(rows, column.kind[rows], [what.get(kind, "") for kind in Kind])
 
 
 def _lines_before(shard: Shard | None, begin: int) -> int:

@@ -22,6 +22,7 @@ BINS = 40
 _UNSCORED = (Status.EMPTY_TEXT, Status.UNSCORED)
 _MANY = 0.1  # share of documents without a score that is warned of
 _NAMED = 5
+_NAMED_FILES = 5
 _NEARLY_ALL = 0.95  # overlap with topk, from which noise decided nothing
 _FEW = 0.1  # of the kept documents, below which an effective sample size is small
 
@@ -54,6 +55,7 @@ class ScoreReport:
     skipped: list[tuple[str, int, str]]
     notes: list[str] = field(default_factory=list)
     unscored_domains: dict[str, int] = field(default_factory=dict)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def of(cls, files: Sequence[ScoreFile]) -> ScoreReport:
@@ -68,9 +70,10 @@ class ScoreReport:
             dataclasses.replace(totals, named=[]),
             header.unscored,
             TokenCounter.of(header.tokens).method,
-            [file.header.shard["url"] for file in files if not len(file)],
+            [file.header.shard["url"] for file in files if not (len(file) or file.header.unread)],
             [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named],
             unscored_domains=_unscored_domains(files),
+            unread=unread_of(files),
         )
 
     def lines(self) -> list[str]:
@@ -81,7 +84,8 @@ class ScoreReport:
             f"tokens {totals.tokens:,}, {self.tokens}",
             *self.notes,
         ]
-        return lines + losses(totals, self.unscored, self.skipped, self.empty_shards, domains=self.unscored_domains)
+        lost = losses(totals, self.unscored, self.skipped, self.empty_shards, domains=self.unscored_domains)
+        return lines + lost + left_out(self.unread)
 
 
 def _unscored_domains(files: Sequence[ScoreFile]) -> dict[str, int]:
@@ -133,6 +137,7 @@ class SelectReport:
     notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, int, str]] = field(default_factory=list)
     reading: dict[str, Any] = field(default_factory=dict)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def load(cls, url: str) -> SelectReport:
@@ -141,8 +146,8 @@ class SelectReport:
             with open_read(url) as file:
                 values = json.loads(file.read())
             domains = {name: Share(**share) for name, share in values["domains"].items()}
-            skipped = [(shard, line, cause) for shard, line, cause in values["skipped"]]
-            return cls(**values | {"totals": Totals(**values["totals"]), "domains": domains, "skipped": skipped})
+            listed = {name: [tuple(one) for one in values[name]] for name in ("skipped", "unread")}
+            return cls(**values | listed | {"totals": Totals(**values["totals"]), "domains": domains})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{url}: no report of a selection; select again with --overwrite") from error
 
@@ -166,7 +171,8 @@ class SelectReport:
         lines += self.notes
         if self.duplicates:
             lines.append(f"left out {self.duplicates:,} duplicates")
-        return lines + losses(self.totals, self.unscored, self.skipped, [], domains=self._unscored_domains)
+        lost = losses(self.totals, self.unscored, self.skipped, [], domains=self._unscored_domains)
+        return lines + lost + left_out(self.unread)
 
     @property
     def _unscored_domains(self) -> dict[str, int]:
@@ -243,6 +249,23 @@ def _counts(domains: Mapping[str, int]) -> str:
     largest = sorted(domains.items(), key=lambda one: (-one[1], one[0]))
     named = ", ".join(f"{name or '(none)'} {count:,}" for name, count in largest[:_NAMED])
     return named + (f", and {len(largest) - _NAMED:,} more" if len(largest) > _NAMED else "")
+
+
+def unread_of(files: Sequence[ScoreFile]) -> list[tuple[str, str]]:
+    """The shards that were left out as a whole: place and cause."""
+    return [(file.header.shard["url"], file.header.unread) for file in files if file.header.unread]
+
+
+def left_out(unread: Sequence[tuple[str, str]]) -> list[str]:
+    """What the summary says of them."""
+    if not unread:
+        return []
+    more = ["  ... (more in the report)"] if len(unread) > _NAMED_FILES else []
+    return [
+        f"left out {len(unread):,} files that cannot be read:",
+        *(f"  {cause}" for _, cause in unread[:_NAMED_FILES]),
+        *more,
+    ]
 
 
 def write_json(report: Any, url: str) -> None:

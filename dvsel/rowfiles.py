@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.engines import local
-from dvsel.errors import UserError
+from dvsel.errors import BadFile, BadLine, UserError
 from dvsel.origin import changed, check_unchanged, digest_of_parts, ranges
-from dvsel.pool import PoolBatch, paths_to_read, read_pool
+from dvsel.pool import PoolBatch, paths_to_read, read_pool, why_unread
 from dvsel.progress import Progress
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.sample import draw_sample
@@ -81,7 +81,7 @@ class _Task:
             return False
         there = ScoreFile(self.url).header
         same_shard = all(there.shard[name] == value for name, value in self.header.shard.items())
-        return same_shard and there.fingerprint == self.header.fingerprint
+        return same_shard and there.fingerprint == self.header.fingerprint and not there.unread
 
 
 def write_beside(
@@ -115,7 +115,10 @@ def write_beside(
         if not missing[shard.name]:
             _merge(shard, header, folder)
     remove(join(folder, _PARTS))
-    return [ScoreFile(row_file(folder, shard)) for shard in shards]
+    files = [ScoreFile(row_file(folder, shard)) for shard in shards]
+    if files and all(file.header.unread for file in files):
+        raise UserError(f"none of {len(files):,} shards can be read; the first is {files[0].header.unread}")
+    return files
 
 
 def _record(shards: Sequence[Shard], folder: str) -> None:
@@ -147,6 +150,8 @@ def _is_done(folder: str, shard: Shard, fingerprint: str) -> bool:
     if not exists(place):
         return False
     there = ScoreFile(place)
+    if there.header.unread:
+        return False  # it may have been mended
     check_unchanged(shard, there)
     if there.header.fingerprint != fingerprint:
         raise UserError(f"{place} is of another fit; score into a new folder, or pass --overwrite to score all again")
@@ -166,6 +171,9 @@ def _merge(shard: Shard, header: Header, folder: str) -> None:
     if parts == 1:
         return
     files = [ScoreFile(row_file(folder, shard, part)) for part in range(parts)]
+    if unread := next((file.header.unread for file in files if file.header.unread), ""):
+        _leave_out(row_file(folder, shard), _header_for(shard, header), unread)
+        return
     with ScoreFileWriter(row_file(folder, shard), _header_for(shard, header)) as writer:
         for file in files:
             writer.absorb(file)
@@ -175,7 +183,20 @@ def _merge(shard: Shard, header: Header, folder: str) -> None:
 
 
 def _annotate(task: _Task) -> Shard:
-    """Write one file; returns the shard."""
+    """Write one file; returns the shard. Where it cannot be read, and may be left out, a file without rows says why."""
+    try:
+        _write(task)
+    except (BadFile, BadLine) as error:
+        _leave_out(task.url, task.header, why_unread(task.shard, task.annotator.reading, error))
+    return task.shard
+
+
+def _leave_out(url: str, header: Header, why: str) -> None:
+    with ScoreFileWriter(url, dataclasses.replace(header, unread=why)) as writer:
+        writer.finish("")
+
+
+def _write(task: _Task) -> None:
     annotator, shard, reading = task.annotator, task.shard, task.annotator.reading
     tokens_field = annotator.counter.field
     paths = paths_to_read(reading, tokens_field, *annotator.paths)
@@ -186,8 +207,8 @@ def _annotate(task: _Task) -> Shard:
     ):
         for batch in read_pool(reader, shard, reading, task.begin, tokens_field):
             writer.append(annotator.annotate(batch), batch.bad)
+            writer.count_absent(batch.absent)
         writer.finish(_digest_read(shard, reader))
-    return shard
 
 
 def _digest_read(shard: Shard, reader: DocumentReader) -> str:

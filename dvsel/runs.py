@@ -6,10 +6,13 @@ nothing in the result. Light to import, so that the command line can show all op
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from dvsel.engines import local
-from dvsel.options import LARGEST, Options, option
+from dvsel.errors import UserError, shown
+from dvsel.options import LARGEST, Options, among, option
 from dvsel.progress import Progress, silent
 from dvsel.scorers import Scorer
 from dvsel.selectors import Selector
@@ -39,12 +42,57 @@ class Execution(Options):
 class Reading(Options):
     """Where a document's parts lie, and what to do with a bad line."""
 
-    text_field: str = option("text", "field that holds the text; dots descend into objects (meta.text)")
+    text_field: str = option(
+        "text",
+        "field that holds the text; dots descend into objects (meta.text); a,b: of several, joined by blank lines",
+    )
     id_field: str = option("id", "field that names the document; with the text it seeds noise and ties")
     domain_field: str = option("domain", "field that names the domain, for quotas and reports")
     on_bad_line: str = option(
         "fail", "a line that is no usable document: fail, or skip and count", choices=("fail", "skip")
     )
+    on_bad_file: str = option(
+        "fail",
+        "a shard that cannot be read to its end: fail, or skip it as a whole and name it",
+        choices=("fail", "skip"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _names("text_field", self.text_field)
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """The fields that the text is out of, each once."""
+        return _names("text_field", self.text_field)
+
+
+def _names(option: str, value: str) -> tuple[str, ...]:
+    """The fields that commas divide, each once. Raises UserError where one has no name."""
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(","))) if "," in value else (value,)
+    if not all(names):
+        raise UserError(f"{option} {shown(value)}: lacks a name; write names with one comma between two")
+    return names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targeting(Options):
+    """Where the text of targets lies, and of other documents that the pool's are compared with."""
+
+    target_text_field: str | None = option(
+        None, "field, or fields, with the text of targets and queries (default: as --text-field)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_text_field is not None:
+            _names("target_text_field", self.target_text_field)
+
+
+def reading_of_targets(run: Any) -> Reading:
+    """How a run with options of `Reading` and `Targeting` reads its targets."""
+    reading = among(Reading, run)
+    return dataclasses.replace(reading, text_field=run.target_text_field or reading.text_field)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +122,7 @@ class Counting(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitRun(Reading, Sampling):
+class FitRun(Reading, Targeting, Sampling):
     """Fit a scorer once, to score with it many times."""
 
     scorer: Scorer | None = None

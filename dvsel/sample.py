@@ -10,6 +10,7 @@ head: the first documents of each shard, as the reference implementation of DSIR
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,8 @@ import orjson
 import xxhash
 
 from dvsel.engines import local
-from dvsel.errors import UserError
-from dvsel.pool import paths_to_read, read_pool
+from dvsel.errors import BadFile, BadLine, Notice, UserError
+from dvsel.pool import paths_to_read, read_pool, why_unread
 from dvsel.runs import Reading, Sampling
 from dvsel.shards.columns import Batch, Column, Kind, Status
 from dvsel.shards.documents import DocumentReader
@@ -78,6 +79,7 @@ class _Task:
     seed: int
     size: int
     below: float
+    head: bool
 
 
 def draw_sample(
@@ -96,9 +98,11 @@ def draw_sample(
     head = sampling.sample == "head"
     limit = max(size // max(len(shards), 1), 1) if head else size
     kept = _Thinned(paths, sys.maxsize if head else size, 1.0)
-    tasks = (_Task(shard, reading, paths, sampling.seed, limit, kept.below) for shard in shards)
-    for found, below in local.run(_head_of_shard if head else _thin_shard, tasks, workers, on_progress):
+    tasks = (_Task(shard, reading, paths, sampling.seed, limit, kept.below, head) for shard in shards)
+    for found, below, unread in local.run(_sample_shard, tasks, workers, on_progress):
         kept.add(found, below)
+        if unread:
+            warnings.warn(Notice(f"{unread}; it is left out of the sample"), stacklevel=1)
     sample = kept.result()
     if not len(sample.text):
         raise UserError("the pool holds no document with text to fit on; check the files and --text-field")
@@ -109,6 +113,14 @@ def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]
     order = sorted(shards, key=lambda shard: xxhash.xxh64_intdigest(shard.name.encode(), seed))
     ends = np.cumsum([shard.size for shard in order])
     return order[: int(np.searchsorted(ends, size)) + 1]
+
+
+def _sample_shard(task: _Task) -> tuple[Sample, float, str]:
+    """What is kept of a shard, its `below`, and why it cannot be read and gives nothing, "" for one that can."""
+    try:
+        return *(_head_of_shard if task.head else _thin_shard)(task), ""
+    except (BadFile, BadLine) as error:
+        return _empty(task.paths), 1.0, why_unread(task.shard, task.reading, error)
 
 
 def _head_of_shard(task: _Task) -> tuple[Sample, float]:
@@ -133,12 +145,13 @@ def _thin_shard(task: _Task) -> tuple[Sample, float]:
 
 
 def _documents(task: _Task) -> Iterator[Sample]:
-    wanted = paths_to_read(task.reading, *task.paths)
+    wanted = paths_to_read(task.reading, *task.paths[1:])
     with DocumentReader(task.shard, wanted, on_read=local.advance) as reader:
         for batch in read_pool(reader, task.shard, task.reading):
             draw = uniform(batch.key, task.seed)
             rows = np.flatnonzero((batch.status == Status.SCORED) & (draw < task.below))
-            fields = {path: batch.documents.fields[path].take(rows) for path in task.paths}
+            found = batch.documents.fields | {task.reading.text_field: batch.text}
+            fields = {path: found[path].take(rows) for path in task.paths}
             vectors = batch.vectors.take(rows) if batch.vectors is not None else None
             yield Sample(draw[rows], fields, batch.key[rows], vectors)
 

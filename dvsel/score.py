@@ -11,7 +11,8 @@ from dvsel import __version__
 from dvsel import fitted as storage
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
-from dvsel.fit import check_fit, fit_scorer, kept_fit, reads_pool
+from dvsel.fields import check_fields, named_fields, sparse
+from dvsel.fit import check_fit, check_target_field, fit_scorer, kept_fit, reads_pool
 from dvsel.folder import REPORT, STEPS, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.options import among, files_named, to_mapping
@@ -63,6 +64,7 @@ class _Scoring:
 
 def check(run: ScoreRun) -> list[Shard]:
     """The pool's shards. Raises UserError for what can be seen to be wrong before anything is written."""
+    check_target_field(run)
     if not run.fitted:
         check_fit(run)
     elif run.distil:
@@ -72,8 +74,8 @@ def check(run: ScoreRun) -> list[Shard]:
         )
     shards = expand_pool(run.pool, run.moved)
     _check_adaptive(run, shards)
-    if run.fitted:
-        storage.load(run.fitted)
+    scorer = storage.load(run.fitted)[0].scorer if run.fitted else run.scorer
+    check_fields(shards, named_fields(run, run.tokens_field, scorer))
     for pattern in run.target:
         expand_pool([pattern])
     return shards
@@ -92,7 +94,8 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
         workers = execution.workers or _processes(fitted, shards, execution)
         scoring = _Scoring(place, fingerprint, reading, counter)
         files, notes = _score(run, shards, scoring, header, workers, execution)
-        report = dataclasses.replace(ScoreReport.of(files), notes=notes)
+        report = ScoreReport.of(files)
+        report = dataclasses.replace(report, notes=[*notes, *sparse(report.totals)])
         write_json(report, join(run.output, REPORT))
     return report
 

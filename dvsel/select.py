@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 
 from dvsel.budget import Budget
+from dvsel.counts import NO_SCORES, check_counting, count, takes_documents
+from dvsel.domains import check_domains
 from dvsel.errors import UserError
+from dvsel.fields import check_fields, sparse
 from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
@@ -26,20 +29,15 @@ from dvsel.origin import Relocated
 from dvsel.plan import Plan, check_budget, follows_scores
 from dvsel.plugins import SELECTORS, name_of, selector_class
 from dvsel.recipe import dump
-from dvsel.report import SelectReport, Share, write_json
+from dvsel.report import SelectReport, Share, unread_of, write_json
 from dvsel.rule import Pool
-from dvsel.runs import Execution, Reading, ScoreRun, SelectRun
+from dvsel.runs import Execution, ScoreRun, SelectRun, reading_of_targets
 from dvsel.score import check, score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
-from dvsel.selectors.quota import Quota
+from dvsel.selectors.quota import OTHERS, Quota
 from dvsel.shards.columns import Status
-from dvsel.shards.files import (
-    is_remote,
-    join,
-    make_folder,
-    remove,
-)
+from dvsel.shards.files import Shard, is_remote, join, make_folder, remove
 from dvsel.shards.hashing import mix
 from dvsel.shards.manifest import home
 from dvsel.shards.scorefile import Rows, ScoreFile, Totals
@@ -50,6 +48,7 @@ from dvsel.write_subset import STDOUT, write_subset
 _OF_SCORING = (
     *("target", "sample", "sample_size", "distil", "distil_documents", "distil_floor"),
     *("tokens_field", "tokenizer", "token_sample", "adaptive", "adaptive_share", "adaptive_clusters"),
+    "on_bad_file",
 )
 _NO_RULE = "topk"  # of files that no scorer wrote
 
@@ -79,18 +78,19 @@ class _Terms:
 def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
     """Select from score files, or, where the run names a scorer, from a pool that is scored first."""
     terms = _Terms.of(run)
-    scores_first = run.scorer is not None or run.fitted is not None
+    counts_first = takes_documents(run)
+    scores_first = counts_first or run.scorer is not None or run.fitted is not None
     if execution.dry_run and scores_first:
         return forecast(expand_pool(run.pool), run, dump("select", run))
     if execution.dry_run or run.output == STDOUT:
         if scores_first:
-            raise UserError("scoring a pool leaves score files; name a folder with -o, or score first")
-        return _select_from(_Sources.of(run.pool, run), run, terms, execution)
+            raise UserError("scoring a pool, or counting it, leaves score files; name a folder with -o, or score first")
+        return _select_from(_opened(run), run, terms, execution)
     sources = None
     if scores_first:
-        check(_score_part(run))
+        _check_domain_field(check_counting(run) if counts_first else check(_score_part(run)), run, terms.quota)
     else:
-        sources = _Sources.of(run.pool, run)
+        sources = _opened(run)
     with working_in(run.output, dump("select", run), execution.overwrite, files_named(run)):
         if sources is None:
             sources = _scored(run, execution)
@@ -99,9 +99,18 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
     return report
 
 
+def _check_domain_field(shards: Sequence[Shard], run: SelectRun, quota: Quota | None) -> None:
+    """Raise UserError where a quota is for domains that a pool to be scored does not have."""
+    if quota and set(quota.parts) != {OTHERS}:
+        check_fields(shards, {run.domain_field: "--domain-field"})
+
+
 def _scored(run: SelectRun, execution: Execution) -> _Sources:
-    """Score the pool into a folder inside the output; the score files, whose shards are where the run names them."""
-    score(_score_part(run), execution)
+    """Score or count the pool into a folder inside the output; the files, whose shards are where the run names them."""
+    if run.scorer or run.fitted:
+        score(_score_part(run), execution)
+    else:
+        count(_score_part(run), expand_pool(run.pool), execution)
     vectors = tuple(pattern for pattern in run.pool if is_embedded(pattern))
     moved = run.moved if vectors else run.pool
     run = dataclasses.replace(run, embeddings=run.embeddings or vectors, moved=moved)
@@ -122,8 +131,6 @@ class _Sources:
         """Open them. Raises UserError where they do not go together."""
         pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source, run.partial)])
         selector = run.selector or selector_class(pool.files[0].header.selector or _NO_RULE)()
-        if not (run.scorer or run.fitted):
-            _check_options(run, pool.files[0], selector)
         _check_scores(pool, selector)
         return cls(
             pool, selector, _vectors(pool, selector, run.embeddings), Relocated(run.moved) if run.moved else None
@@ -132,16 +139,25 @@ class _Sources:
 
 def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Execution) -> SelectReport:
     pool, selector = sources.pool, sources.selector
+    if terms.quota:
+        check_domains(pool, terms.quota)
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
-        threads, reading = execution.processes(), among(Reading, run)
+        threads, reading = execution.processes(), reading_of_targets(run)
         plan = Plan.make(
             *(pool, selector, run.seed, scratch, terms.budget, terms.quota, drops, threads, sources.vectors, reading)
         )
         if not execution.dry_run:
             write_subset(plan, run.output, terms.cap, execution, sources.places)
         return report_on(plan, run)
+
+
+def _opened(run: SelectRun) -> _Sources:
+    """The files that the run names. Raises UserError for options that they cannot honour."""
+    sources = _Sources.of(run.pool, run)
+    _check_options(run, sources.pool.files[0], sources.selector)
+    return sources
 
 
 def _check_options(run: SelectRun, file: ScoreFile, selector: Selector) -> None:
@@ -152,9 +168,12 @@ def _check_options(run: SelectRun, file: ScoreFile, selector: Selector) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')}: is for scoring, and {file.url} has scores; drop it, or score again"
             )
+    reads_documents = isinstance(selector, SetSelector) and files_named(selector)
+    if run.target_text_field and not reads_documents:
+        raise UserError(f"--target-text-field: {file.url} has scores, and no target is read; drop it, or score again")
     for name in ("text_field", "id_field", "domain_field"):
         value, was = getattr(run, name), file.header.reading.get(name)
-        reads_more = isinstance(selector, SetSelector) and files_named(selector) and name != "domain_field"
+        reads_more = reads_documents and name != "domain_field"
         if value not in (fields[name][0].default, was) and not reads_more:
             raise UserError(
                 f"--{name.replace('_', '-')} {value}: {file.url} was made with {was}; drop it, or score again with it"
@@ -166,9 +185,11 @@ def _check_options(run: SelectRun, file: ScoreFile, selector: Selector) -> None:
 def _check_scores(pool: Pool, selector: Selector) -> None:
     """Raise UserError for a rule that goes by scores where there are none."""
     by_scores = not isinstance(selector, SetSelector) and follows_scores(selector)
-    if pool.files[0].header.embedding and by_scores:
+    header = pool.files[0].header
+    if by_scores and (header.embedding or header.scorer == NO_SCORES):
+        what = "vectors" if header.embedding else "token counts"
         raise UserError(
-            f"{pool.files[0].url} holds vectors and no scores; score first, or choose a --method that looks at vectors"
+            f"{pool.files[0].url} holds {what} and no scores; score first, or choose a --method that looks at vectors"
         )
 
 
@@ -198,7 +219,9 @@ def _scratch(run: SelectRun, execution: Execution) -> Iterator[Path]:
 
 
 def _score_part(run: SelectRun) -> ScoreRun:
-    return dataclasses.replace(among(ScoreRun, run), output=join(run.output, SCORES))
+    """The run without what is for the selector alone."""
+    of_targets = run.target_text_field if run.target else None
+    return dataclasses.replace(among(ScoreRun, run), target_text_field=of_targets, output=join(run.output, SCORES))
 
 
 def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> AbstractContextManager[Drops]:
@@ -249,7 +272,8 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         histogram=histogram_of(plan),
         effective_sample_size=plan.tally.effective_sample_size() if weighted else None,
         overlap=plan.tally.overlap / max(given, 1) if weighted else None,
-        notes=plan.notes,
+        notes=[*plan.notes, *sparse(totals)],
+        unread=unread_of(plan.pool.files),
         skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
         reading=header.reading,
     )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 
 from dvsel.errors import Notice, UserError
 from dvsel.folder import RECIPE
 from dvsel.origin import Relocated, unchanged_shard
+from dvsel.pool import TEXT_FLAG, paths_to_read, read_pool
 from dvsel.recipe import command_of
+from dvsel.runs import Reading
+from dvsel.shards.columns import Batch
+from dvsel.shards.documents import DocumentReader
 from dvsel.shards.expand import expand
 from dvsel.shards.files import HOME, Shard, check_utf8, exists, find, is_remote, join, local_path
 from dvsel.shards.manifest import missing
@@ -40,6 +44,16 @@ def expand_pool(patterns: Sequence[str], moved: Sequence[str] = ()) -> list[Shar
     check_distinct(files)
     pool = Relocated(moved) if moved else None
     return [dataclasses.replace(unchanged_shard(file, pool), vectors=file.url) for file in files]
+
+
+def documents_in(
+    patterns: Sequence[str], reading: Reading, needs: tuple[str, ...] = (), text_flag: str = TEXT_FLAG
+) -> Iterator[Batch]:
+    """Documents that are no pool, such as targets, as a scorer sees them. text_flag: see `read_pool`."""
+    for shard in expand_pool(patterns):
+        with DocumentReader(shard, paths_to_read(reading, *needs)) as reader:
+            for batch in read_pool(reader, shard, reading, text_flag=text_flag):
+                yield batch.batch(needs)
 
 
 def is_embedded(pattern: str) -> bool:
@@ -79,6 +93,13 @@ def row_files(source: str, partial: bool = False) -> list[str]:
             raise UserError(f"{what}; end the run that writes it, or pass --partial to `select` to go on without them")
         warnings.warn(Notice(f"{what}; the shards of these are left out"), stacklevel=2)
     return found
+
+
+def holds_rows(source: str) -> bool:
+    """Whether it names row files, or a folder that holds some."""
+    if source.endswith(SUFFIXES):
+        return True
+    return exists(source) and bool(find(source, SUFFIXES) or find(join(source, SCORES), SUFFIXES))
 
 
 def check_distinct(files: Sequence[ScoreFile]) -> None:

@@ -18,6 +18,7 @@ import orjson
 
 from dvsel import fitted as storage
 from dvsel.errors import BadLine, UserError
+from dvsel.fields import instead, names_in
 from dvsel.fit import fit_scorer
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.runs import Execution, ScoreRun, SelectRun, StreamOptions
@@ -49,6 +50,7 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
     field, needs = options.score_field or score_field(name), fitted.scorer.needs
     if "." in field:
         raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")
+    _refuse_bad_file(run)
     skipped, written, unscored = _Skipped(), 0, 0
     with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
         for batch in read_pool(reader, None, run):
@@ -61,6 +63,11 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
     cause = f"; {unscored:,} without a score: {fitted.unscored}" if unscored else ""
     _tell(f"wrote {written:,} lines{cause}")
     skipped.tell()
+
+
+def _refuse_bad_file(run: ScoreRun) -> None:
+    if run.on_bad_file == "skip":
+        raise UserError("--on-bad-file skip: a stream is one file, which cannot be left out; drop it")
 
 
 def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
@@ -100,6 +107,7 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             "a stream can only be cut at a bound (--min-score); budgets, quantiles, quotas and deduplication need "
             "score files: dvsel score ... -o scores/"
         )
+    _refuse_bad_file(run)
     skipped, read, written, unscored = _Skipped(), 0, 0, 0
     field = options.score_field
     with LineReader(source) as reader:
@@ -112,6 +120,8 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             bad = found.bad.or_else(causes)
             if bad and run.on_bad_line == "fail":
                 ((row, cause),) = bad.first(1)
+                if row not in found.bad and found.columns[field].kind[row] == Kind.MISSING:
+                    cause += f" ({instead(field, names_in(lines[row]), '--score-field')})"
                 raise BadLine(STDIN, lines.first_row + row + 1, cause)
             kept = ~np.isnan(selector.key(score, np.full(len(score), 0.5)))
             sink.write(b"".join(lines[row] + b"\n" for row in np.flatnonzero(kept).tolist()))

@@ -293,6 +293,7 @@ def _write(files: Sequence[ScoreFile], url: str, kind: str, fingerprint: str, ta
             status = np.where(lost, Status.UNSCORED, rows.status).astype(np.uint8)
             bad = {int(row): next(causes) for row in np.flatnonzero(status == Status.BAD_LINE)}
             writer.append(dataclasses.replace(rows, score=found, status=status), bad)
+        writer.count_absent(files[0].header.totals.absent)
         writer.finish(files[0].header.shard["digest"])
 
 

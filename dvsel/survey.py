@@ -12,16 +12,14 @@ from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.neighbours import unit
 from dvsel.embeddings.source import VectorSource
 from dvsel.errors import UserError
-from dvsel.pool import paths_to_read, read_pool
+from dvsel.pool import TARGET_FLAG
 from dvsel.rule import Pool, Rule
 from dvsel.runs import Reading
 from dvsel.scratch import mapped
 from dvsel.selectors.candidates import Part
-from dvsel.shards.columns import Batch
-from dvsel.shards.documents import DocumentReader
 from dvsel.shards.hashing import mix, uniform
 from dvsel.shards.scorefile import Embedding, Rows, ScoreFile, VectorReader
-from dvsel.sources import expand_pool, row_files
+from dvsel.sources import documents_in, row_files
 
 _AT_ONCE = 1 << 12  # rows, so that their vectors are few
 
@@ -118,15 +116,8 @@ class Survey:
         if not self._embeddings:
             raise UserError(f"{patterns[0]}: no embeddings to compare it with; name some with --embeddings emb/")
         source = VectorSource(EmbedderOptions(), _embedding(self._embeddings[0]).maker)
-        found = unit(source.all_of(_documents(patterns, self._reading)))
+        found = unit(source.all_of(documents_in(patterns, self._reading, text_flag=TARGET_FLAG)))
         found = found[np.isfinite(found).all(axis=1)]
         if not len(found):
             raise UserError(f"{patterns[0]}: holds no document with a vector; check the file")
         return found
-
-
-def _documents(patterns: Sequence[str], reading: Reading) -> Iterator[Batch]:
-    for shard in expand_pool(patterns):
-        with DocumentReader(shard, paths_to_read(reading)) as reader:
-            for batch in read_pool(reader, shard, reading):
-                yield batch.batch()

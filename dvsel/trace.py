@@ -16,17 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel import fitted as storage
+from dvsel.fields import check_fields, named_fields
 from dvsel.fit import kept_fit, pool_sample
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.gradients.directed import FittedDirections
 from dvsel.options import among, files_named, option, to_mapping
 from dvsel.origin import reading_of, unchanged_shard
-from dvsel.pool import paths_to_read, read_pool
+from dvsel.pool import TARGET_FLAG, TEXT_FLAG, paths_to_read, read_pool
 from dvsel.progress import showing
 from dvsel.recipe import dump
-from dvsel.report import write_json
-from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun
+from dvsel.report import left_out, unread_of, write_json
+from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun, Targeting, reading_of_targets
 from dvsel.score import score
 from dvsel.scorers import Scorer
 from dvsel.scorers.influence import Influence
@@ -43,7 +44,7 @@ _EXCERPT = 60  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceRun(Reading, Sampling):
+class TraceRun(Reading, Targeting, Sampling):
     """Find the documents of a pool that each query's loss depends on most."""
 
     scorer: Scorer | None = None
@@ -74,6 +75,7 @@ class TraceReport:
     documents: int
     output: str
     queries: list[Found]
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The summary."""
@@ -82,7 +84,7 @@ class TraceReport:
             for one in self.queries
         ]
         return [f"traced {len(self.queries):,} queries in {self.documents:,} documents; the first of each:", *first,
-                f"wrote {self.output}"]  # fmt: skip
+                f"wrote {self.output}", *left_out(self.unread)]  # fmt: skip
 
 
 def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
@@ -91,6 +93,7 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
     assert isinstance(scorer, Influence)
     shards = expand(run.pool)
     expand(run.query)
+    check_fields(shards, named_fields(run, scorer=scorer))
     if execution.dry_run:
         return forecast(shards, run, dump("trace", run))
     with working_in(run.output, dump("trace", run), execution.overwrite, files_named(run)):
@@ -105,7 +108,8 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
         files = [ScoreFile(url) for url in find(folder, SUFFIXES)]
         found = _found(files, fitted, run.top)
         _write(found, join(run.output, TRACED))
-        report = TraceReport(sum(map(len, files)), join(run.output, TRACED), [one for one in found if one.rank == 1])
+        first = [one for one in found if one.rank == 1]
+        report = TraceReport(sum(map(len, files)), join(run.output, TRACED), first, unread_of(files))
         write_json(report, join(run.output, REPORT))
     return report
 
@@ -125,7 +129,7 @@ def _queries(run: TraceRun, needs: tuple[str, ...]) -> dict[str, Batch]:
     """The queries by name: their ids where each has one of its own, else their numbers."""
     names, batches = [], []
     for shard in expand(run.query):
-        for _, identity, batch in _rows(shard, run, needs):
+        for _, identity, batch in _rows(shard, reading_of_targets(run), needs, flag=TARGET_FLAG):
             names.append(identity)
             batches.append(batch)
     if not all(names) or len(set(names)) < len(names):
@@ -134,11 +138,15 @@ def _queries(run: TraceRun, needs: tuple[str, ...]) -> dict[str, Batch]:
 
 
 def _rows(
-    shard: Any, reading: Reading, needs: tuple[str, ...], wanted: npt.NDArray[np.int64] | None = None
+    shard: Any,
+    reading: Reading,
+    needs: tuple[str, ...],
+    wanted: npt.NDArray[np.int64] | None = None,
+    flag: str = TEXT_FLAG,
 ) -> Iterator[tuple[int, str, Batch]]:
     """Row, id and the document alone, of the rows that are wanted, which rise; None: of all."""
     with DocumentReader(shard, paths_to_read(reading, *needs)) as reader:
-        for batch in read_pool(reader, shard, reading):
+        for batch in read_pool(reader, shard, reading, text_flag=flag):
             begin = batch.documents.first_row
             rows = np.arange(len(batch))
             if wanted is not None:

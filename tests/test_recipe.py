@@ -72,12 +72,14 @@ def fields_drawn(cls: type) -> st.SearchStrategy[Any]:
         "Scorer | None": st.sampled_from([None, DSIR(), DSIR(ngrams=1, target_proportions="0.7,0.3")]),
         "Selector | None": st.sampled_from([None, TopK(), Resample(2.5), Threshold(min_score=0.25)]),
     }
+    names = st.lists(texts.filter(lambda text: text.strip() and "," not in text), min_size=1, max_size=3).map(",".join)
+    by_name = {"text_field": names, "target_text_field": st.none() | names}
     return st.builds(
         cls,
         **{
             field.name: st.sampled_from(choices)
             if (choices := field.metadata.get("choices"))
-            else of_type[str(field.type)]
+            else by_name.get(field.name, of_type[str(field.type)])
             for field in dataclasses.fields(cls)
         },
     )

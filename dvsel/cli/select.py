@@ -112,7 +112,7 @@ def make(
         Group("Stream", StreamOptions, prefix="stream"),
         Group("Execution", Terminal, prefix="run"),
     ]
-    return command(body, groups, _HELP, "folders of scores, or the pool with --with; - for stdin")
+    return command(body, groups, _HELP, "folders of scores, or the pool with --with or --method random; - for stdin")
 
 
 def _rule_of_scores(words: Sequence[str]) -> str | None:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from dvsel.shards import arrow_types as types
 from dvsel.shards.arrow_values import ordinary, written
 from dvsel.shards.columns import PAD, Bytes, Column, Kind, Offsets
+from dvsel.shards.texts import with_lists_joined
 
 
 def refusal(schema: pa.Schema, path: str) -> str:
@@ -39,12 +40,27 @@ def field(batch: pa.RecordBatch, path: str, bad: dict[int, str]) -> Column:
 
     Its rows that are not UTF-8 become NULL, with a cause in `bad`.
     """
+    array = _found(batch, path)
+    return _missing(len(batch)) if array is None else _column(array, path, bad)
+
+
+def _found(batch: pa.RecordBatch, path: str) -> Any:
+    """The array that a dotted path names, None where there is none."""
     first, *keys = path.split(".")
     at = batch.schema.get_field_index(first)
     array = ordinary(batch.column(at)) if at >= 0 else None
     for key in keys:
         array = _member(array, key)
-    return _missing(len(batch)) if array is None else _column(array, path, bad)
+    return array
+
+
+def text(batch: pa.RecordBatch, path: str, bad: dict[int, str]) -> Column:
+    """As `field`, with strings for lists of strings (see `texts`)."""
+    array = _found(batch, path)
+    strings = written(array) if array is not None and types.is_list(types.value_type(array.type)) else None
+    if strings is None or not types.is_text(strings.type.value_type) or strings.flatten().null_count:
+        return with_lists_joined(field(batch, path, bad))
+    return _column(pc.binary_join(strings, pa.scalar("\n", strings.type.value_type)), path, bad)
 
 
 def _member(array: Any, key: str) -> Any:

@@ -16,7 +16,7 @@ import xxhash
 import zstandard
 from isal import isal_zlib
 
-from dvsel.errors import UserError
+from dvsel.errors import BadFile, UserError
 from dvsel.shards.files import Shard, open_read
 
 _PIECE = 8 << 10
@@ -179,13 +179,13 @@ class Reader(AbstractContextManager["Reader"]):
                     yield data
         if begun:
             unit = "zstd frame" if compression == "zstd" else "gzip member"
-            raise UserError(f"{self._place}: truncated: the last {unit} does not end; copy the file again")
+            raise BadFile(f"{self._place}: truncated: the last {unit} does not end; copy the file again")
 
     def _decompress(self, decoder: Decoder, data: Any, compression: str, first: bool) -> bytes:
         try:
             return decoder.decompress(data)
         except _ERRORS as error:
-            raise UserError(f"{self._place}: {_cause(compression, str(error), first)}; copy the file again") from error
+            raise BadFile(f"{self._place}: {_cause(compression, str(error), first)}; copy the file again") from error
 
 
 def _cause(compression: str, message: str, first: bool) -> str:
@@ -206,22 +206,22 @@ def check_name(place: str, head: bytes, compression: str) -> None:
     if compression and (found == compression or _may_begin(head, compression)):
         return
     if found in _SUFFIX:
-        raise UserError(f"{place}: holds {found} data, not what its name says; end its name in {_SUFFIX[found]}")
+        raise BadFile(f"{place}: holds {found} data, not what its name says; end its name in {_SUFFIX[found]}")
     if compression:
         suffix = _SUFFIX[compression]
-        raise UserError(f"{place}: is not {compression} data; if it is plain text, take {suffix} off its name")
+        raise BadFile(f"{place}: is not {compression} data; if it is plain text, take {suffix} off its name")
     check_text(place, head)
 
 
 def check_text(place: str, head: bytes) -> None:
     """Raise UserError where the first `HEAD` bytes of what should be lines of UTF-8 show that it is not."""
     if head.startswith(_UTF_16):
-        raise UserError(f"{place}: is UTF-16; convert with: iconv -f UTF-16 -t UTF-8")
+        raise BadFile(f"{place}: is UTF-16; convert with: iconv -f UTF-16 -t UTF-8")
     found = _kind(head)
     if found in _UNPACK:
-        raise UserError(f"{place}: holds {found} data instead of lines of JSON; unpack it with {_UNPACK[found]}")
+        raise BadFile(f"{place}: holds {found} data instead of lines of JSON; unpack it with {_UNPACK[found]}")
     if found:
-        raise UserError(f"{place}: holds {found} data instead of lines of JSON; give the file itself")
+        raise BadFile(f"{place}: holds {found} data instead of lines of JSON; give the file itself")
 
 
 def _kind(head: bytes) -> str:

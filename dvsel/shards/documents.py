@@ -16,6 +16,7 @@ from dvsel.shards.columns import Column
 from dvsel.shards.extract import extract
 from dvsel.shards.files import Shard, open_read, while_unchanged
 from dvsel.shards.lines import BLOCK, LineReader, Lines
+from dvsel.shards.texts import with_lists_joined
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,6 +62,7 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
         on_read: Callable[[int], None] | None = None,
     ) -> None:
         self._paths = list(dict.fromkeys(paths))
+        self._texts: tuple[str, ...] = ()
         self._whole_rows = whole_rows
         self._block, self._on_read = block, on_read
         self._table: Shard | None = None
@@ -80,6 +82,10 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
         if self._table is not None and not self._whole_rows:
             self._whole_rows = not _has_all(self._table, path)
 
+    def join_lists(self, paths: Sequence[str]) -> None:
+        """Have strings for the lists of strings at these of the paths (see `texts`); to be called before reading."""
+        self._texts = tuple(paths)
+
     def digest(self) -> str:
         """XXH3-128 in hexadecimal, complete after the last batch.
 
@@ -97,10 +103,11 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
 
     def _of_lines(self, lines: Lines) -> Documents:
         found = extract(lines.data, lines.starts, lines.ends, self._paths)
-        return Documents(lines.first_row, found.columns, found.bad, found.odd, lines, None)
+        columns = found.columns | {path: with_lists_joined(found.columns[path]) for path in self._texts}
+        return Documents(lines.first_row, columns, found.bad, found.odd, lines, None)
 
     def _of_tables(self, shard: Shard) -> Iterator[Documents]:
-        from dvsel.shards.arrow_columns import field
+        from dvsel.shards.arrow_columns import field, text
         from dvsel.shards.tables import TableReader
 
         row = 0
@@ -109,7 +116,7 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
         )
         for batch in self._source:
             bad: dict[int, str] = {}
-            fields = {path: field(batch, path, bad) for path in self._paths}
+            fields = {path: (text if path in self._texts else field)(batch, path, bad) for path in self._paths}
             yield Documents(row, fields, Causes.of(bad), 0, None, batch if self._whole_rows else None)
             row += len(batch)
 

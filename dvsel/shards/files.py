@@ -20,7 +20,7 @@ from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar, cast
 
-from dvsel.errors import UserError
+from dvsel.errors import BadFile, UserError
 from dvsel.redact import HIDDEN, lacks_secrets, without_secrets
 
 Batch = TypeVar("Batch")
@@ -236,7 +236,8 @@ def explained(url: str, what: str = "be read") -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and not is_remote(url):
             raise
-        raise UserError(_failure(url, what, error)) from error
+        is_bad = isinstance(error, PermissionError) or (getattr(error, "errno", 0) == errno.EIO and not is_remote(url))
+        raise (BadFile if is_bad else UserError)(_failure(url, what, error)) from error
 
 
 def _failure(url: str, what: str, error: Exception) -> str:

@@ -82,8 +82,19 @@ def _value_hashes(array: Any, name: str) -> Hashes:
     path, not_text = name.replace(".", " "), dict[int, str]()  # a dot would descend
     hashes = hash_rows(field(pa.RecordBatch.from_arrays([array], [path]), path, not_text))
     for row in not_text:
-        hashes[row] = xxhash.xxh64_intdigest(array.slice(row, 1).cast(pa.large_binary())[0].as_py())
+        hashes[row] = xxhash.xxh64_intdigest(_stored(array.slice(row, 1)))
     return hashes
+
+
+def _stored(array: Any) -> bytes:
+    """The bytes of one value with strings that are not UTF-8, at any level."""
+    import pyarrow as pa
+
+    from dvsel.shards.arrow_types import as_bytes
+
+    if not pa.types.is_nested(array.type):
+        return bytes(array.cast(pa.large_binary())[0].as_py())
+    return repr(array.view(as_bytes(array.type))[0].as_py()).encode()
 
 
 def _number_lists(array: Any) -> tuple[Bytes, Offsets, Offsets] | None:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import xxhash
 
-from dvsel.errors import UserError
+from dvsel.errors import BadFile
 from dvsel.shards.columns import PAD, Bytes, Column, Offsets
 from dvsel.shards.decode import HEAD, Reader, check_text
 from dvsel.shards.extract import find_lines
@@ -165,7 +165,7 @@ class LineReader(AbstractContextManager["LineReader"]):
     def _grown(self, buffer: bytearray) -> bytearray:
         size = 2 * (len(buffer) - _SPARE)
         if size > _LONGEST_LINE:
-            raise UserError(f"{self._place}: a line is longer than {_LONGEST_LINE >> 30} GiB; is it JSON Lines?")
+            raise BadFile(f"{self._place}: a line is longer than {_LONGEST_LINE >> 30} GiB; is it JSON Lines?")
         return buffer + bytes(size + _SPARE - len(buffer))
 
     def _moved(self, buffer: bytearray, begin: int, end: int) -> bytearray:

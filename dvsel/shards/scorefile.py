@@ -88,6 +88,7 @@ class Totals:
 
     docs, tokens, bytes: of the documents that have a score. status: rows by the name of their `Status`.
     bad_lines: skipped lines by cause. named: line number and cause of the first `NAMED_BAD_LINES` of them.
+    absent: by field that was read beside the text, the documents in which it is missing or null.
     """
 
     rows: int = 0
@@ -97,6 +98,7 @@ class Totals:
     status: dict[str, int] = field(default_factory=dict)
     bad_lines: dict[str, int] = field(default_factory=dict)
     named: list[tuple[int, str]] = field(default_factory=list)
+    absent: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Totals) -> None:
         """Add the totals of the rows that follow."""
@@ -108,6 +110,7 @@ class Totals:
         self.bytes += other.bytes
         self.status = dict(sorted((Counter(self.status) + Counter(other.status)).items()))
         self.bad_lines = dict(sorted((Counter(self.bad_lines) + Counter(other.bad_lines)).items()))
+        self.absent = dict(sorted((Counter(self.absent) + Counter(other.absent)).items()))
 
     @classmethod
     def of(cls, rows: Rows, bad: Mapping[int, str]) -> Totals:
@@ -137,6 +140,7 @@ class Header:
     tokens: how tokens were counted, and with what error.
     embedding: of a file that holds vectors and no scores.
     digests: by column, XXH3-64 of its values in each row group; empty in files of the first versions.
+    unread: of a file without rows, why its shard cannot be read, and was left out as a whole.
     """
 
     version: str
@@ -152,6 +156,7 @@ class Header:
     totals: Totals = field(default_factory=Totals)
     embedding: Embedding | None = None
     digests: dict[str, list[str]] = field(default_factory=dict)
+    unread: str = ""
 
     @property
     def score_columns(self) -> list[str]:
@@ -253,6 +258,10 @@ class ScoreFileWriter:
         self._totals.add(Totals.of(rows, bad))
         self._buffer(rows)
 
+    def count_absent(self, absent: Mapping[str, int]) -> None:
+        """Add documents without a field, by field, to the totals."""
+        self._totals.add(Totals(absent=dict(absent)))
+
     def absorb(self, part: ScoreFile) -> None:
         """Add the rows of a score file that speaks of the next part of the shard."""
         self._totals.add(part.header.totals)
@@ -342,7 +351,7 @@ def _header(content: bytes) -> Header:
     if embedding := values.get("embedding"):
         exact["embedding"] = Embedding(**embedding | {"maker": Maker.of(embedding["maker"])})
     header = Header(**values | exact)
-    texts = [header.scorer, header.fingerprint, header.selector, header.unscored, *header.groups]
+    texts = [header.scorer, header.fingerprint, header.selector, header.unscored, header.unread, *header.groups]
     texts += [value for name, value in header.shard.items() if name != "size"] + list(header.reading.values())
     TokenCounter.of(header.tokens)
     is_whole = set(header.shard) == _SHARD and bool(header.groups) and len(header.shares) == len(header.groups)

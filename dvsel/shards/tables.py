@@ -8,6 +8,7 @@ bounded size however few bytes a file needs to say the same thing often.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from dvsel.errors import UserError
+from dvsel.errors import BadFile, UserError
 from dvsel.shards import arrow_types as types
 from dvsel.shards.arrow_columns import refusal
 from dvsel.shards.arrow_values import Sizes, TooManyValues, ordinary, row_sizes
@@ -100,7 +101,10 @@ class TableReader(AbstractContextManager["TableReader"]):
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             kind = self._shard.format.capitalize()
             cause = " ".join(str(error).split()).rstrip(".")
-            raise UserError(f"{self._shard.url}: broken {kind} file ({cause}); copy the file again") from error
+            is_passing = isinstance(error, OSError) and error.errno and error.errno != errno.EIO
+            raise (UserError if is_passing else BadFile)(
+                f"{self._shard.url}: broken {kind} file ({cause}); copy the file again"
+            ) from error
 
     def _source(self) -> pa.NativeFile:
         return pa.PythonFile(_Stored(self._file), "r")
@@ -109,10 +113,10 @@ class TableReader(AbstractContextManager["TableReader"]):
         """Raise UserError for a wanted column that cannot be read, UnicodeDecodeError for a name that is no text."""
         for path in self._paths:
             if why := refusal(schema, path):
-                raise UserError(f"{self._shard.url}: field {path!r} {why}")
+                raise BadFile(f"{self._shard.url}: field {path!r} {why}")
         for name, type_ in zip(schema.names, schema.types, strict=True):
             if self._whole_rows and (why := types.refusal(type_)):
-                raise UserError(
+                raise BadFile(
                     f"{self._shard.url}: column {name!r} is {why}, which dvsel does not copy; write the file without it"
                 )
 
@@ -193,7 +197,7 @@ class TableReader(AbstractContextManager["TableReader"]):
             rows = batch.slice(first, _MOST_ROWS)
             sizes, at = _sizes(rows), 0
             if sizes.max(initial=0) > _LARGEST_ROW:
-                raise UserError(f"{self._shard.url}: a row is larger than {_LARGEST_ROW >> 30} GiB; leave it out")
+                raise BadFile(f"{self._shard.url}: a row is larger than {_LARGEST_ROW >> 30} GiB; leave it out")
             ends = np.cumsum(sizes)
             while at < len(rows):
                 end = int(np.searchsorted(ends, ends[at] - sizes[at] + self._block, "right"))
