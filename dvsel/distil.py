@@ -33,6 +33,7 @@ from dvsel.options import among, fields_of, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
+from dvsel.rowfiles import PARTS
 from dvsel.runs import Execution, FitRun, Reading, ScoreRun
 from dvsel.sample import Sample, json_lines, pieces
 from dvsel.schema import packed
@@ -193,8 +194,9 @@ def _write_piece(folder: str, name: str, content: bytes) -> None:
 
 
 def _drop_piece(folder: str, name: str) -> None:
-    for step, suffix in ((SCORES, SUFFIX), (EMBEDDINGS, SUFFIX), (SAMPLE, "")):
-        remove(join(folder, f"{step}/{name}{suffix}"))
+    """Remove a shard of the sample with all that was made of it, also in part."""
+    for place in (f"{SCORES}/{PARTS}", f"{SCORES}/{name}{SUFFIX}", f"{EMBEDDINGS}/{name}{SUFFIX}", f"{SAMPLE}/{name}"):
+        remove(join(folder, place))
 
 
 def _write(url: str, content: bytes) -> None:

@@ -19,7 +19,7 @@ from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
 from dvsel.report import ScoreReport, write_json
-from dvsel.rowfiles import rows_of, token_counter, write_beside
+from dvsel.rowfiles import Tokens, rows_of, token_counter, write_beside
 from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.scorers import Fitted
 from dvsel.shards.files import Shard, is_remote, join
@@ -56,9 +56,9 @@ class _Scoring:
     def is_slow(self) -> bool:
         return self._fitted.scorer.parallel
 
-    def annotate(self, batch: PoolBatch) -> Rows:
+    def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
         scores, status = batch.score(self._fitted)
-        return rows_of(batch, scores, status, self.reading, self.counter)
+        return rows_of(batch, tokens, scores, status, self.reading)
 
 
 def check(run: ScoreRun) -> list[Shard]:
