@@ -18,7 +18,7 @@ from dvsel.language import models
 from dvsel.options import fields_of, files_named
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
-from dvsel.progress import showing
+from dvsel.progress import show, showing
 from dvsel.runs import Execution, FitRun, Reading
 from dvsel.sample import Sample, draw_sample
 from dvsel.scorers import Fitted, Scorer
@@ -116,6 +116,7 @@ def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: s
     if scorer.takes_pool:
         pool = pool_sample(run, shards, scorer.needs, execution).batches()
     with showing(execution.progress):
+        show(f"fitting {name_of(SCORERS, type(scorer))}", 0, 0)
         return scorer.fit(pool, _targets(run, scorer) | _documents(run, scorer))
 
 

@@ -1,14 +1,17 @@
 """How far the work at hand is, told by whoever does it to whoever shows it, without a parameter through every layer.
 
 A stage as a whole is told with `show`. Whoever takes long for one batch of the pool tells the share of it that is done
-with `within`, and says with `part` that this is one pass of several. `waiting` says why nothing moves.
+with `within`, and says with `parts` that this is one pass of several. `waiting` says why nothing moves.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Done:
 Progress = Callable[[str, Done, int], None]
 """Called with the stage, what is done and the whole in bytes, 0 where that is not known."""
 
-WAITS = ("loading a model", "compiling kernels, once")
+WAITS = ("loading a model", "compiling kernels")
 """What there is to wait for."""
 
 
@@ -78,14 +81,14 @@ def within(share: float) -> None:
         _on_share(begin + size * share)
 
 
-@contextlib.contextmanager
-def part(number: int, count: int) -> Iterator[None]:
-    """What `within` tells is of the part of this number, from 0, of so many equal ones."""
+def parts(passes: Sequence[Item]) -> Iterator[Item]:
+    """The items of a loop; what `within` tells in its body is of that item's part of the work, all alike."""
     global _part
     before = begin, size = _part
-    _part = begin + size * number / count, size / count
     try:
-        yield
+        for number, one in enumerate(passes):
+            _part = begin + size * number / len(passes), size / len(passes)
+            yield one
     finally:
         _part = before
 

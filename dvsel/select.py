@@ -25,6 +25,7 @@ from dvsel.options import among, fields_of, files_named, to_mapping
 from dvsel.origin import Relocated
 from dvsel.plan import Plan, check_budget, follows_scores
 from dvsel.plugins import SELECTORS, name_of, selector_class
+from dvsel.progress import Done
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
 from dvsel.rule import Pool
@@ -135,6 +136,7 @@ def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Ex
     pool, selector = sources.pool, sources.selector
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
+        execution.progress("choosing documents", Done(), 0)
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
         threads, reading = execution.processes(), among(Reading, run)
         plan = Plan.make(

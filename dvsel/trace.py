@@ -23,7 +23,7 @@ from dvsel.gradients.directed import FittedDirections
 from dvsel.options import among, files_named, option, to_mapping
 from dvsel.origin import reading_of, unchanged_shard
 from dvsel.pool import paths_to_read, read_pool
-from dvsel.progress import showing
+from dvsel.progress import Done, show, showing
 from dvsel.recipe import dump
 from dvsel.report import write_json
 from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun
@@ -103,6 +103,7 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
         record(run.output, [f"{SCORES}/", TRACED])
         score(ScoreRun(fitted=place, pool=run.pool, output=folder, **to_mapping(among(Reading, run))), execution)
         files = [ScoreFile(url) for url in find(folder, SUFFIX)]
+        execution.progress("telling tokens apart", Done(), 0)
         found = _found(files, fitted, run.top)
         _write(found, join(run.output, TRACED))
         report = TraceReport(sum(map(len, files)), join(run.output, TRACED), [one for one in found if one.rank == 1])
@@ -118,6 +119,7 @@ def _fitted(run: TraceRun, scorer: Influence, execution: Execution) -> FittedDir
         pool = pool_sample(sampling, expand(run.pool), scorer.needs, execution).batches()
     targets = {name: [batch] for name, batch in _queries(run, scorer.needs).items()}
     with showing(execution.progress):
+        show("fitting influence", 0, 0)
         return scorer.fit(pool, targets)
 
 

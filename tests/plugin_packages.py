@@ -8,6 +8,35 @@ from pathlib import Path
 
 from commands import environment
 
+# A scorer that takes its time, notes how many documents it was asked about, and tells how far it is.
+SLOW = """
+import os, time
+from dataclasses import dataclass
+import numpy as np
+from dvsel.options import option
+from dvsel.progress import within
+from dvsel.scorers import Fitted, Scorer
+
+class FittedSlow(Fitted):
+    def score(self, batch):
+        for row in range(len(batch)):
+            time.sleep(float(os.environ["SECONDS"]))
+            within((row + 1) / len(batch))
+        with open(os.environ["ASKED"], "a") as file:
+            file.write(f"{len(batch)}\\n")
+        return (batch.text.sizes + self.scorer.bonus).astype(np.float32)
+
+@dataclass(frozen=True)
+class Slow(Scorer):
+    "Prefer long documents, slowly."
+    fitted = FittedSlow
+    parallel = True
+    bonus: float = option(0.0, "added to a score")
+
+    def fit(self, pool, targets):
+        return FittedSlow(self, {})
+"""
+
 _METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
 
 

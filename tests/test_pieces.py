@@ -17,38 +17,10 @@ from commands import ok, start
 from dvsel import rowfiles
 from dvsel.progress import Done
 from dvsel.shards.scorefile import SUFFIX, ScoreFile
-from plugin_packages import install
+from plugin_packages import SLOW, install
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends signals")
 
-# A scorer that takes its time, notes how many documents it was asked about, and tells how far it is.
-SLOW = """
-import os, time
-from dataclasses import dataclass
-import numpy as np
-from dvsel.options import option
-from dvsel.progress import within
-from dvsel.scorers import Fitted, Scorer
-
-class FittedSlow(Fitted):
-    def score(self, batch):
-        for row in range(len(batch)):
-            time.sleep(float(os.environ["SECONDS"]))
-            within((row + 1) / len(batch))
-        with open(os.environ["ASKED"], "a") as file:
-            file.write(f"{len(batch)}\\n")
-        return (batch.text.sizes + self.scorer.bonus).astype(np.float32)
-
-@dataclass(frozen=True)
-class Slow(Scorer):
-    "Prefer long documents, slowly."
-    fitted = FittedSlow
-    parallel = True
-    bonus: float = option(0.0, "added to a score")
-
-    def fit(self, pool, targets):
-        return FittedSlow(self, {})
-"""
 # The command line with small batches, of which each few tenths of a second are a piece.
 SMALL = "import dvsel.cli, dvsel.rowfiles as r; r.PIECE_SECONDS = 0.1; r._SLOW_BLOCK = 10_000; dvsel.cli.main()"
 NAMES = ("a.jsonl", "b.jsonl.zst", "c.parquet")

@@ -40,9 +40,9 @@ class Stage:
 
     def words(self) -> str:
         """The most important first, since a terminal may have no room for all."""
-        lasted = f"for {_time(time.monotonic() - self._since)}"
         if self.done.waits or not self.total:
-            return f"{self.done.waits} {lasted}".lstrip()
+            lasted = f"{_time(time.monotonic() - self._since)} so far"
+            return f"{self.done.waits}, {lasted}" if self.done.waits else lasted
         share = min(self.done.bytes / self.total, 1.0)
         return ", ".join([f"{share:.0%} of {_size(self.total)}", *self._left(), *self._counts(), *self._rate()])
 

@@ -16,7 +16,7 @@ import pytest
 from dvsel.engines import local
 from dvsel.engines.local import advance, available_workers, run, working_on
 from dvsel.errors import UserError
-from dvsel.progress import WAITS, Done, part, waiting, within
+from dvsel.progress import WAITS, Done, parts, waiting, within
 
 
 def square(number: int) -> int:
@@ -101,13 +101,10 @@ def test_progress_adds_up(workers: int) -> None:
 def in_parts(number: int) -> int:
     """Tells how far it is within the work at hand, by two passes, the second of which tells nothing of its end."""
     with working_on(1000 * number, 10, 0):
-        with part(0, 2):
+        for one in parts("ab"):
             within(0.5)
-            within(1.0)
-            within(0.2)  # goes over it once more
-        with part(1, 2):
-            within(0.5)
-            time.sleep(0.6)
+            within(1.0 if one == "a" else 0.2)  # goes over it once more
+            time.sleep(0.3)
     return number
 
 
