@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dvsel import fitted as storage
+from dvsel import guests
 from dvsel.budget import Budget
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
@@ -117,7 +118,7 @@ def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: s
         pool = pool_sample(run, shards, scorer.needs, execution).batches()
     with showing(execution.progress):
         show(f"fitting {name_of(SCORERS, type(scorer))}", 0, 0)
-        return scorer.fit(pool, _targets(run, scorer) | _documents(run, scorer))
+        return guests.fit(scorer, pool, _targets(run, scorer) | _documents(run, scorer))
 
 
 def _embedded_as(scorer: Scorer, shards: Sequence[Shard]) -> Scorer:

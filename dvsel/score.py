@@ -24,7 +24,7 @@ from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.scorers import Fitted
 from dvsel.shards.files import Shard, is_remote, join
 from dvsel.shards.manifest import home
-from dvsel.shards.scorefile import Header, Rows, ScoreFile
+from dvsel.shards.scorefile import Header, Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 from dvsel.sources import expand_pool
 
@@ -94,7 +94,23 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
         files, notes = _score(run, shards, scoring, header, workers, execution)
         report = dataclasses.replace(ScoreReport.of(files), notes=notes)
         write_json(report, join(run.output, REPORT))
+    if report.totals.status.get("unscored"):  # a pool without texts is no fault of the scorer
+        check_scored(run.output, files)
     return report
+
+
+def check_scored(place: str, files: Sequence[ScoreFile]) -> None:
+    """Raise UserError where there are documents and none has a score."""
+    totals, unscored = Totals(), files[0].header.unscored
+    for file in files:
+        totals.add(file.header.totals)
+    if totals.rows and not totals.docs:
+        causes = {"unscored": unscored, "empty_text": "empty text", "bad_line": "bad lines"}
+        why = ", ".join(f"{count:,} {causes[name]}" for name, count in totals.status.items())
+        raise UserError(
+            f"{place}: none of {totals.rows:,} documents has a score ({why}), so nothing can be selected; "
+            "check --text-field and the scorer's options"
+        )
 
 
 def _check_adaptive(run: ScoreRun, shards: Sequence[Shard]) -> None:

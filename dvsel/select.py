@@ -30,7 +30,7 @@ from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, write_json
 from dvsel.rule import Pool
 from dvsel.runs import Execution, Reading, ScoreRun, SelectRun
-from dvsel.score import check, score
+from dvsel.score import check, check_scored, score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
 from dvsel.selectors.quota import Quota
@@ -127,6 +127,7 @@ class _Sources:
         if not (run.scorer or run.fitted):
             _check_options(run, pool.files[0], selector)
         _check_scores(pool, selector)
+        check_scored(sources[0], pool.files)
         return cls(
             pool, selector, _vectors(pool, selector, run.embeddings), Relocated(run.moved) if run.moved else None
         )
