@@ -19,7 +19,7 @@ from dvsel.options import among, fields_of, to_mapping
 from dvsel.plan import follows_scores
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
-from dvsel.rowfiles import rows_of, token_counter, write_beside
+from dvsel.rowfiles import Tokens, rows_of, token_counter, write_beside
 from dvsel.runs import Execution, Reading, ScoreRun, SelectRun
 from dvsel.selectors import SetSelector
 from dvsel.shards.columns import Status
@@ -42,10 +42,10 @@ class _Counts:
     paths: tuple[str, ...] = ()
     is_slow: bool = False
 
-    def annotate(self, batch: PoolBatch) -> Rows:
+    def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
         """The rows of a batch."""
         scores = np.where(batch.status == Status.SCORED, np.float32(0), np.float32(np.nan))[:, None]
-        return rows_of(batch, scores, batch.status, self.reading, self.counter)
+        return rows_of(batch, tokens, scores, batch.status, self.reading)
 
 
 def takes_documents(run: SelectRun) -> bool:

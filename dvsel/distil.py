@@ -33,6 +33,7 @@ from dvsel.options import among, fields_of, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import dump
+from dvsel.rowfiles import PARTS
 from dvsel.runs import Execution, FitRun, Reading, ScoreRun
 from dvsel.sample import Sample, json_lines, pieces
 from dvsel.schema import packed
@@ -195,9 +196,10 @@ def _write_piece(folder: str, name: str, content: bytes) -> None:
 
 
 def _drop_piece(folder: str, name: str) -> None:
+    """Remove a shard of the sample with all that was made of it, also in part."""
     rows = suffix_in(folder)
-    for step, suffix in ((SCORES, rows), (EMBEDDINGS, rows), (SAMPLE, "")):
-        remove(join(folder, f"{step}/{name}{suffix}"))
+    for place in (f"{SCORES}/{PARTS}", f"{SCORES}/{name}{rows}", f"{EMBEDDINGS}/{name}{rows}", f"{SAMPLE}/{name}"):
+        remove(join(folder, place))
 
 
 def _write(url: str, content: bytes) -> None:

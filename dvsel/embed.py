@@ -28,7 +28,7 @@ from dvsel.pool import PoolBatch
 from dvsel.progress import silent
 from dvsel.recipe import dump
 from dvsel.report import left_out, losses, unread_of, write_json
-from dvsel.rowfiles import row_file, rows_of, token_counter, write_beside
+from dvsel.rowfiles import Tokens, row_file, rows_of, token_counter, write_beside
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.shards.columns import Status
 from dvsel.shards.expand import expand
@@ -108,10 +108,10 @@ class _Embedding:
     paths: tuple[str, ...] = ()
     is_slow: bool = True
 
-    def annotate(self, batch: PoolBatch) -> Rows:
+    def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
         """The rows of a batch; NaN where a document is empty, or has no tokens."""
         vectors = embedder_of(self.options).embed(strings(batch.text))
-        return _rows_with(self._narrowed(vectors), batch, self.reading, self.counter)
+        return _rows_with(self._narrowed(vectors), batch, tokens, self.reading)
 
     def _narrowed(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
         if np.fmax.reduce(np.abs(vectors), axis=None, initial=0) > np.finfo(self.dtype).max:
@@ -153,11 +153,11 @@ class _Given:
     paths: tuple[str, ...] = ()
     is_slow: bool = False
 
-    def annotate(self, batch: PoolBatch) -> Rows:
+    def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
         """The rows of a batch."""
         ids = batch.documents.fields[self.reading.id_field]
         values = self.vectors.values[[int(ids[row]) for row in range(len(batch))]]
-        return _rows_with(values, batch, self.reading, self.counter)
+        return _rows_with(values, batch, tokens, self.reading)
 
 
 def keep(vectors: Vectors, pool: str, reading: Reading, folder: str) -> None:
@@ -172,11 +172,11 @@ def keep(vectors: Vectors, pool: str, reading: Reading, folder: str) -> None:
         write_beside(expand([pool]), _Given(vectors, reading), header, folder, 1, silent, "embedding")
 
 
-def _rows_with(values: npt.NDArray[np.floating], batch: PoolBatch, reading: Reading, counter: TokenCounter) -> Rows:
+def _rows_with(values: npt.NDArray[np.floating], batch: PoolBatch, tokens: Tokens, reading: Reading) -> Rows:
     """The rows of a batch with their vectors, NaN for none."""
     lacks = (batch.status == Status.SCORED) & np.isnan(values).any(axis=1)
     status = np.where(lacks, Status.UNSCORED, batch.status).astype(np.uint8)
-    rows = rows_of(batch, np.empty((len(batch), 0), np.float32), status, reading, counter)
+    rows = rows_of(batch, tokens, np.empty((len(batch), 0), np.float32), status, reading)
     return dataclasses.replace(rows, vectors=values)
 
 

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dvsel import fitted as storage
+from dvsel import guests
 from dvsel.budget import Budget
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
@@ -19,7 +20,7 @@ from dvsel.language import models
 from dvsel.options import fields_of, files_named
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import TARGET_FLAG
-from dvsel.progress import showing
+from dvsel.progress import show, showing
 from dvsel.runs import Execution, FitRun, reading_of_targets
 from dvsel.sample import Sample, draw_sample
 from dvsel.scorers import Fitted, Scorer
@@ -134,7 +135,8 @@ def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: s
     if scorer.takes_pool:
         pool = pool_sample(run, shards, scorer.needs, execution).batches()
     with showing(execution.progress):
-        return scorer.fit(pool, _targets(run, scorer) | _documents(run, scorer))
+        show(f"fitting {name_of(SCORERS, type(scorer))}", 0, 0)
+        return guests.fit(scorer, pool, _targets(run, scorer) | _documents(run, scorer))
 
 
 def _embedded_as(scorer: Scorer, shards: Sequence[Shard]) -> Scorer:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel import guests
 from dvsel.budget import Budget
 from dvsel.domains import without_budget
 from dvsel.errors import UserError
@@ -174,7 +175,7 @@ class Plan:
             from dvsel.survey import Survey  # which needs torch
 
             survey = Survey(pool, rule, asked, embeddings, masks, reading or Reading())
-            notes = selector.rank(survey)
+            notes = guests.rank(selector, survey)
             rule = dataclasses.replace(rule, keys=survey.keys)
             groups, shares = ("",), (1.0,)
         names, amounts = [""], np.array([UNLIMITED if asked is None else asked])
@@ -211,7 +212,7 @@ def check_budget(selector: Selector, budget: Budget | None, quota: Quota | None)
 
 def follows_scores(selector: Selector) -> bool:
     """Whether keys depend on scores: those of 0 and 1 differ under the same noise."""
-    return len(set(selector.key(np.array([0, 1], np.float32), np.full(2, NO_NOISE)).tolist())) > 1
+    return len(set(guests.keys(selector, np.array([0, 1], np.float32), np.full(2, NO_NOISE)).tolist())) > 1
 
 
 def _shared(amounts: npt.NDArray[np.int64], shares: Sequence[float]) -> npt.NDArray[np.int64]:

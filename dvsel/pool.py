@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dvsel import guests
 from dvsel.errors import BadFile, BadLine, UserError
 from dvsel.fields import instead, names_of
 from dvsel.runs import Reading
@@ -65,9 +66,7 @@ class PoolBatch:
 
     def score(self, fitted: Fitted) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Scores, float32 (n, groups) with NaN where there is none, and the status of each row."""
-        scores = np.asarray(fitted.score(self.batch(fitted.scorer.needs)), np.float32)
-        scores = scores[:, None] if scores.ndim == 1 else scores
-        assert scores.shape == (len(self), len(fitted.groups)), f"{type(fitted).__name__}.score gave {scores.shape}"
+        scores = guests.scores(fitted, self.batch(fitted.scorer.needs))
         competes = self.status == Status.SCORED
         scores = np.where(np.isfinite(scores) & competes[:, None], scores, np.float32(np.nan))
         unscored = competes & np.isnan(scores).all(axis=1)

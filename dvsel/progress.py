@@ -1,24 +1,63 @@
-"""How far the work at hand is, told by whoever does it to whoever shows it, without a parameter through every layer."""
+"""How far the work at hand is, told by whoever does it to whoever shows it, without a parameter through every layer.
+
+A stage as a whole is told with `show`. Whoever takes long for one batch of the pool tells the share of it that is done
+with `within`, and says with `parts` that this is one pass of several. `waiting` says why nothing moves.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, what is done and the whole, in bytes."""
+Item = TypeVar("Item")
 
 
-def silent(stage: str, done: int, total: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What is done of a stage. bytes: of the whole; before: those of them that an earlier start did.
+
+    documents, tokens: 0 where nobody counts them. waits: why nothing moves, or "".
+    """
+
+    bytes: int = 0
+    documents: int = 0
+    tokens: int = 0
+    before: int = 0
+    waits: str = ""
+
+    def __add__(self, other: Done) -> Done:
+        """The sums of both, as far as they have some."""
+        return Done(
+            self.bytes + other.bytes,
+            self.documents + other.documents,
+            self.tokens + other.tokens,
+            self.before + other.before,
+            self.waits or other.waits,
+        )
+
+
+Progress = Callable[[str, Done, int], None]
+"""Called with the stage, what is done and the whole in bytes, 0 where that is not known."""
+
+WAITS = ("loading a model", "compiling kernels")
+"""What there is to wait for."""
+
+
+def silent(stage: str, done: Done, total: int) -> None:
     """Shows no progress."""
 
 
 _shown: Progress = silent
+_on_share: Callable[[float], None] | None = None
+_on_wait: Callable[[str, int], None] | None = None
+_part = (0.0, 1.0)
 
 
-def show(stage: str, done: int, total: int) -> None:
-    """Tell that `done` of `total` bytes of a stage are done."""
-    _shown(stage, done, total)
+def show(stage: str, done: int, total: int, documents: int = 0, tokens: int = 0) -> None:
+    """Tell that `done` of `total` bytes of a stage are done, total 0 where it is not known."""
+    _shown(stage, Done(done, documents, tokens), total)
 
 
 @contextlib.contextmanager
@@ -30,3 +69,60 @@ def showing(progress: Progress) -> Iterator[None]:
         yield
     finally:
         _shown = before
+
+
+# --- Within a batch. ---
+
+
+def within(share: float) -> None:
+    """Tell the share of the batch at hand, or of its part, that is done, 0 to 1."""
+    if _on_share is not None:
+        begin, size = _part
+        _on_share(begin + size * share)
+
+
+def parts(passes: Sequence[Item]) -> Iterator[Item]:
+    """The items of a loop; what `within` tells in its body is of that item's part of the work, all alike."""
+    global _part
+    before = begin, size = _part
+    try:
+        for number, one in enumerate(passes):
+            _part = begin + size * number / len(passes), size / len(passes)
+            yield one
+    finally:
+        _part = before
+
+
+@contextlib.contextmanager
+def watched(on_share: Callable[[float], None]) -> Iterator[None]:
+    """Have `on_share` called by `within`."""
+    global _on_share
+    before, _on_share = _on_share, on_share
+    try:
+        yield
+    finally:
+        _on_share = before
+
+
+# --- Waiting. ---
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say that nothing moves meanwhile; what: of `WAITS`."""
+    on_wait = _on_wait
+    if on_wait is None:
+        show(what, 0, 0)
+        yield
+        return
+    on_wait(what, 1)
+    try:
+        yield
+    finally:
+        on_wait(what, -1)
+
+
+def on_waits(told: Callable[[str, int], None] | None) -> None:
+    """Have `told` called with what somebody waits for, and 1 when it begins or -1 when it ends; None: have it shown."""
+    global _on_wait
+    _on_wait = told

@@ -2,12 +2,20 @@
 
 A shard, or a byte range of a large plain one, is a task; an `Annotator` says what its rows hold. A finished file is its
 own resume marker, and the files of a shard's ranges are joined into one when all are done.
+
+A task that takes long leaves a piece of its file every `PIECE_SECONDS`, at the end of a batch. After a stop it reads
+again what the pieces speak of, compares its digest, and goes on behind it: batches end where they did, so the files are
+those of an undisturbed run.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import posixpath
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,21 +26,26 @@ from dvsel.engines import local
 from dvsel.errors import BadFile, BadLine, UserError
 from dvsel.origin import changed, check_unchanged, digest_of_parts, ranges
 from dvsel.pool import PoolBatch, paths_to_read, read_pool, why_unread
-from dvsel.progress import Progress
+from dvsel.progress import Done, Progress
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.sample import draw_sample
 from dvsel.shards.columns import Column, Status
 from dvsel.shards.documents import DocumentReader
-from dvsel.shards.files import HOME, Shard, exists, join, remove
+from dvsel.shards.files import HOME, Shard, exists, find, join, list_names, make_folder, remove
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.lines import BLOCK
 from dvsel.shards.manifest import record, recorded
 from dvsel.shards.scorefile import SUFFIXES, Header, Rows, ScoreFile, ScoreFileWriter, suffix_in
 from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 
-_SLOW_BLOCK = 1 << 20  # bytes in a batch of what takes long for it, so that progress shows
-_PARTS = f"{HOME}/parts"
+PARTS = f"{HOME}/parts"
+"""The folder, inside that of the row files, of the files of ranges and of pieces."""
+PIECE_SECONDS = 60.0
+_SLOW_BLOCK = 1 << 20  # bytes in a batch of what takes long for it, so that a stop loses little
 _TOKEN_SAMPLE = 32 << 20  # bytes of text, of which the first documents are counted
+
+
+Tokens = npt.NDArray[np.uint32]
 
 
 class Annotator(Protocol):
@@ -54,18 +67,23 @@ class Annotator(Protocol):
     def is_slow(self) -> bool:
         """Whether a batch takes so long that batches should be small."""
 
-    def annotate(self, batch: PoolBatch) -> Rows:
-        """The rows of a batch."""
+    def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
+        """The rows of a batch; tokens: how many each document has."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Annotate bytes begin to end of a shard (None: to its end) into a file."""
+    """Annotate bytes begin to end of a shard (None: to its end) into a file.
+
+    pieces: what the names of its pieces begin with. seconds: after which a piece ends.
+    """
 
     shard: Shard
     begin: int
     end: int | None
     url: str
+    pieces: str
+    seconds: float
     annotator: Annotator
     header: Header
 
@@ -74,14 +92,18 @@ class _Task:
         """Stored bytes to read."""
         return (self.shard.size if self.end is None else self.end) - self.begin
 
-    @property
-    def is_done(self) -> bool:
-        """Whether an earlier start left this file, of the same shard and fit."""
+    def piece(self, number: int) -> str:
+        """The place of a piece, by its number from 0."""
+        return f"{self.pieces}.{number:05}{suffix_in(self.pieces)}"
+
+    def done(self) -> ScoreFile | None:
+        """The file, if an earlier start left it, of the same shard and fit."""
         if not exists(self.url):
-            return False
-        there = ScoreFile(self.url).header
-        same_shard = all(there.shard[name] == value for name, value in self.header.shard.items())
-        return same_shard and there.fingerprint == self.header.fingerprint and not there.unread
+            return None
+        there = ScoreFile(self.url)
+        same_shard = all(there.header.shard[name] == value for name, value in self.header.shard.items())
+        is_usable = there.header.fingerprint == self.header.fingerprint and not there.header.unread
+        return there if same_shard and is_usable else None
 
 
 def write_beside(
@@ -95,30 +117,57 @@ def write_beside(
 ) -> list[ScoreFile]:
     """A file in `folder` for each shard; those that are there and of the same fit are kept."""
     _record(shards, folder)
-    done = {shard.name for shard in shards if _is_done(folder, shard, header.fingerprint)}
+    total, before = sum(shard.size for shard in shards), Done()
+    whole: set[str] = set()
+    for shard in shards:
+        if file := _done(folder, shard, header.fingerprint):
+            whole.add(shard.name)
+            before += _of_before(shard.size, file)
     missing: dict[str, int] = {}
-    total, skipped = sum(shard.size for shard in shards), 0
 
     def tasks() -> Iterator[_Task]:
-        nonlocal skipped
+        nonlocal before
         for shard in shards:
-            parts = [] if shard.name in done else _tasks_of(shard, annotator, header, folder)
-            waiting = [task for task in parts if not task.is_done]
+            parts = [] if shard.name in whole else _tasks_of(shard, annotator, header, folder)
+            waiting = []
+            for task in parts:
+                if file := task.done():
+                    before += _of_before(task.size, file)
+                else:
+                    waiting.append(task)
             missing[shard.name] = len(waiting)
-            skipped += shard.size - sum(task.size for task in waiting)
             if parts and not waiting:
                 _merge(shard, header, folder)
             yield from waiting
 
-    for shard in local.run(_annotate, tasks(), workers, lambda read: progress(stage, skipped + read, total)):
-        missing[shard.name] -= 1
-        if not missing[shard.name]:
-            _merge(shard, header, folder)
-    remove(join(folder, _PARTS))
+    try:
+        for shard in local.run(_annotate, tasks(), workers, lambda done: progress(stage, before + done, total)):
+            missing[shard.name] -= 1
+            if not missing[shard.name]:
+                _merge(shard, header, folder)
+    except KeyboardInterrupt as stop:
+        if kept := _kept(shards, folder):
+            stop.add_note(kept)
+        raise
+    remove(join(folder, PARTS))
     files = [ScoreFile(row_file(folder, shard)) for shard in shards]
     if files and all(file.header.unread for file in files):
         raise UserError(f"none of {len(files):,} shards can be read; the first is {files[0].header.unread}")
     return files
+
+
+def _of_before(size: int, file: ScoreFile) -> Done:
+    """What an earlier start did: so many bytes of a shard, which a file speaks of."""
+    return Done(size, len(file), file.header.totals.tokens, size)
+
+
+def _kept(shards: Sequence[Shard], folder: str) -> str:
+    """What a run that is stopped leaves for the next start, "" for nothing."""
+    there = set(list_names(folder))
+    whole = sum(shard.name + suffix_in(folder) in there for shard in shards)
+    documents = sum(len(ScoreFile(url)) for url in find(join(folder, PARTS), SUFFIXES))
+    others = f" and {documents:,} documents of others" if documents else ""
+    return f"kept: {whole:,} of {len(shards):,} shards{others}" if whole or documents else ""
 
 
 def _record(shards: Sequence[Shard], folder: str) -> None:
@@ -136,7 +185,16 @@ def _record(shards: Sequence[Shard], folder: str) -> None:
 def _tasks_of(shard: Shard, annotator: Annotator, header: Header, folder: str) -> list[_Task]:
     header = _header_for(shard, header)
     return [
-        _Task(shard, begin, end, row_file(folder, shard, part), annotator, header)
+        _Task(
+            shard,
+            begin,
+            end,
+            row_file(folder, shard, part),
+            join(folder, f"{PARTS}/{shard.name}.{part:05}"),
+            PIECE_SECONDS,
+            annotator,
+            header,
+        )
         for part, (begin, end) in enumerate(ranges(shard))
     ]
 
@@ -145,24 +203,25 @@ def _header_for(shard: Shard, header: Header) -> Header:
     return dataclasses.replace(header, shard=shard.identity)
 
 
-def _is_done(folder: str, shard: Shard, fingerprint: str) -> bool:
+def _done(folder: str, shard: Shard, fingerprint: str) -> ScoreFile | None:
+    """The shard's file, if an earlier start left it."""
     place = row_file(folder, shard)
     if not exists(place):
-        return False
+        return None
     there = ScoreFile(place)
     if there.header.unread:
-        return False  # it may have been mended
+        return None  # it may have been mended
     check_unchanged(shard, there)
     if there.header.fingerprint != fingerprint:
         raise UserError(f"{place} is of another fit; score into a new folder, or pass --overwrite to score all again")
-    return True
+    return there
 
 
 def row_file(folder: str, shard: Shard, part: int | None = None) -> str:
     """The place of a shard's row file, or of one part's."""
     if part is None or len(ranges(shard)) == 1:
         return join(folder, shard.name + suffix_in(folder))
-    return join(folder, f"{_PARTS}/{shard.name}.{part:05}{suffix_in(folder)}")
+    return join(folder, f"{PARTS}/{shard.name}.{part:05}{suffix_in(folder)}")
 
 
 def _merge(shard: Shard, header: Header, folder: str) -> None:
@@ -174,11 +233,17 @@ def _merge(shard: Shard, header: Header, folder: str) -> None:
     if unread := next((file.header.unread for file in files if file.header.unread), ""):
         _leave_out(row_file(folder, shard), _header_for(shard, header), unread)
         return
-    with ScoreFileWriter(row_file(folder, shard), _header_for(shard, header)) as writer:
+    digest = digest_of_parts([file.header.shard["digest"] for file in files])
+    _join(files, row_file(folder, shard), _header_for(shard, header), digest)
+
+
+def _join(files: Sequence[ScoreFile], url: str, header: Header, digest: str) -> None:
+    """One file in place of several that speak of consecutive rows."""
+    with ScoreFileWriter(url, header) as writer:
         for file in files:
             writer.absorb(file)
-        writer.finish(digest_of_parts([file.header.shard["digest"] for file in files]))
-    for file in files:
+        writer.finish(digest)
+    for file in reversed(files):  # so that what a stop leaves begins with the first
         remove(file.url)
 
 
@@ -188,6 +253,8 @@ def _annotate(task: _Task) -> Shard:
         _write(task)
     except (BadFile, BadLine) as error:
         _leave_out(task.url, task.header, why_unread(task.shard, task.annotator.reading, error))
+        for piece in _pieces(task):
+            remove(piece.url)
     return task.shard
 
 
@@ -197,29 +264,111 @@ def _leave_out(url: str, header: Header, why: str) -> None:
 
 
 def _write(task: _Task) -> None:
-    annotator, shard, reading = task.annotator, task.shard, task.annotator.reading
-    tokens_field = annotator.counter.field
-    paths = paths_to_read(reading, tokens_field, *annotator.paths)
-    block = _SLOW_BLOCK if annotator.is_slow else BLOCK
-    with (
-        DocumentReader(shard, paths, begin=task.begin, end=task.end, block=block, on_read=local.advance) as reader,
-        ScoreFileWriter(task.url, task.header) as writer,
-    ):
-        for batch in read_pool(reader, shard, reading, task.begin, tokens_field):
-            writer.append(annotator.annotate(batch), batch.bad)
-            writer.count_absent(batch.absent)
-        writer.finish(_digest_read(shard, reader))
+    pieces = _pieces(task)
+    with _Reading(task) as reading:
+        reading.pass_over(pieces)
+        while not reading.ended:
+            with ScoreFileWriter(task.url, task.header) as writer:
+                reading.write(writer, time.monotonic() + task.seconds)
+                is_all = reading.ended and not pieces
+                place = task.url if is_all else task.piece(len(pieces))
+                make_folder(posixpath.dirname(place))
+                writer.finish(reading.whole_digest() if is_all else reading.digest, place)
+            if not is_all:
+                pieces.append(ScoreFile(place))
+        if pieces:
+            _join(pieces, task.url, task.header, reading.whole_digest())
 
 
-def _digest_read(shard: Shard, reader: DocumentReader) -> str:
-    """The digest of what was read, which must be that of the vectors that the shard comes with."""
-    if not shard.vectors:
-        return reader.digest()
-    embedded = str(ScoreFile(shard.vectors).header.shard["digest"])
-    is_one = len(ranges(dataclasses.replace(shard, vectors=""))) == 1
-    if is_one and embedded != reader.digest():
-        raise changed(shard)
-    return embedded
+def _pieces(task: _Task) -> list[ScoreFile]:
+    """Those that an earlier start left, in order. From the first of another fit or version on they are removed.
+
+    Raises UserError where the shard is no longer that of the pieces.
+    """
+    places = itertools.takewhile(exists, map(task.piece, itertools.count()))
+    found = [ScoreFile(place) for place in places]
+    mine = (task.header.fingerprint, task.header.version)
+    usable = list(itertools.takewhile(lambda file: (file.header.fingerprint, file.header.version) == mine, found))
+    for stale in reversed(found[len(usable) :]):
+        remove(stale.url)
+    if any(file.header.shard["size"] != task.shard.size for file in usable):
+        raise changed(task.shard)
+    return usable
+
+
+class _Reading(AbstractContextManager["_Reading"]):
+    """Reads what a task is about, and annotates it.
+
+    digest: of what was read when the last batch was done. ended: whether that was all.
+    """
+
+    def __init__(self, task: _Task) -> None:
+        annotator, tokens_field = task.annotator, task.annotator.counter.field
+        self._task, self._annotator = task, annotator
+        self._reader = DocumentReader(
+            task.shard,
+            paths_to_read(annotator.reading, tokens_field, *annotator.paths),
+            begin=task.begin,
+            end=task.end,
+            block=_SLOW_BLOCK if annotator.is_slow else BLOCK,
+            on_read=self._on_read,
+        )
+        self._batches = read_pool(self._reader, task.shard, annotator.reading, task.begin, tokens_field)
+        self._read = 0
+        self.digest, self.ended = "", False
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.__exit__()
+
+    def pass_over(self, pieces: Sequence[ScoreFile]) -> None:
+        """Read what the pieces speak of. Raises UserError where it is not what it was."""
+        row = until = 0
+        for piece in pieces:
+            until += len(piece)
+            while row < until and (batch := next(self._batches, None)) is not None:
+                row += len(batch)
+            if row != until or self._reader.digest() != piece.header.shard["digest"]:
+                raise changed(self._task.shard)
+            read = self._taken()
+            local.advance(read, len(piece), piece.header.totals.tokens, before=read)
+        self.digest = self._reader.digest() if pieces else ""
+
+    def write(self, writer: ScoreFileWriter, until: float) -> None:
+        """Annotate batches up to that time, or to the end."""
+        while (batch := next(self._batches, None)) is not None:
+            tokens = self._tokens(batch)
+            with local.working_on(self._taken(), len(batch), int(tokens.sum(dtype=np.int64))):
+                writer.append(self._annotator.annotate(batch, tokens), batch.bad)
+                writer.count_absent(batch.absent)
+            self.digest = self._reader.digest()
+            if time.monotonic() >= until:
+                return
+        local.advance(self._taken())
+        self.ended = True
+
+    def whole_digest(self) -> str:
+        """The digest of what was read, which must be that of the vectors that the shard comes with."""
+        shard, digest = self._task.shard, self._reader.digest()
+        if not shard.vectors:
+            return digest
+        embedded = str(ScoreFile(shard.vectors).header.shard["digest"])
+        if len(ranges(dataclasses.replace(shard, vectors=""))) == 1 and embedded != digest:
+            raise changed(shard)
+        return embedded
+
+    def _tokens(self, batch: PoolBatch) -> Tokens:
+        counter = self._annotator.counter
+        tokens = counter.count(batch.text, batch.documents.fields[counter.field] if counter.field else None)
+        tokens[batch.status == Status.BAD_LINE] = 0
+        return tokens
+
+    def _on_read(self, count: int) -> None:
+        self._read += count
+
+    def _taken(self) -> int:
+        """The bytes that were read since the last call."""
+        taken, self._read = self._read, 0
+        return taken
 
 
 def token_counter(
@@ -241,16 +390,13 @@ def token_counter(
 
 def rows_of(
     batch: PoolBatch,
+    tokens: Tokens,
     scores: npt.NDArray[np.float32],
     status: npt.NDArray[np.uint8],
     reading: Reading,
-    counter: TokenCounter,
 ) -> Rows:
-    """A batch's rows, with their scores, float32 (n, groups)."""
-    fields = batch.documents.fields
-    tokens = counter.count(batch.text, fields[counter.field] if counter.field else None)
-    tokens[status == Status.BAD_LINE] = 0
-    domain, domains = _encoded(fields[reading.domain_field])
+    """A batch's rows, with their token counts, and scores, float32 (n, groups)."""
+    domain, domains = _encoded(batch.documents.fields[reading.domain_field])
     sizes = batch.text.sizes.astype(np.uint32)
     return Rows(len(batch), scores, batch.key, batch.text_hash, tokens, sizes, status, domain, domains)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dvsel import guests
 from dvsel.errors import UserError
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Drops
@@ -70,7 +71,7 @@ class Rule:
         noise = np.broadcast_to(NO_NOISE, len(rows))
         if self.selector.noisy:
             noise = uniform(rows.key, self.seed + group)
-        return self.selector.key(rows.score[:, group], noise)
+        return guests.keys(self.selector, rows.score[:, group], noise)
 
     def competes(self, rows: Rows, first: int) -> npt.NDArray[np.bool_]:
         """bool (n,): which rows have a score, and a budget to draw on."""
@@ -83,7 +84,7 @@ class Rule:
         assert isinstance(selector, SetSelector)
         stratum = self._stratum(rows, first)[kept] - self.offset
         threshold = self.cuts[0].threshold[stratum]
-        return selector.weight(self._key(rows, first, 0)[kept], uniform(rows.key, self.seed)[kept], threshold)
+        return guests.weights(selector, self._key(rows, first, 0)[kept], uniform(rows.key, self.seed)[kept], threshold)
 
     def cost(self, rows: Rows) -> npt.NDArray[np.int64]:
         """int64 (n,): what each row costs, in the unit."""

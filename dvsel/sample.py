@@ -23,6 +23,7 @@ import xxhash
 from dvsel.engines import local
 from dvsel.errors import BadFile, BadLine, Notice, UserError
 from dvsel.pool import paths_to_read, read_pool, why_unread
+from dvsel.progress import Done
 from dvsel.runs import Reading, Sampling
 from dvsel.shards.columns import Batch, Column, Kind, Status
 from dvsel.shards.documents import DocumentReader
@@ -89,7 +90,7 @@ def draw_sample(
     size: int,
     needs: tuple[str, ...] = (),
     workers: int = 1,
-    on_progress: Callable[[int], None] = local.unwatched,
+    on_progress: Callable[[Done], None] = local.unwatched,
 ) -> Sample:
     """Sample `size` bytes of text and vectors at most (a single larger document is taken all the same)."""
     paths = tuple(dict.fromkeys((reading.text_field, *needs)))
@@ -148,6 +149,7 @@ def _documents(task: _Task) -> Iterator[Sample]:
     wanted = paths_to_read(task.reading, *task.paths[1:])
     with DocumentReader(task.shard, wanted, on_read=local.advance) as reader:
         for batch in read_pool(reader, task.shard, task.reading):
+            local.advance(0, len(batch))
             draw = uniform(batch.key, task.seed)
             rows = np.flatnonzero((batch.status == Status.SCORED) & (draw < task.below))
             found = batch.documents.fields | {task.reading.text_field: batch.text}

@@ -20,12 +20,12 @@ from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
 from dvsel.report import ScoreReport, write_json
-from dvsel.rowfiles import rows_of, token_counter, write_beside
+from dvsel.rowfiles import Tokens, rows_of, token_counter, write_beside
 from dvsel.runs import Execution, Reading, ScoreRun
 from dvsel.scorers import Fitted
 from dvsel.shards.files import Shard, is_remote, join
 from dvsel.shards.manifest import home
-from dvsel.shards.scorefile import Header, Rows, ScoreFile
+from dvsel.shards.scorefile import Header, Rows, ScoreFile, Totals
 from dvsel.shards.tokens import TokenCounter
 from dvsel.sources import expand_pool
 
@@ -57,9 +57,9 @@ class _Scoring:
     def is_slow(self) -> bool:
         return self._fitted.scorer.parallel
 
-    def annotate(self, batch: PoolBatch) -> Rows:
+    def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
         scores, status = batch.score(self._fitted)
-        return rows_of(batch, scores, status, self.reading, self.counter)
+        return rows_of(batch, tokens, scores, status, self.reading)
 
 
 def check(run: ScoreRun) -> list[Shard]:
@@ -97,7 +97,23 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
         report = ScoreReport.of(files)
         report = dataclasses.replace(report, notes=[*notes, *sparse(report.totals)])
         write_json(report, join(run.output, REPORT))
+    if report.totals.status.get("unscored"):  # a pool without texts is no fault of the scorer
+        check_scored(run.output, files)
     return report
+
+
+def check_scored(place: str, files: Sequence[ScoreFile]) -> None:
+    """Raise UserError where there are documents and none has a score."""
+    totals, unscored = Totals(), files[0].header.unscored
+    for file in files:
+        totals.add(file.header.totals)
+    if totals.rows and not totals.docs:
+        causes = {"unscored": unscored, "empty_text": "empty text", "bad_line": "bad lines"}
+        why = ", ".join(f"{count:,} {causes[name]}" for name, count in totals.status.items())
+        raise UserError(
+            f"{place}: none of {totals.rows:,} documents has a score ({why}), so nothing can be selected; "
+            "check --text-field and the scorer's options"
+        )
 
 
 def _check_adaptive(run: ScoreRun, shards: Sequence[Shard]) -> None:

@@ -28,11 +28,12 @@ from dvsel.options import among, fields_of, files_named, to_mapping
 from dvsel.origin import Relocated
 from dvsel.plan import Plan, check_budget, follows_scores
 from dvsel.plugins import SELECTORS, name_of, selector_class
+from dvsel.progress import Done
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, unread_of, write_json
 from dvsel.rule import Pool
 from dvsel.runs import Execution, ScoreRun, SelectRun, reading_of_targets
-from dvsel.score import check, score
+from dvsel.score import check, check_scored, score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
 from dvsel.selectors.quota import OTHERS, Quota
@@ -132,6 +133,7 @@ class _Sources:
         pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source, run.partial)])
         selector = run.selector or selector_class(pool.files[0].header.selector or _NO_RULE)()
         _check_scores(pool, selector)
+        check_scored(sources[0], pool.files)
         return cls(
             pool, selector, _vectors(pool, selector, run.embeddings), Relocated(run.moved) if run.moved else None
         )
@@ -143,6 +145,7 @@ def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Ex
         check_domains(pool, terms.quota)
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
+        execution.progress("choosing documents", Done(), 0)
         drops = stack.enter_context(_duplicates(pool, run.seed, terms.quota, scratch)) if run.dedup else None
         threads, reading = execution.processes(), reading_of_targets(run)
         plan = Plan.make(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import orjson
 
 from dvsel import fitted as storage
+from dvsel import guests
 from dvsel.errors import BadLine, UserError
 from dvsel.fields import instead, names_in
 from dvsel.fit import fit_scorer
@@ -123,7 +124,7 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
                 if row not in found.bad and found.columns[field].kind[row] == Kind.MISSING:
                     cause += f" ({instead(field, names_in(lines[row]), '--score-field')})"
                 raise BadLine(STDIN, lines.first_row + row + 1, cause)
-            kept = ~np.isnan(selector.key(score, np.full(len(score), 0.5)))
+            kept = ~np.isnan(guests.keys(selector, score, np.full(len(score), 0.5)))
             sink.write(b"".join(lines[row] + b"\n" for row in np.flatnonzero(kept).tolist()))
             sink.flush()
             skipped.add(bad, lines.first_row)

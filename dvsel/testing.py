@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dvsel import fitted as storage
 from dvsel import schema
 from dvsel.budget import Budget
+from dvsel.guests import unlike_scores
 from dvsel.options import fields_of, from_mapping, to_mapping
 from dvsel.plugins import SCORERS, SELECTORS, name_of, selector_class
 from dvsel.scorers import Fitted, Scorer
@@ -202,7 +203,8 @@ def _fit(scorer: Scorer, pool: Sequence[str], target: Sequence[str], size: int, 
 
 def _score(fitted: Fitted, batch: Batch) -> npt.NDArray[np.float32]:
     scores = fitted.score(batch)
-    assert scores.dtype == np.float32, "scores are no float32"
+    why = unlike_scores(scores, len(batch), len(fitted.groups))
+    assert not why, f"score gave {why}"
     return scores[:, None] if scores.ndim == 1 else scores
 
 

@@ -24,7 +24,7 @@ from dvsel.gradients.directed import FittedDirections
 from dvsel.options import among, files_named, option, to_mapping
 from dvsel.origin import reading_of, unchanged_shard
 from dvsel.pool import TARGET_FLAG, TEXT_FLAG, paths_to_read, read_pool
-from dvsel.progress import showing
+from dvsel.progress import Done, show, showing
 from dvsel.recipe import dump
 from dvsel.report import left_out, unread_of, write_json
 from dvsel.runs import Execution, FitRun, Reading, Sampling, ScoreRun, Targeting, reading_of_targets
@@ -106,6 +106,7 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
         record(run.output, [TRACED])
         score(ScoreRun(fitted=place, pool=run.pool, output=folder, **to_mapping(among(Reading, run))), execution)
         files = [ScoreFile(url) for url in find(folder, SUFFIXES)]
+        execution.progress("telling tokens apart", Done(), 0)
         found = _found(files, fitted, run.top)
         _write(found, join(run.output, TRACED))
         first = [one for one in found if one.rank == 1]
@@ -122,6 +123,7 @@ def _fitted(run: TraceRun, scorer: Influence, execution: Execution) -> FittedDir
         pool = pool_sample(sampling, expand(run.pool), scorer.needs, execution).batches()
     targets = {name: [batch] for name, batch in _queries(run, scorer.needs).items()}
     with showing(execution.progress):
+        show("fitting influence", 0, 0)
         return scorer.fit(pool, targets)
 
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dvsel.errors import UserError
+from dvsel.progress import Done
 from dvsel.runs import Reading, Sampling
 from dvsel.sample import Sample, draw_sample
 from dvsel.shards.columns import Column
@@ -144,9 +145,11 @@ def test_a_pool_without_text_is_refused(mode: str, tmp_path: Path) -> None:
 
 def test_progress_adds_up_to_the_bytes_of_the_pool(tmp_path: Path) -> None:
     shards = write_shards(tmp_path, [documents(100), documents(200)])
-    seen: list[int] = []
+    seen: list[Done] = []
     draw_sample(shards, Reading(), Sampling(), 1000, on_progress=seen.append)
-    assert seen == sorted(seen) and seen[-1] == sum(shard.size for shard in shards)
+    amounts = [done.bytes for done in seen]
+    assert amounts == sorted(amounts)
+    assert seen[-1] == Done(bytes=sum(shard.size for shard in shards), documents=300)
 
 
 # --- Other modes. ---

@@ -161,8 +161,8 @@ def test_fields_of_other_names_and_inside_objects(folder: Path, tmp_path: Path) 
     more = ("--text-field", "meta.text", "--id-field", "meta.name", "--domain-field", "meta.source.kind")
     for name in ("pool.jsonl", "pool.parquet"):
         shard = corpus.write(tmp_path / name / name, nested)
-        score(folder, shard, tmp_path / f"scores of {name}", *more)
-        place = tmp_path / f"scores of {name}" / f"{name}.dvsel.parquet"
+        score(folder, shard, tmp_path / f"{name} scores", *more)
+        place = tmp_path / f"{name} scores" / f"{name}.dvsel.parquet"
         same_scores(place, folder)
         found = rows(place)
         assert [found.domains[number] for number in found.domain] == [document["domain"] for document in POOL]

@@ -232,7 +232,7 @@ class Mute(Length):
     [
         (Mean(), "scores depend on the other documents of the batch"),
         (Position(), "scores depend on the order of documents"),
-        (Double(), "scores are no float32"),
+        (Double(), "score gave float64 of shape .*, and float32 of shape .* is wanted"),
         (Nothing(), "no document of the pool has a score"),
         (State(), "a saved and loaded scorer scores otherwise|scores depend"),
         (Misstated(), "the fit's arrays are not what its class says: array rows holds a number out of its range"),

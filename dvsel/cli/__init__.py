@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dvsel.cli import interrupts
+from dvsel.cli import interrupts, terminal
 
 COMMANDS = {
     "score": "Give every document of a pool a score.",
@@ -24,6 +24,7 @@ COMMANDS = {
 def main() -> None:
     """Entry point of the console script."""
     interrupts.install()
+    terminal.adapt()
     from dvsel.cli.app import build
 
     build(sys.argv[1:])()

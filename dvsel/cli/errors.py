@@ -40,8 +40,8 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except KeyboardInterrupt:
-            _say(interrupts.MESSAGE)
+        except KeyboardInterrupt as stop:
+            _say(interrupts.message(getattr(stop, "__notes__", ())))
             raise typer.Exit(interrupts.EXIT_CODE) from None
         except UserError as error:
             _fail(str(error))

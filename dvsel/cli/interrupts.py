@@ -16,18 +16,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 EXIT_CODE = 130
-MESSAGE = "interrupted; the same command goes on from here"
 
 _LOOK_AGAIN = 0.02  # seconds
 _APART = 0.5  # seconds; sooner it is the same Ctrl-C, which some launchers pass on once more
 _IMPORT = "<frozen importlib"
 _DELICATE = ("numba", "llvmlite")  # packages
 _SHOW_CURSOR = b"\x1b[?25h"  # which progress bars hide
+
+
+def message(kept: Sequence[str] = ()) -> str:
+    """What the user is told. kept: what of the work is kept, in words."""
+    return "; ".join(("interrupted", *kept, "the same command goes on from here"))
 
 
 class _Interrupts:
@@ -106,5 +110,5 @@ def _is_delicate(frame: FrameType | None) -> bool:
 
 def _end() -> NoReturn:
     with contextlib.suppress(OSError):
-        os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + f"dvsel: {MESSAGE}\n".encode())
+        os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + f"dvsel: {message()}\n".encode())
     os._exit(EXIT_CODE)

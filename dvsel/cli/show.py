@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on and when it is done: progress and the summary, on stderr."""
+"""What a person sees of a run: progress while it goes on (`dvsel.cli.stages`), and the summary, on stderr."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import contextlib
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dvsel.cli import stages
 from dvsel.engines import local
 from dvsel.options import option
 from dvsel.redact import printable
 from dvsel.runs import Execution
-
-_SECONDS_BETWEEN_LINES = 60
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,9 @@ def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[E
         local.prepare(execution.processes(sum(shard.size for shard in expand_pool(pool))))
     if values["quiet"]:
         yield execution
-    elif sys.stderr.isatty():
-        with _bars() as show:
-            yield dataclasses.replace(execution, progress=show)
     else:
-        yield dataclasses.replace(execution, progress=_Lines())
+        with stages.bars() if sys.stderr.isatty() else stages.lines() as show:
+            yield dataclasses.replace(execution, progress=show)
 
 
 def print_report(report: Report, values: Mapping[str, Any]) -> None:
@@ -68,52 +64,3 @@ def print_report(report: Report, values: Mapping[str, Any]) -> None:
             from dvsel.cli.tables import plain_console, show_selection
 
             show_selection(plain_console(stderr=True), report)
-
-
-@contextlib.contextmanager
-def _bars() -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        stages: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
-                stages[stage] = progress.add_task(stage, total=total)
-            progress.update(stages[stage], completed=done, total=total)
-
-        yield show
-
-
-class _Lines:
-    """A line a minute, for logs."""
-
-    def __init__(self) -> None:
-        self._started = self._said = time.monotonic()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._said >= _SECONDS_BETWEEN_LINES:
-            self._said = now
-            rate = done / (now - self._started)
-            left = (total - done) / rate / 60 if rate else 0
-            share = done / total if total else 1
-            print(
-                f"{stage}: {share:.0%} of {total / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s, {left:.0f} min left",
-                file=sys.stderr,
-            )

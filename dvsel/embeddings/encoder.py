@@ -25,6 +25,7 @@ from dvsel.embeddings import EmbedderOptions, sentence
 from dvsel.errors import UserError
 from dvsel.language.feeding import Feeder, Tokens, cut
 from dvsel.language.models import LONGEST, Card, Model, load
+from dvsel.progress import within
 from dvsel.shards.vectors import Maker
 
 Embeddings = npt.NDArray[np.float32]
@@ -82,6 +83,7 @@ class Embedder(Feeder):
                 continue
             vectors[batch] = made
             first += len(batch)
+            within(lengths[:first].sum() / lengths.sum())
         return vectors
 
     def _tokens(self, texts: Sequence[str]) -> list[Tokens]:

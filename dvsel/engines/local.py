@@ -4,11 +4,13 @@ Workers are forked from a server process that has imported what they need (`prel
 import that takes longer than many a job. The server starts beside this process's own first steps.
 
 Results come in the order of completion. With one worker everything runs in this process. A task tells how far it
-is with `advance`, wherever it runs. Ctrl-C, an error in a task and the death of the parent all end the workers.
+is with `advance`, and of work that takes long with `working_on`, wherever it runs. Ctrl-C, an error in a task and the
+death of the parent all end the workers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 
 from dvsel import worker
 from dvsel.errors import UserError
+from dvsel.progress import WAITS, Done, on_waits, watched
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -28,17 +31,49 @@ Result = TypeVar("Result")
 _IN_FLIGHT_A_WORKER = 2
 _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _context: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
+_COUNTED = 4  # bytes, documents, tokens, bytes of an earlier start; then who waits
 _progress: Any = None
 
 
-def advance(amount: int) -> None:
-    """Add to the job's progress, in the unit that the job chose (bytes read)."""
+def advance(read: int, documents: int = 0, tokens: int = 0, before: int = 0) -> None:
+    """Add to the job's progress: bytes read, documents, tokens, and how many of the bytes an earlier start did."""
     if _progress is not None:
         with _progress.get_lock():
-            _progress.value += amount
+            for place, amount in enumerate((read, documents, tokens, before)):
+                _progress[place] += amount
 
 
-def unwatched(done: int) -> None:
+@contextlib.contextmanager
+def working_on(read: int, documents: int, tokens: int) -> Iterator[None]:
+    """Advance by so much in the course of the block: as far as `progress.within` tells, and by the rest at its end."""
+    whole, told = (read, documents, tokens), (0, 0, 0)
+
+    def tell(share: float) -> None:
+        nonlocal told
+        now = tuple(max(int(min(share, 1.0) * amount), was) for amount, was in zip(whole, told, strict=True))
+        advance(*(amount - was for amount, was in zip(now, told, strict=True)))
+        told = now[0], now[1], now[2]
+
+    with watched(tell):
+        yield
+    tell(1.0)
+
+
+def _wait(what: str, change: int) -> None:
+    if _progress is not None:
+        with _progress.get_lock():
+            _progress[_COUNTED + WAITS.index(what)] += change
+
+
+def _so_far() -> Done:
+    """What the job has done, read without the lock, which a process may hold that was killed."""
+    values = list(_progress.get_obj())
+    waits = next((what for what, count in zip(WAITS, values[_COUNTED:], strict=True) if count > 0), "")
+    read, documents, tokens, before = values[:_COUNTED]
+    return Done(read, documents, tokens, before, waits)
+
+
+def unwatched(done: Done) -> None:
     """Nobody watches the progress."""
 
 
@@ -66,7 +101,7 @@ def run(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
     workers: int,
-    on_progress: Callable[[int], None] = unwatched,
+    on_progress: Callable[[Done], None] = unwatched,
 ) -> Iterator[Result]:
     """Results of `function` for each task. on_progress(done) is called about four times a second.
 
@@ -74,7 +109,8 @@ def run(
     """
     global _progress
     prepare(workers)
-    _progress = _context.Value("q", 0)
+    _progress = _context.Array("q", _COUNTED + len(WAITS))
+    on_waits(_wait)
     tasks = iter(tasks)
     first = list(itertools.islice(tasks, workers))
     try:
@@ -83,24 +119,25 @@ def run(
         else:
             yield from _in_processes(function, itertools.chain(first, tasks), len(first), on_progress)
     finally:
+        on_waits(None)
         _progress = None
 
 
 def _here(
-    function: Callable[[Task], Result], tasks: Iterable[Task], on_progress: Callable[[int], None]
+    function: Callable[[Task], Result], tasks: Iterable[Task], on_progress: Callable[[Done], None]
 ) -> Iterator[Result]:
     done = threading.Event()
 
-    def watch(counter: Any) -> None:
+    def watch() -> None:
         while not done.wait(0.25):
-            on_progress(counter.value)
+            on_progress(_so_far())
 
-    watcher = threading.Thread(target=watch, args=(_progress,), daemon=True)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         for task in tasks:
             yield function(task)
-        on_progress(_progress.value)
+        on_progress(_so_far())
     finally:
         done.set()
         watcher.join()
@@ -110,7 +147,7 @@ def _in_processes(
     function: Callable[[Task], Result],
     waiting: Iterator[Task],
     workers: int,
-    on_progress: Callable[[int], None],
+    on_progress: Callable[[Done], None],
 ) -> Iterator[Result]:
     pool = ProcessPoolExecutor(workers, _context, _start_worker, (_progress, _context.Value("i", 0)))
     running: set[Future[Result]] = set()
@@ -121,7 +158,7 @@ def _in_processes(
             if not running:
                 break
             finished, running = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
-            on_progress(_progress.value)
+            on_progress(_so_far())
             for future in finished:
                 yield future.result()
     except BrokenProcessPool as error:
@@ -145,6 +182,7 @@ def _start_worker(progress: Any, started: Any) -> None:
         worker.number = started.value
         started.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    on_waits(_wait)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

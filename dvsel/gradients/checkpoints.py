@@ -13,6 +13,7 @@ from dvsel.errors import UserError
 from dvsel.gradients import directed
 from dvsel.gradients.options import UNSCORED, GradientOptions
 from dvsel.language import Documents
+from dvsel.progress import parts
 from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
 from dvsel.scorers import Fitted
 
@@ -70,7 +71,7 @@ class FittedCheckpoints(Fitted):
 
     def scored(self, documents: Documents) -> Floats:
         """The score of each, float64 (n,)."""
-        found = np.mean([self.values(meter, documents) for meter in self.meters], 0)
+        found = np.mean([self.values(meter, documents) for meter in parts(self.meters)], 0)
         return np.where(np.isfinite(found), found, np.nan)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dvsel.errors import Notice, UserError
 from dvsel.gradients.options import UNSCORED, DirectedOptions, GradientOptions, GroupOptions
 from dvsel.language import Documents
+from dvsel.progress import parts
 from dvsel.schema import ArraySpec, Names, Schema, Unfit, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 
@@ -131,7 +132,7 @@ class FittedDirections(Fitted):
 
     def _scored(self, documents: Documents) -> npt.NDArray[np.float64]:
         total = np.zeros((len(documents), len(self.groups)))
-        for number, weight in enumerate(self.arrays["weights"].tolist()):
+        for number, weight in enumerate(parts(self.arrays["weights"].tolist())):
             total += weight * self._scored_by(number, documents)
         return total
 
@@ -144,12 +145,12 @@ class FittedDirections(Fitted):
 
         (meter,), (layers,) = self.meters, self.directions
         ids = meter.objective.read(documents).ids
-        parts = PositionScores([comparison([layer[group]]) for layer in layers], [len(one) for one in ids])
-        meter.run(documents, parts, self.options.reduction)
+        positions = PositionScores([comparison([layer[group]]) for layer in layers], [len(one) for one in ids])
+        meter.run(documents, positions, self.options.reduction)
         decode = meter.model.card.tokenizer.decode
         return [
             [(decode([token]), value) for token, value in zip(one.tolist(), total.tolist(), strict=True)]
-            for one, total in zip(ids, parts.totals, strict=True)
+            for one, total in zip(ids, positions.totals, strict=True)
         ]
 
     def _scored_by(self, number: int, documents: Documents) -> npt.NDArray[np.float64]:

@@ -29,7 +29,7 @@ from dvsel.gradients.outputs import Output, cross_entropy
 from dvsel.language import Documents
 from dvsel.language.feeding import Feeder, Window, cut
 from dvsel.language.models import Model
-from dvsel.progress import show
+from dvsel.progress import show, within
 
 _PROBE = 6  # tokens
 
@@ -102,10 +102,12 @@ class _Work:
     stage: str
 
     def show(self, share: float) -> None:
-        """Tell how far it is; documents are taken to be some bytes a token."""
-        if self.stage:
-            size = 4 * sum(map(len, self.read.ids))
-            show(self.stage, int(size * share), size)
+        """Tell how far it is, of a stage or of the batch at hand; documents are taken to be some bytes a token."""
+        if not self.stage:
+            within(share)
+            return
+        tokens, documents = sum(map(len, self.read.ids)), len(self.read.ids)
+        show(self.stage, int(4 * tokens * share), 4 * tokens, int(documents * share), int(tokens * share))
 
 
 class GradientMeter(Feeder):

@@ -13,6 +13,7 @@ from dvsel.gradients.inputs import Inputs
 from dvsel.gradients.layers import input_embedding
 from dvsel.gradients.meter import GradientMeter
 from dvsel.language import Documents
+from dvsel.progress import parts
 
 _HELD = 1 << 30  # bytes of gradients
 _COPIES = 4  # the newest, their mean, the squares, and what is made in between
@@ -61,7 +62,7 @@ def spread(
     lengths = np.array([len(ids) for ids in meters[0].objective.read(documents).ids], np.int64)
     width = meters[0].layers[0].outputs
     found, scored = np.zeros(len(documents)), np.zeros(len(documents), np.bool_)
-    for part in _parts(lengths, _HELD // (4 * _COPIES * width)):
+    for part in parts(list(_parts(lengths, _HELD // (4 * _COPIES * width)))):
         found[part], scored[part] = _spread(meters, documents[part], lengths[part], reduction)
     return found, scored
 
@@ -84,7 +85,7 @@ def _spread(
     slopes = InputSlopes(lengths, meters[0].layers[0].module.weight)
     mean, squares = torch.zeros_like(slopes.total), torch.zeros_like(slopes.total)
     scored = np.ones(len(documents), np.bool_)
-    for number, meter in enumerate(meters, 1):
+    for number, meter in enumerate(parts(meters), 1):
         slopes.reset()
         scored &= meter.run(documents, slopes, reduction).scored
         away = slopes.total - mean

@@ -19,6 +19,7 @@ import torch
 
 from dvsel.errors import UserError
 from dvsel.language.feeding import Feeder, Tokens, Window, cut
+from dvsel.progress import within
 
 Losses = npt.NDArray[np.float32]
 
@@ -46,6 +47,7 @@ class LossMeter(Feeder):
                 begin = one.first - skips[one.document]
                 losses[one.document][begin : begin + len(scored)] = scored
             first += len(batch)
+            within(lengths[:first].sum() / lengths.sum())
         return losses
 
     def _run_if_it_fits(self, batch: Sequence[Window], documents: Sequence[Tokens]) -> Losses | None:

@@ -32,6 +32,7 @@ import xxhash
 
 from dvsel import worker
 from dvsel.errors import UserError, explained
+from dvsel.progress import WAITS, waiting
 from dvsel.shards import tokenizer as tokenizers
 
 LONGEST = 8192
@@ -220,7 +221,12 @@ def load(
     layer, by accelerate. Of several processes, each takes a GPU of its own. Raises UserError for a model that cannot be
     loaded, lacks weights, or looks ahead though it is to predict text.
     """
-    card = describe(name, classifiers, encoders)
+    with waiting(WAITS[0]):
+        return _loaded(describe(name, classifiers, encoders), precision, spread)
+
+
+def _loaded(card: Card, precision: str, spread: bool) -> Model:
+    """The model, with its weights."""
     import torch
     import transformers
 
@@ -230,10 +236,10 @@ def load(
     _limit_threads()
     device = _device(spread)
     dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and device == "cuda") else torch.float32
-    with _quiet(transformers), explained(f"model {name}", "give another model"):
+    with _quiet(transformers), explained(f"model {card.name}", "give another model"):
         network = _network(card, dtype if spread else None)
         _cast(network, dtype)
-        with explained(f"model {name}", "give a smaller model, or --precision bf16"):
+        with explained(f"model {card.name}", "give a smaller model, or --precision bf16"):
             if not spread:
                 network.to(device)
         if device == "cpu":

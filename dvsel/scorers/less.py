@@ -31,6 +31,7 @@ from dvsel.gradients import directed
 from dvsel.gradients.options import UNSCORED, GradientOptions
 from dvsel.language import Documents
 from dvsel.options import option
+from dvsel.progress import parts
 from dvsel.schema import ArraySpec, Names, Schema, Unfit, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 
@@ -292,7 +293,7 @@ class FittedLESS(Fitted):
     def _by_task(self, documents: Documents) -> npt.NDArray[np.float64]:
         """float64 (n, tasks)."""
         total = np.zeros((len(documents), self.arrays["tasks"].shape[1]))
-        for number, weight in enumerate(self.arrays["weights"].tolist()):
+        for number, weight in enumerate(parts(self.arrays["weights"].tolist())):
             total += weight * self._cosines(number, documents)
         return total
 

@@ -13,6 +13,7 @@ The fitted scorer holds the steps, of low rank, the model's name and a digest of
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import warnings
@@ -28,6 +29,7 @@ from dvsel.gradients import directed
 from dvsel.gradients.options import UNSCORED, CurvatureOptions, TargetOptions
 from dvsel.language import PRECISIONS, Documents
 from dvsel.options import option
+from dvsel.progress import parts
 from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 
@@ -221,12 +223,14 @@ class FittedMirror(Fitted):
         meter, reduction = self.meter, self.scorer.reduction
         from dvsel.gradients.steps import moved
 
-        passed = meter.run(documents, None, reduction)
-        directed.tell_spoilt(passed, documents)
-        before, after = passed.reduced(reduction), []
-        for moves in self.moves:
-            with moved(meter.layers, moves):
-                after.append(meter.run(documents, None, reduction).reduced(reduction))
+        def losses(moves: list[Direction] | None) -> npt.NDArray[np.float64]:
+            with moved(meter.layers, moves) if moves else contextlib.nullcontext():
+                passed = meter.run(documents, None, reduction)
+            if not moves:
+                directed.tell_spoilt(passed, documents)
+            return passed.reduced(reduction)
+
+        before, *after = map(losses, parts([None, *self.moves]))
         found: npt.NDArray[np.float64] = (before[:, None] - np.stack(after, 1)) / self.arrays["falls"]
         return found
 

@@ -369,8 +369,12 @@ class Pending:
         self._flush()
         self._release()
 
-    def commit(self) -> None:
-        """Give the file its name, replacing what was there."""
+    def commit(self, url: str = "") -> None:
+        """Give the file its name, replacing what was there.
+
+        url: another place than the one that it was begun for, on the same disk or in the same store.
+        """
+        self.url = url or self.url
         self._flush()
         try:
             if is_remote(self.url):

@@ -18,14 +18,31 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import config, njit
+from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+
+from dvsel.progress import WAITS, waiting
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-class _InGivenFolder(CompileResultCacheImpl):  # type: ignore[misc]  # numba has no types
+class _Told(event.Listener):  # type: ignore[misc]  # numba has no types
+    """Has progress say that a kernel is being compiled, which takes seconds."""
+
+    def __init__(self) -> None:
+        self._waits: list[contextlib.AbstractContextManager[None]] = []
+
+    def on_start(self, _: Any) -> None:
+        self._waits.append(waiting(WAITS[1]))
+        self._waits[-1].__enter__()
+
+    def on_end(self, _: Any) -> None:
+        self._waits.pop().__exit__(None, None, None)
+
+
+class _InGivenFolder(CompileResultCacheImpl):  # type: ignore[misc]
     """Nowhere but in `config.CACHE_DIR`."""
 
     _locator_classes = CompileResultCacheImpl._locator_classes[:1]
@@ -99,6 +116,9 @@ def _holds_still(parent: Path) -> bool:
     status = parent.stat()
     open_to_all = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
     return status.st_uid in (0, os.getuid()) and not open_to_all
+
+
+event.register("numba:compile", _Told())
 
 
 @contextlib.contextmanager

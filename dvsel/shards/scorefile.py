@@ -29,9 +29,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ from dvsel.errors import UserError
 from dvsel.redact import kept
 from dvsel.shards.causes import Causes
 from dvsel.shards.columns import Status
-from dvsel.shards.files import atomic_writer, is_own, is_remote, open_read
+from dvsel.shards.files import Pending, is_own, is_remote, open_read
 from dvsel.shards.tokens import TokenCounter
 from dvsel.shards.vectors import Maker, Vectors
 
@@ -227,7 +227,7 @@ def _schema(header: Header) -> pa.Schema:
 
 
 class ScoreFileWriter:
-    """Write one score file; it appears under its name only when the `with` block ends well.
+    """Write one score file; it appears under its name only when the `with` block ends well, after `finish`.
 
     Row groups hold `Header.rows_a_group` rows, however the rows arrive.
     """
@@ -239,11 +239,12 @@ class ScoreFileWriter:
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._digests: dict[str, list[str]] = {name: [] for name in self._schema.names}
-        self._target: AbstractContextManager[BinaryIO] = atomic_writer(url)
+        self._url = url
 
     def __enter__(self) -> ScoreFileWriter:
+        self._target = Pending(self._url)
         self._writer = pq.ParquetWriter(
-            self._target.__enter__(),
+            self._target.file,
             self._schema,
             compression="NONE",
             use_dictionary=["domain"],
@@ -288,20 +289,26 @@ class ScoreFileWriter:
         rest = table.slice(count)
         self._pending, self._pending_rows = ([rest], len(rest)) if len(rest) else ([], 0)
 
-    def finish(self, digest: str) -> None:
-        """State the digest of the shard that was read; to be called last inside the `with` block."""
+    def finish(self, digest: str, url: str = "") -> None:
+        """State the digest of the shard that was read; to be called last inside the `with` block.
+
+        url: the place that the file gets, if not that which it was begun for.
+        """
         if self._pending_rows:
             self._flush(self._pending_rows)
         shard = self._header.shard | {"digest": digest}
         header = dataclasses.replace(self._header, shard=shard, totals=self._totals, digests=self._digests)
         content = json.dumps(kept(dataclasses.asdict(header)), sort_keys=True).encode()
         self._writer.add_key_value_metadata({_KEY: content, _DIGEST: xxhash.xxh3_128_hexdigest(content)})
+        self._url = url or self._url
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._writer.close()
+            if kind is None:
+                self._target.commit(self._url)
         finally:
-            self._target.__exit__(*error)
+            self._target.discard()
 
 
 # Not pa.array: at its first call it imports pandas wherever that is installed, half a second in every worker.

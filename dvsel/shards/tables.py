@@ -75,8 +75,8 @@ class TableReader(AbstractContextManager["TableReader"]):
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         with self._explained():
             for batch, share in self._parquet() if self._shard.format == "parquet" else self._arrow():
-                yield from map(_ordinary, self._parts(batch))
                 self._tell(share)
+                yield from map(_ordinary, self._parts(batch))
         self._tell(1.0)
 
     def schema(self) -> pa.Schema:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from dvsel.engines import local
-from dvsel.engines.local import advance, available_workers, run
+from dvsel.engines.local import advance, available_workers, run, working_on
 from dvsel.errors import UserError
+from dvsel.progress import WAITS, Done, parts, waiting, within
 
 
 def square(number: int) -> int:
@@ -91,13 +92,47 @@ def test_several_workers_are_other_processes() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_progress_adds_up(workers: int) -> None:
-    seen: list[int] = []
+    seen: list[Done] = []
     list(run(square, range(50), workers, seen.append))
-    assert seen == sorted(seen) and seen[-1] == sum(range(50))
+    amounts = [done.bytes for done in seen]
+    assert amounts == sorted(amounts) and seen[-1] == Done(bytes=sum(range(50)))
+
+
+def in_parts(number: int) -> int:
+    """Tells how far it is within the work at hand, by two passes, the second of which tells nothing of its end."""
+    with working_on(1000 * number, 10, 0):
+        for one in parts("ab"):
+            within(0.5)
+            within(1.0 if one == "a" else 0.2)  # goes over it once more
+            time.sleep(0.3)
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_goes_on_within_the_work_at_hand(workers: int) -> None:
+    seen: list[Done] = []
+    list(run(in_parts, [1, 1], workers, seen.append))
+    assert any(done.bytes % 1000 in (500, 750) and done.documents % 10 in (5, 7) for done in seen)
+    assert [done.bytes for done in seen] == sorted(done.bytes for done in seen)
+    assert seen[-1] == Done(2000, 20)
+
+
+def wait_for_a_model(number: int) -> int:
+    with waiting(WAITS[0]):
+        time.sleep(0.6)
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_waited_for_is_told(workers: int) -> None:
+    seen: list[Done] = []
+    list(run(wait_for_a_model, [1, 2], workers, seen.append))
+    assert WAITS[0] in {done.waits for done in seen}
+    assert seen[-1].waits == ""
 
 
 def test_progress_is_shown_while_a_task_goes_on() -> None:
-    seen: list[int] = []
+    seen: list[Done] = []
 
     def task(_: int) -> int:
         advance(7)
@@ -105,7 +140,7 @@ def test_progress_is_shown_while_a_task_goes_on() -> None:
         return len(seen)
 
     assert next(run(task, [0], 1, seen.append)) >= 1
-    assert seen[0] == 7
+    assert seen[0] == Done(bytes=7)
 
 
 def test_advance_without_a_job_does_nothing() -> None:
