@@ -15,7 +15,7 @@ from dvsel.errors import UserError
 from dvsel.folder import STEPS
 from dvsel.inputs import check_inputs, note_inputs
 from dvsel.language import models
-from dvsel.options import fields_of, files_named
+from dvsel.options import fields_of, files_named, refuse_unread
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.progress import showing
@@ -34,6 +34,7 @@ _DISTIL = "dvsel.distil:fit"
 
 def fit(run: FitRun, execution: Execution) -> Fitted:
     """Fit `run.scorer` and write it to `run.output`."""
+    refuse_unread(run)
     check_fit(run)
     _check_output(run)
     fitted = fit_scorer(run, expand_pool(run.pool) if run.pool else [], execution, f"{run.output}.{STEPS}")
@@ -94,8 +95,6 @@ def _check_distil(run: FitRun) -> None:
         from dvsel import distil  # which needs this module
 
         distil.check(run)
-    elif run.distil_documents is not None or run.distil_floor is not None:
-        raise UserError("--distil-documents and --distil-floor say how to distil; add --distil, or drop them")
 
 
 def _steps(run: FitRun) -> str:

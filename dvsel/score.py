@@ -14,7 +14,7 @@ from dvsel.errors import UserError
 from dvsel.fit import check_fit, fit_scorer, kept_fit, reads_pool
 from dvsel.folder import REPORT, STEPS, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import among, files_named, to_mapping
+from dvsel.options import among, files_named, refuse_unread, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
@@ -63,13 +63,9 @@ class _Scoring:
 
 def check(run: ScoreRun) -> list[Shard]:
     """The pool's shards. Raises UserError for what can be seen to be wrong before anything is written."""
+    refuse_unread(run)
     if not run.fitted:
         check_fit(run)
-    elif run.distil:
-        raise UserError(
-            "--distil fits a scorer, and --fitted names one that is done; drop one of the two, or distil that one with "
-            "`dvsel score distilled --teacher FILE`"
-        )
     shards = expand_pool(run.pool, run.moved)
     _check_adaptive(run, shards)
     if run.fitted:
@@ -100,8 +96,6 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
 def _check_adaptive(run: ScoreRun, shards: Sequence[Shard]) -> None:
     """Raise UserError for a pool that has no clusters, and for options that do not suit."""
     if not run.adaptive:
-        if run.adaptive_share is not None or run.adaptive_clusters is not None:
-            raise UserError("--adaptive-share and --adaptive-clusters say how to be adaptive; add --adaptive")
         return
     if not all(shard.vectors for shard in shards):
         raise UserError(

@@ -19,6 +19,7 @@ import orjson
 from dvsel import fitted as storage
 from dvsel.errors import BadLine, UserError
 from dvsel.fit import fit_scorer
+from dvsel.options import refuse_unread
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.runs import Execution, ScoreRun, SelectRun, StreamOptions
 from dvsel.scorers import Fitted
@@ -39,12 +40,14 @@ def score_field(name: str) -> str:
     return PREFIX + name.replace("-", "_")
 
 
-def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
-    """Copy documents from source to sink, each with its score as one more field (null where it has none)."""
-    if run.adaptive:
-        raise UserError(
-            "--adaptive goes by clusters of embeddings, and a stream has none; name a folder of `dvsel embed`"
-        )
+def score_stream(
+    name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO, quiet: bool = False
+) -> None:
+    """Copy documents from source to sink, each with its score as one more field (null where it has none).
+
+    quiet: leave out the summary on stderr.
+    """
+    refuse_unread(run)
     fitted = storage.load_of(name, run.fitted) if run.fitted else _fitted_without_pool(name, run)
     field, needs = options.score_field or score_field(name), fitted.scorer.needs
     if "." in field:
@@ -57,7 +60,8 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
             sink.write(b"".join(_with_scores(batch, rows, field, _as_json(scores[rows], fitted.groups))))
             sink.flush()
             skipped.add(batch.bad, batch.documents.first_row)
-    skipped.tell()
+    if not quiet:
+        skipped.tell()
 
 
 def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
@@ -89,14 +93,20 @@ def _as_json(scores: npt.NDArray[np.float32], groups: tuple[str, ...]) -> list[b
     ]
 
 
-def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
-    """Copy the lines whose score reaches the bound from source to sink, byte for byte."""
+def select_stream(
+    run: SelectRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO, quiet: bool = False
+) -> None:
+    """Copy the lines whose score reaches the bound from source to sink, byte for byte.
+
+    quiet: leave out the summary on stderr.
+    """
     selector = run.selector
     if selector is None or selector.needs_budget or selector.budget or run.budget or run.quota or run.dedup:
         raise UserError(
             "a stream can only be cut at a bound (--min-score); budgets, quantiles, quotas and deduplication need "
             "score files: dvsel score ... -o scores/"
         )
+    refuse_unread(run)
     skipped = _Skipped()
     field = options.score_field
     with LineReader(source) as reader:
@@ -114,7 +124,8 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             sink.write(b"".join(lines[row] + b"\n" for row in np.flatnonzero(kept).tolist()))
             sink.flush()
             skipped.add(bad, lines.first_row)
-    skipped.tell()
+    if not quiet:
+        skipped.tell()
 
 
 def _guess_field(lines: Lines) -> str | None:
