@@ -17,7 +17,7 @@ from dvsel.fields import check_fields, named_fields
 from dvsel.folder import STEPS
 from dvsel.inputs import check_inputs, note_inputs
 from dvsel.language import models
-from dvsel.options import fields_of, files_named
+from dvsel.options import fields_of, files_named, refuse_unread
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import TARGET_FLAG
 from dvsel.progress import show, showing
@@ -35,6 +35,7 @@ _DISTIL = "dvsel.distil:fit"
 
 def fit(run: FitRun, execution: Execution) -> Fitted:
     """Fit `run.scorer` and write it to `run.output`."""
+    refuse_unread(run)
     check_fit(run)
     check_target_field(run)
     _check_output(run)
@@ -113,8 +114,6 @@ def _check_distil(run: FitRun) -> None:
         from dvsel import distil  # which needs this module
 
         distil.check(run)
-    elif run.distil_documents is not None or run.distil_floor is not None:
-        raise UserError("--distil-documents and --distil-floor say how to distil; add --distil, or drop them")
 
 
 def _steps(run: FitRun) -> str:

@@ -8,13 +8,16 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from dvsel.errors import UserError, shown
 from dvsel.redact import without_secrets
 
 T = TypeVar("T")
+
+Scope = Callable[[Any], str]
+"""Whether an option is read: "" where it is, else why it is not and what to do, the end of an error's line."""
 
 LARGEST = 2**63 - 1
 """The largest whole number that an option takes: kernels and file formats hold 64 bits."""
@@ -28,19 +31,25 @@ def option(
     documents: bool = False,
     files: bool = False,
     flag: str = "",
+    env: str = "",
     low: float | None = None,
     high: float | None = None,
+    when: Scope | None = None,
+    scope: Scope | None = None,
 ) -> Any:
     """A field of an options dataclass.
 
     help: one line for `--help`. choices: the strings that are allowed. documents: the option, a tuple of strings,
     names shards, whose documents `Scorer.fit` gets. files: it names files or folders that are read, so that nothing is
     written over them, and nothing made from them is used again once they changed; of `documents` that is so anyway.
-    flag: what the command line calls it, if not by the field's name. low, high: the least and the greatest number that
-    is allowed, of a tuple for each of its numbers. Without them whole numbers are within `LARGEST`, others finite.
+    flag: what the command line calls it, if not by the field's name. env: the environment variable that is its default
+    there. low, high: the least and the greatest number that is allowed, of a tuple for each of its numbers. Without
+    them whole numbers are within `LARGEST`, others finite.
+    when: whether it is read, by the options beside it (`under`); scope: by the whole run. An option that is given and
+    not read is refused (`refuse_unread`).
     """
     metadata = {"help": help, "choices": choices, "documents": documents, "files": files or documents, "flag": flag,
-                "low": low, "high": high}  # fmt: skip
+                "env": env, "low": low, "high": high, "when": when, "scope": scope}  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -59,6 +68,10 @@ class Options:
                     _check_range(field.name.rstrip("_"), part, field.metadata)
                 elif isinstance(part, str):
                     _check_text(field.name.rstrip("_"), part)
+        for field in dataclasses.fields(self):
+            when = field.metadata.get("when")
+            if when and getattr(self, field.name) != field.default and (why := when(self)):
+                raise UserError(f"--{flag_of(field)}: {why}")
 
 
 def _check_text(name: str, text: str) -> None:
@@ -94,6 +107,74 @@ def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
     """The options of a dataclass: name -> (field, type)."""
     hints = typing.get_type_hints(cls)
     return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls) if field.init}
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """An option as the command line calls it, without its dashes."""
+    name: str = field.metadata.get("flag") or field.name
+    return name.rstrip("_").replace("_", "-")
+
+
+def under(name: str, *values: Any) -> Scope:
+    """Read where the option `name` beside it has one of these values; without values, where that is given."""
+    flag = f"--{name.replace('_', '-')}"
+    owner = " or ".join(f"{flag} {value}" for value in values) if values else flag
+
+    def why(options: Any) -> str:
+        value = getattr(options, name)
+        read = value in values if values else value not in (None, "", (), 0)
+        return "" if read else f"belongs to {owner}; add that, or drop it"
+
+    return why
+
+
+def unless(name: str) -> Scope:
+    """Read where the option `name` beside it is not given."""
+    flag = name.replace("_", "-")
+    return lambda options: f"is not read beside --{flag}; drop one of the two" if getattr(options, name) else ""
+
+
+def provided(name: str, otherwise: str) -> Scope:
+    """Read where the property `name` of the options holds."""
+    return lambda options: "" if getattr(options, name) else otherwise
+
+
+def every(*scopes: Scope) -> Scope:
+    """Read where each of these says so."""
+    return lambda options: next((why for scope in scopes if (why := scope(options))), "")
+
+
+def changed(options: Any) -> set[str]:
+    """The options that are not at their defaults."""
+    return {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
+
+
+def unread(options: Any, run: Any = None, names: Collection[str] | None = None) -> dict[str, str]:
+    """The options, of these names or all, that nothing reads in a run, with cause and remedy.
+
+    run: what the scopes are asked of; None for the options themselves.
+    """
+    run = options if run is None else run
+    found = {}
+    for field in dataclasses.fields(options):
+        if names is None or field.name in names:
+            when, scope = field.metadata.get("when"), field.metadata.get("scope")
+            found[field.name] = (when and when(options)) or (scope and scope(run)) or ""
+    return {name: why for name, why in found.items() if why}
+
+
+def refuse_unread(options: Any, given: Collection[str] | None = None, run: Any = None) -> None:
+    """Raise UserError for an option that was given and that nothing reads. None: those at no default."""
+    for name, why in unread(options, run, changed(options) if given is None else given).items():
+        raise UserError(f"--{flag_of(fields_of(type(options))[name][0])}: {why}")
+
+
+def draft(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Options that are not checked, to ask which of them are read before they are made."""
+    made = object.__new__(cls)
+    for name, (field, _) in fields_of(cls).items():
+        object.__setattr__(made, name, values.get(name, field.default))
+    return made
 
 
 def to_mapping(options: Any) -> dict[str, Any]:
@@ -137,12 +218,12 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
     for name in values:
         if name not in fields:
             raise UserError(f"{place}: unknown option {shown(name)}; {nearest(name, fields)}")
-    checked = {
-        name: _checked(value, fields[name][1], f"{place}: option {name!r}", fields[name][0].metadata.get("choices"))
+    values = {
+        name: checked(value, fields[name][1], f"{place}: option {name!r}", fields[name][0].metadata.get("choices"))
         for name, value in values.items()
     }
     try:
-        return cls(**checked)
+        return cls(**values)
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
 
@@ -161,7 +242,7 @@ def base_type(hint: Any) -> Any:
     return hint
 
 
-def _checked(value: Any, hint: Any, place: str, choices: tuple[str, ...] | None) -> Any:
+def checked(value: Any, hint: Any, place: str, choices: tuple[str, ...] | None) -> Any:
     wanted = base_type(hint)
     if value is None and wanted is not hint:
         return None
@@ -169,7 +250,7 @@ def _checked(value: Any, hint: Any, place: str, choices: tuple[str, ...] | None)
         if not isinstance(value, list | tuple):
             raise UserError(f"{place} is {shown(value)}; it takes a list")
         element = typing.get_args(wanted)[0]
-        return tuple(_checked(part, element, place, choices) for part in value)
+        return tuple(checked(part, element, place, choices) for part in value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < sys.float_info.max else math.inf
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):

@@ -383,8 +383,6 @@ def token_counter(
         counter = fit_estimate([sample.text[row].decode(errors="replace") for row in rows], counting.tokenizer)
     elif counting.tokenizer:
         counter = TokenCounter(tokenizer=counting.tokenizer)
-    elif counting.token_sample:
-        raise UserError("--token-sample says how many documents a tokenizer counts; name it with --tokenizer")
     return dataclasses.replace(counter, field=counting.tokens_field or "")
 
 

@@ -10,9 +10,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from dvsel import scopes
 from dvsel.engines import local
 from dvsel.errors import UserError, shown
-from dvsel.options import LARGEST, Options, among, option
+from dvsel.options import LARGEST, Options, among, option, under
 from dvsel.progress import Progress, silent
 from dvsel.scorers import Scorer
 from dvsel.selectors import Selector
@@ -26,10 +27,15 @@ class Execution(Options):
     """How a run is carried out; nothing here changes its result."""
 
     workers: int = option(
-        0, "processes; 0: one a core, or one a GPU for scorers that use a model", low=0, high=_MOST_WORKERS
+        0,
+        "processes; 0: one a core, or one a GPU for scorers that use a model",
+        env="DVSEL_WORKERS",
+        low=0,
+        high=_MOST_WORKERS,
+        scope=scopes.reads_pool,
     )
-    overwrite: bool = option(False, "replace what another run left in the output folder")
-    dry_run: bool = option(False, "say what would be done, and write nothing")
+    overwrite: bool = option(False, "replace what another run left in the output folder", scope=scopes.writes_a_folder)
+    dry_run: bool = option(False, "say what would be done, and write nothing", scope=scopes.on_shards)
     progress: Progress = silent
 
     def processes(self, size: int | None = None) -> int:
@@ -45,16 +51,25 @@ class Reading(Options):
     text_field: str = option(
         "text",
         "field that holds the text; dots descend into objects (meta.text); a,b: of several, joined by blank lines",
+        scope=scopes.reads_texts,
     )
-    id_field: str = option("id", "field that names the document; with the text it seeds noise and ties")
-    domain_field: str = option("domain", "field that names the domain, for quotas and reports")
+    id_field: str = option(
+        "id", "field that names the document; with the text it seeds noise and ties", scope=scopes.identifies
+    )
+    domain_field: str = option(
+        "domain", "field that names the domain, for quotas and reports", scope=scopes.counts_domains
+    )
     on_bad_line: str = option(
-        "fail", "a line that is no usable document: fail, or skip and count", choices=("fail", "skip")
+        "fail",
+        "a line that is no usable document: fail, or skip and count",
+        choices=("fail", "skip"),
+        scope=scopes.reads_documents,
     )
     on_bad_file: str = option(
         "fail",
         "a shard that cannot be read to its end: fail, or skip it as a whole and name it",
         choices=("fail", "skip"),
+        scope=scopes.reads_shards,
     )
 
     def __post_init__(self) -> None:
@@ -103,21 +118,29 @@ class Sampling(Options):
         "uniform",
         "how the fit samples the pool: uniform (reads all of it), shards (a few at random), head (of each shard)",
         choices=("uniform", "shards", "head"),
+        scope=scopes.samples_documents,
     )
-    sample_size: str = option("64MB", "text that the fit sees of the pool, at most")
-    seed: int = option(0, "seed of the sample, of noise and of ties", low=0, high=LARGEST)
+    sample_size: str = option("64MB", "text that the fit sees of the pool, at most", scope=scopes.samples_pool)
+    seed: int = option(0, "seed of the sample, of noise and of ties", low=0, high=LARGEST, scope=scopes.draws)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counting(Options):
     """How a document's tokens are counted."""
 
-    tokens_field: str | None = option(None, "field that holds the document's token count")
+    tokens_field: str | None = option(None, "field that holds the document's token count", scope=scopes.scores_shards)
     tokenizer: str | None = option(
-        None, "count tokens with this tokenizer (folder or hub name); exact and slower", files=True
+        None,
+        "count tokens with this tokenizer (folder or hub name); exact and slower",
+        files=True,
+        scope=scopes.scores_shards,
     )
     token_sample: int | None = option(
-        None, "with --tokenizer: count this many documents, and estimate the others", low=1
+        None,
+        "with --tokenizer: count this many documents, and estimate the others",
+        low=1,
+        when=under("tokenizer"),
+        scope=scopes.scores_shards,
     )
 
 
@@ -126,14 +149,25 @@ class FitRun(Reading, Targeting, Sampling):
     """Fit a scorer once, to score with it many times."""
 
     scorer: Scorer | None = None
-    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs to sample; more than one is fine", files=True)
-    target: tuple[str, ...] = option(
-        (), "documents like those that the model should become good at; repeatable", files=True
+    pool: tuple[str, ...] = option(
+        (), "shards, folders, globs or URLs to sample; more than one is fine", files=True, scope=scopes.is_sampled
     )
-    distil: bool = option(False, "let the scorer score a sample, and a cheap one that learns from this score the pool")
-    distil_documents: int | None = option(None, "with --distil: documents of the sample (default: 10000)")
+    target: tuple[str, ...] = option(
+        (),
+        "documents like those that the model should become good at; repeatable",
+        files=True,
+        scope=scopes.takes_target,
+    )
+    distil: bool = option(
+        False, "let the scorer score a sample, and a cheap one that learns from this score the pool", scope=scopes.fits
+    )
+    distil_documents: int | None = option(
+        None, "with --distil: documents of the sample (default: 10000)", when=scopes.distils
+    )
     distil_floor: float | None = option(
-        None, "with --distil: refuse a rank correlation with the scorer that is lower, 0 to 1 (default: 0.3)"
+        None,
+        "with --distil: refuse a rank correlation with the scorer that is lower, 0 to 1 (default: 0.3)",
+        when=scopes.distils,
     )
     output: str = option("", "file to write")
 
@@ -143,14 +177,23 @@ class ScoreRun(Counting, FitRun):
     """Score every document of a pool, into one score file a shard."""
 
     fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting", files=True)
-    adaptive: bool = option(False, "score a part of a pool of embeddings, and let a bandit over clusters choose which")
-    adaptive_share: float | None = option(None, "with --adaptive: share of the documents to score (default: 0.25)")
-    adaptive_clusters: int | None = option(None, "with --adaptive: clusters (default: one for 256 documents)")
+    adaptive: bool = option(
+        False,
+        "score a part of a pool of embeddings, and let a bandit over clusters choose which",
+        scope=scopes.scores_shards,
+    )
+    adaptive_share: float | None = option(
+        None, "with --adaptive: share of the documents to score (default: 0.25)", when=under("adaptive")
+    )
+    adaptive_clusters: int | None = option(
+        None, "with --adaptive: clusters (default: one for 256 documents)", when=under("adaptive")
+    )
     moved: tuple[str, ...] = option(
         (),
         "where the pool's shards lie, if not where they were scored or embedded, or in a store",
         files=True,
         flag="pool",
+        scope=scopes.on_shards,
     )
     output: str = option("", "folder to write score files to")
 
@@ -161,13 +204,21 @@ class SelectRun(ScoreRun):
 
     selector: Selector | None = None
     embeddings: tuple[str, ...] = option(
-        (), "what `dvsel embed` made of the pool, for methods that look at vectors", files=True
+        (), "what `dvsel embed` made of the pool, for methods that look at vectors", files=True, scope=scopes.on_shards
     )
-    budget: str | None = option(None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)")
-    quota: str | None = option(None, "YAML file of domain: share or budget", files=True)
-    partial: bool = option(False, "go on without the score files that an unfinished run has not written")
-    dedup: bool = option(False, "keep one document of those with the same text")
-    shard_size: str = option("1GB", "uncompressed size at which the next output shard begins")
+    budget: str | None = option(
+        None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)", scope=scopes.sees_all
+    )
+    quota: str | None = option(None, "YAML file of domain: share or budget", files=True, scope=scopes.sees_all)
+    partial: bool = option(
+        False,
+        "go on without the score files that an unfinished run has not written",
+        scope=scopes.takes_scores,
+    )
+    dedup: bool = option(False, "keep one document of those with the same text", scope=scopes.sees_all)
+    shard_size: str = option(
+        "1GB", "uncompressed size at which the next output shard begins", scope=scopes.writes_a_folder
+    )
     output: str = option("", "folder to write shards to; - writes JSON Lines to stdout")
 
 
@@ -176,5 +227,7 @@ class StreamOptions(Options):
     """How a stream names its scores."""
 
     score_field: str | None = option(
-        None, "on a stream: the field of the score; by default dvsel_ and the scorer's name"
+        None,
+        "on a stream: the field of the score; by default dvsel_ and the scorer's name",
+        scope=scopes.on_a_stream,
     )

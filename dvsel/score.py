@@ -15,7 +15,7 @@ from dvsel.fields import check_fields, named_fields, sparse
 from dvsel.fit import check_fit, check_target_field, fit_scorer, kept_fit, reads_pool
 from dvsel.folder import REPORT, STEPS, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import among, files_named, to_mapping
+from dvsel.options import among, files_named, refuse_unread, to_mapping
 from dvsel.plugins import SCORERS, name_of
 from dvsel.pool import PoolBatch
 from dvsel.recipe import dump
@@ -64,14 +64,10 @@ class _Scoring:
 
 def check(run: ScoreRun) -> list[Shard]:
     """The pool's shards. Raises UserError for what can be seen to be wrong before anything is written."""
+    refuse_unread(run)
     check_target_field(run)
     if not run.fitted:
         check_fit(run)
-    elif run.distil:
-        raise UserError(
-            "--distil fits a scorer, and --fitted names one that is done; drop one of the two, or distil that one with "
-            "`dvsel score distilled --teacher FILE`"
-        )
     shards = expand_pool(run.pool, run.moved)
     _check_adaptive(run, shards)
     scorer = storage.load(run.fitted)[0].scorer if run.fitted else run.scorer
@@ -119,8 +115,6 @@ def check_scored(place: str, files: Sequence[ScoreFile]) -> None:
 def _check_adaptive(run: ScoreRun, shards: Sequence[Shard]) -> None:
     """Raise UserError for a pool that has no clusters, and for options that do not suit."""
     if not run.adaptive:
-        if run.adaptive_share is not None or run.adaptive_clusters is not None:
-            raise UserError("--adaptive-share and --adaptive-clusters say how to be adaptive; add --adaptive")
         return
     if not all(shard.vectors for shard in shards):
         raise UserError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from dvsel.fields import check_fields, sparse
 from dvsel.fit import check_fit
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
-from dvsel.options import among, fields_of, files_named, to_mapping
+from dvsel.options import among, changed, fields_of, files_named, flag_of, refuse_unread, to_mapping
 from dvsel.origin import Relocated
 from dvsel.plan import Plan, check_budget, follows_scores
 from dvsel.plugins import SELECTORS, name_of, selector_class
@@ -32,7 +32,7 @@ from dvsel.progress import Done
 from dvsel.recipe import dump
 from dvsel.report import SelectReport, Share, unread_of, write_json
 from dvsel.rule import Pool
-from dvsel.runs import Execution, ScoreRun, SelectRun, reading_of_targets
+from dvsel.runs import Execution, Reading, ScoreRun, SelectRun, reading_of_targets
 from dvsel.score import check, check_scored, score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
@@ -46,11 +46,6 @@ from dvsel.shards.tokens import TokenCounter
 from dvsel.sources import SCORES, expand_pool, is_embedded, row_files
 from dvsel.write_subset import STDOUT, write_subset
 
-_OF_SCORING = (
-    *("target", "sample", "sample_size", "distil", "distil_documents", "distil_floor"),
-    *("tokens_field", "tokenizer", "token_sample", "adaptive", "adaptive_share", "adaptive_clusters"),
-    "on_bad_file",
-)
 _NO_RULE = "topk"  # of files that no scorer wrote
 
 
@@ -76,8 +71,13 @@ class _Terms:
         return cls(budget, quota, cap.amount)
 
 
-def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
-    """Select from score files, or, where the run names a scorer, from a pool that is scored first."""
+def select(run: SelectRun, execution: Execution, given: Collection[str] | None = None) -> SelectReport | Forecast:
+    """Select from score files, or, where the run names a scorer, from a pool that is scored first.
+
+    given: the options that were asked for, which are honoured or refused; None for those that differ from the default.
+    """
+    given = changed(run) if given is None else given
+    refuse_unread(run, given)
     terms = _Terms.of(run)
     counts_first = takes_documents(run)
     scores_first = counts_first or run.scorer is not None or run.fitted is not None
@@ -86,12 +86,13 @@ def select(run: SelectRun, execution: Execution) -> SelectReport | Forecast:
     if execution.dry_run or run.output == STDOUT:
         if scores_first:
             raise UserError("scoring a pool, or counting it, leaves score files; name a folder with -o, or score first")
-        return _select_from(_opened(run), run, terms, execution)
-    sources = None
+        opened, run = _opened(run, given)
+        return _select_from(opened, run, terms, execution)
+    sources: _Sources | None = None
     if scores_first:
         _check_domain_field(check_counting(run) if counts_first else check(_score_part(run)), run, terms.quota)
     else:
-        sources = _opened(run)
+        sources, run = _opened(run, given)
     with working_in(run.output, dump("select", run), execution.overwrite, files_named(run)):
         if sources is None:
             sources = _scored(run, execution)
@@ -156,33 +157,28 @@ def _select_from(sources: _Sources, run: SelectRun, terms: _Terms, execution: Ex
         return report_on(plan, run)
 
 
-def _opened(run: SelectRun) -> _Sources:
-    """The files that the run names. Raises UserError for options that they cannot honour."""
+def _opened(run: SelectRun, given: Collection[str]) -> tuple[_Sources, SelectRun]:
+    """What the run selects from, and the run with the words by which documents were read when they were scored.
+
+    Raises UserError for options that say otherwise, or that nothing looks at.
+    """
     sources = _Sources.of(run.pool, run)
-    _check_options(run, sources.pool.files[0], sources.selector)
-    return sources
-
-
-def _check_options(run: SelectRun, file: ScoreFile, selector: Selector) -> None:
-    """Raise UserError for options that would change how a pool is scored, where it is scored already."""
-    fields = fields_of(SelectRun)
-    for name in _OF_SCORING:
-        if getattr(run, name) != fields[name][0].default:
-            raise UserError(
-                f"--{name.replace('_', '-')}: is for scoring, and {file.url} has scores; drop it, or score again"
-            )
-    reads_documents = isinstance(selector, SetSelector) and files_named(selector)
-    if run.target_text_field and not reads_documents:
+    file, selector = sources.pool.files[0], sources.selector
+    reads_more = isinstance(selector, SetSelector) and bool(files_named(selector))
+    if run.target_text_field and not reads_more:
         raise UserError(f"--target-text-field: {file.url} has scores, and no target is read; drop it, or score again")
-    for name in ("text_field", "id_field", "domain_field"):
-        value, was = getattr(run, name), file.header.reading.get(name)
-        reads_more = reads_documents and name != "domain_field"
-        if value not in (fields[name][0].default, was) and not reads_more:
-            raise UserError(
-                f"--{name.replace('_', '-')} {value}: {file.url} was made with {was}; drop it, or score again with it"
-            )
-    if run.embeddings and not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
+    if "embeddings" in given and not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
         raise UserError("--embeddings: this method looks at no vectors; drop it, or choose another --method")
+    for name, (field, _) in fields_of(Reading).items():
+        value, was = getattr(run, name), file.header.reading.get(name)
+        if value == was or was is None or (reads_more and name != "domain_field"):
+            continue
+        if name in given:
+            raise UserError(
+                f"--{flag_of(field)} {value}: {file.url} was made with {was}; drop it, or score again with it"
+            )
+        run = dataclasses.replace(run, **{name: was})
+    return sources, run
 
 
 def _check_scores(pool: Pool, selector: Selector) -> None:

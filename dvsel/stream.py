@@ -21,6 +21,7 @@ from dvsel import guests
 from dvsel.errors import BadLine, UserError
 from dvsel.fields import instead, names_in
 from dvsel.fit import fit_scorer
+from dvsel.options import refuse_unread
 from dvsel.pool import PoolBatch, paths_to_read, read_pool
 from dvsel.runs import Execution, ScoreRun, SelectRun, StreamOptions
 from dvsel.scorers import Fitted
@@ -41,17 +42,18 @@ def score_field(name: str) -> str:
     return PREFIX + name.replace("-", "_")
 
 
-def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
-    """Copy documents from source to sink, each with its score as one more field (null where it has none)."""
-    if run.adaptive:
-        raise UserError(
-            "--adaptive goes by clusters of embeddings, and a stream has none; name a folder of `dvsel embed`"
-        )
+def score_stream(
+    name: str, run: ScoreRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO, quiet: bool = False
+) -> None:
+    """Copy documents from source to sink, each with its score as one more field (null where it has none).
+
+    quiet: leave out the summary on stderr.
+    """
+    refuse_unread(run)
     fitted = storage.load_of(name, run.fitted) if run.fitted else _fitted_without_pool(name, run)
     field, needs = options.score_field or score_field(name), fitted.scorer.needs
     if "." in field:
         raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")
-    _refuse_bad_file(run)
     skipped, written, unscored = _Skipped(), 0, 0
     with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
         for batch in read_pool(reader, None, run):
@@ -62,13 +64,9 @@ def score_stream(name: str, run: ScoreRun, options: StreamOptions, source: Binar
             skipped.add(batch.bad, batch.documents.first_row)
             written, unscored = written + len(rows), unscored + int(np.isnan(scores[rows]).all(axis=1).sum())
     cause = f"; {unscored:,} without a score: {fitted.unscored}" if unscored else ""
-    _tell(f"wrote {written:,} lines{cause}")
-    skipped.tell()
-
-
-def _refuse_bad_file(run: ScoreRun) -> None:
-    if run.on_bad_file == "skip":
-        raise UserError("--on-bad-file skip: a stream is one file, which cannot be left out; drop it")
+    if not quiet:
+        _tell(f"wrote {written:,} lines{cause}")
+        skipped.tell()
 
 
 def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
@@ -100,15 +98,20 @@ def _as_json(scores: npt.NDArray[np.float32], groups: tuple[str, ...]) -> list[b
     ]
 
 
-def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO) -> None:
-    """Copy the lines whose score reaches the bound from source to sink, byte for byte."""
+def select_stream(
+    run: SelectRun, options: StreamOptions, source: BinaryIO, sink: BinaryIO, quiet: bool = False
+) -> None:
+    """Copy the lines whose score reaches the bound from source to sink, byte for byte.
+
+    quiet: leave out the summary on stderr.
+    """
     selector = run.selector
     if selector is None or selector.needs_budget or selector.budget or run.budget or run.quota or run.dedup:
         raise UserError(
             "a stream can only be cut at a bound (--min-score); budgets, quantiles, quotas and deduplication need "
             "score files: dvsel score ... -o scores/"
         )
-    _refuse_bad_file(run)
+    refuse_unread(run)
     skipped, read, written, unscored = _Skipped(), 0, 0, 0
     field = options.score_field
     with LineReader(source) as reader:
@@ -130,10 +133,12 @@ def select_stream(run: SelectRun, options: StreamOptions, source: BinaryIO, sink
             skipped.add(bad, lines.first_row)
             written, unscored, read = written + int(kept.sum()), unscored + int(np.isnan(score).sum()), read + len(kept)
     left = read - written - unscored
-    _tell(
-        f"kept {written:,} of {read:,} lines; {left:,} beyond the bound, {unscored - skipped.total:,} without a score"
-    )
-    skipped.tell()
+    if not quiet:
+        _tell(
+            f"kept {written:,} of {read:,} lines; {left:,} beyond the bound, "
+            f"{unscored - skipped.total:,} without a score"
+        )
+        skipped.tell()
 
 
 def _guess_field(lines: Lines) -> str | None:

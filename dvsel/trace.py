@@ -21,7 +21,7 @@ from dvsel.fit import kept_fit, pool_sample
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.gradients.directed import FittedDirections
-from dvsel.options import among, files_named, option, to_mapping
+from dvsel.options import among, files_named, option, refuse_unread, to_mapping
 from dvsel.origin import reading_of, unchanged_shard
 from dvsel.pool import TARGET_FLAG, TEXT_FLAG, paths_to_read, read_pool
 from dvsel.progress import Done, show, showing
@@ -89,6 +89,7 @@ class TraceReport:
 
 def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
     """Trace the queries into `run.output`, where finished shards are kept."""
+    refuse_unread(run)
     scorer = run.scorer
     assert isinstance(scorer, Influence)
     shards = expand(run.pool)

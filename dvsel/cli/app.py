@@ -13,6 +13,10 @@ import typer
 
 from dvsel import __version__
 from dvsel.cli import COMMANDS
+from dvsel.cli.errors import guarded
+from dvsel.cli.flags import ANY_FLAGS, raising
+from dvsel.cli.help import Commands
+from dvsel.errors import UserError
 
 _MODULES = {"list": "listing"}  # a module `list` would hide the type in this package
 
@@ -29,9 +33,9 @@ def build(argv: Sequence[str]) -> typer.Typer:
     """The app that can parse `argv`."""
     app = typer.Typer(
         help=_EXAMPLES,
-        add_completion=False,
+        cls=Commands,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_globals)
@@ -39,7 +43,10 @@ def build(argv: Sequence[str]) -> typer.Typer:
     for name, summary in COMMANDS.items():
         if name == named:
             rest = list(argv[argv.index(name) + 1 :])
-            importlib.import_module(f"dvsel.cli.{_MODULES.get(name, name)}").register(app, rest)
+            try:
+                importlib.import_module(f"dvsel.cli.{_MODULES.get(name, name)}").register(app, rest)
+            except UserError as error:
+                app.command(name, help=summary, context_settings=ANY_FLAGS)(guarded(raising(error)))
         else:
             app.command(name, help=summary)(lambda: None)
     return app

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
+from dvsel.cli.flags import add
 from dvsel.cli.plain import plain
 
 _HELP = """Make every document of a pool a vector, once for all methods that use some.
@@ -28,4 +29,4 @@ make = plain(
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `embed` to the app."""
-    app.command("embed")(make())
+    add(app, "embed", make())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
-from dvsel.cli.flags import Group, Spreading, command, given, run_of, sub_commands, ways_of
+from dvsel.cli.config import Defaults
+from dvsel.cli.flags import Group, Spreading, Values, command, sub_commands, ways_of
 from dvsel.errors import UserError
 from dvsel.plugins import SCORERS, scorer_class
 from dvsel.redact import printable
@@ -33,26 +35,33 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
 
     cls = scorer_class(name)
 
-    def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
+    def body(pool: list[str], values: dict[str, Values]) -> None:
         from dvsel.cli.show import executing
 
-        run = run_of(FitRun, values["Run"] | {"scorer": cls(**given(values["Method"]))}, pool)
+        if pool:
+            values["Run"]["pool"] = (*values["Run"]["pool"], *pool)
+            values["Run"].given.add("pool")
+        run = values["Run"].make(FitRun, scorer=values["Method"].make(cls))
+        terminal = values["Execution"].read_in(Terminal, run)
         if not run.output:
             raise UserError(f"nowhere to write to; name a file with -o {name}.fitted")
-        with executing(values["Execution"], run.pool) as execution:
+        with executing(terminal, run.pool) as execution:
             from dvsel.fit import fit
 
             fitted = fit(run, execution)
-        if not values["Execution"]["quiet"]:
+        if terminal["json"]:
+            print(json.dumps({"scorer": name, "output": run.output, "report": fitted.report}))
+        if not terminal["quiet"]:
             for line in fitted.lines():
                 print(printable(line), file=sys.stderr)
             wrote = f"wrote {run.output}; score with `dvsel score {name} POOL --fitted {run.output}`"
             print(printable(wrote), file=sys.stderr)
 
     groups = [
-        Group("Method", cls, method or {}, prefix=name),
+        Group("Method", cls, method or {}, prefix=name, chosen=True),
         Group("Run", FitRun, defaults or {}, show_pool=True),
-        Group("Execution", Terminal, skip=("overwrite", "json", "dry_run"), prefix="run"),
+        Group("Execution", Terminal, skip=("overwrite", "dry_run"), prefix="run"),
     ]
     examples = (" ".join(["  dvsel fit", name, *way.split(), f"-o {name}.fitted"]) for way in ways_of(cls))
-    return command(body, groups, _HELP.format(name=name, examples="\n".join(examples)), "more of the pool")
+    page, defaults_ = _HELP.format(name=name, examples="\n".join(examples)), Defaults.of("fit", [name])
+    return command(body, groups, page, "more of the pool", defaults=defaults_)

@@ -1,36 +1,47 @@
-"""Commands made from options dataclasses: a field becomes a flag, its metadata the help."""
+"""Commands made from options dataclasses: a field becomes a flag, its metadata the help.
+
+What a flag says is honoured or refused (`Values.make`): given on the command line and read by nothing, it is an error;
+a default of the environment, the configuration file or a recipe that nothing reads is left aside.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import typer
-from typer.core import TyperCommand
 
 from dvsel.cli import COMMANDS
+from dvsel.cli.config import Defaults
 from dvsel.cli.errors import guarded
+from dvsel.cli.help import Command, Methods, about, show_all
 from dvsel.errors import UserError
-from dvsel.options import base_type, fields_of
-from dvsel.plugins import found
+from dvsel.options import base_type, draft, fields_of, flag_of, unread
+from dvsel.plugins import SCORERS, SELECTORS, found
 from dvsel.scorers import Scorer
 
 Run = TypeVar("Run")
 
-_FIRST = {  # what most users set
-    *("pool", "target", "budget", "fitted", "output", "ladder"),
-    *("model", "label", "probability", "preprocess", "positive", "negative"),
+_OFTEN = {  # what most users set
+    *("pool", "target", "budget", "fitted", "output", "ladder", "method", "with_", "seed", "dry_run", "workers"),
+    *("model", "label", "probability", "preprocess", "positive", "negative", "query", "top", "min_score", "quota"),
 }
-ANY_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
+_OF_A_METHOD = 4  # options of a method that the short help shows at least
+_LATER = {"seed", "dry_run", "workers"}  # of those, which come in the order of their class
 _SHORT = {"output": "-o", "workers": "-w", "method": "-m"}
+_NAMED = {"method": SELECTORS, "with_": SCORERS}  # options whose value is the name of a method
+_SPELLINGS = (("normalise", "normalize"), ("neighbour", "neighbor"), ("optimiser", "optimizer"), ("centre", "center"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Options that are shown together. prefix: told apart by it where another group has a flag of the same name."""
+    """Options that are shown together. prefix: told apart by it where another group has a flag of the same name.
+
+    chosen: whether the options are those of a method, of which the short help shows some.
+    """
 
     name: str
     options: type
@@ -38,54 +49,127 @@ class Group:
     skip: Sequence[str] = ()
     prefix: str = ""
     show_pool: bool = False
+    chosen: bool = False
+
+
+class Values(dict[str, Any]):
+    """The options of a group by name. given: of these, what the command line said."""
+
+    def __init__(self) -> None:
+        self.given: set[str] = set()
+
+    def take(self, other: Values) -> None:
+        """Add those of another group."""
+        self.update(other)
+        self.given |= other.given
+
+    def read_in(self, cls: type, run: Any = None, **parts: Any) -> dict[str, Any]:
+        """Those that are read, with these further ones; the others are at their defaults.
+
+        run: what the scopes of the options are asked of; None for the options themselves. Raises UserError for one
+        that the command line gave and that nothing reads.
+        """
+        values = given(self) | parts
+        while aside := unread(draft(cls, values), run, values.keys() - parts.keys()):
+            for name in sorted(self.given & aside.keys()):
+                raise UserError(f"--{flag_of(fields_of(cls)[name][0])}: {aside[name]}")
+            values = {name: value for name, value in values.items() if name not in aside}
+        return {name: field.default for name, (field, _) in fields_of(cls).items()} | values
+
+    def make(self, cls: type[Run], run: Any = None, **parts: Any) -> Run:
+        """The options, of what `read_in` leaves."""
+        return cls(**self.read_in(cls, run, **parts))
+
+    def refuse(self, cls: type, why: str) -> None:
+        """Raise UserError if the command line gave any."""
+        for name in sorted(self.given):
+            raise UserError(f"--{flag_of(fields_of(cls)[name][0])}: {why}")
 
 
 def command(
-    body: Callable[[list[str], dict[str, dict[str, Any]]], None],
+    body: Callable[[list[str], dict[str, Values]], None],
     groups: Sequence[Group],
     help: str,
     argument: str,
     metavar: str = "POOL",
+    defaults: Defaults | None = None,
 ) -> Callable[..., None]:
-    """A function for Typer whose flags are the options of all groups.
+    """A function for `add` whose flags are the options of all groups.
 
     It calls body(arguments, values), values holding the options by group name. argument, metavar: the help and the
-    name of the positional arguments.
+    name of the positional arguments. defaults: of the user's configuration.
     """
-    parameters: dict[str, inspect.Parameter] = {
-        "arguments": inspect.Parameter(
-            "arguments",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=typer.Argument(None, metavar=metavar, help=argument, show_default=False),
-            annotation=list[str],
-        )
+    defaults = defaults or Defaults()
+    parameters = {
+        "context": inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+        "arguments": _parameter_of(
+            "arguments", list[str], typer.Argument(None, metavar=metavar, help=argument, show_default=False)
+        ),
     }
     owners: dict[str, tuple[str, str]] = {}
+    often: set[str] = set()
     for group in groups:
-        for name, (field, hint) in sorted(fields_of(group.options).items(), key=lambda one: one[0] not in _FIRST):
-            if name in group.skip or "help" not in field.metadata or (name == "pool" and not group.show_pool):
-                continue
+        for name, (field, hint) in _sorted_options(group):
             flag = field.metadata.get("flag") or name
             flag = flag if flag not in parameters else f"{group.prefix}_{name}"
             owners[flag] = (group.name, name)
-            parameters[flag] = _parameter(flag, field, hint, group.defaults.get(name, field.default), group.name)
+            configured = defaults.take(flag.rstrip("_"), hint, field.metadata.get("choices"))
+            default = group.defaults.get(name, field.default if configured is None else configured)
+            parameters[flag] = _parameter(flag, field, hint, default, group.name)
+        often |= {flag for flag, (owner, name) in owners.items() if owner == group.name and name in _often_of(group)}
+    defaults.check_all_taken()
+    parameters["help_all"] = _parameter_of(
+        "help_all",
+        bool,
+        typer.Option(False, "--help-all", callback=show_all, is_eager=True, help="show all options"),
+    )
 
     def run(**flags: Any) -> None:
-        values: dict[str, dict[str, Any]] = {group.name: {} for group in groups}
+        values = {group.name: Values() for group in groups}
         for flag, (group, name) in owners.items():
             value = flags[flag]
             values[group][name] = tuple(value) if isinstance(value, list) else value
+            source = flags["context"].get_parameter_source(flag)
+            if source is not None and source.name == "COMMANDLINE":
+                values[group].given.add(name)
         body(flags["arguments"] or [], values)
 
-    made = guarded(run)
-    made.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    made: Any = guarded(run)
+    made.__signature__ = inspect.Signature(list(parameters.values()))
     made.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     made.__doc__ = help
-    del made.__wrapped__  # type: ignore[attr-defined]
-    return made
+    made.often = frozenset(often)
+    del made.__wrapped__
+    finished: Callable[..., None] = made
+    return finished
 
 
-class Spreading(TyperCommand):
+def add(app: typer.Typer, name: str, made: Any, cls: type[Command] = Command, help: str | None = None) -> None:
+    """Add what `command` made to an app."""
+    aliases = frozenset(alias for one in made.__annotations__ for alias in _aliases(_long(one)))
+    app.command(name, help=help, cls=type("Command", (cls,), {"often": made.often, "aliases": aliases}))(made)
+
+
+def _sorted_options(group: Group) -> list[tuple[str, tuple[dataclasses.Field[Any], Any]]]:
+    """The options of a group that are flags, those first that most users set."""
+    shown = [
+        (name, one)
+        for name, one in fields_of(group.options).items()
+        if name not in group.skip and "help" in one[0].metadata and (name != "pool" or group.show_pool)
+    ]
+    return sorted(shown, key=lambda one: one[0] not in _OFTEN - _LATER)
+
+
+def _often_of(group: Group) -> set[str]:
+    """The options of a group that the short help shows."""
+    names = [name for name, _ in _sorted_options(group)]
+    if not group.chosen:
+        return _OFTEN.intersection(names)
+    own = [name for name in names if name in _OFTEN or name in inspect.get_annotations(group.options)]
+    return {*_OFTEN.intersection(names), *(own or names)[:_OF_A_METHOD]}
+
+
+class Spreading(Command):
     """A command that gives all of `--flag a b c`, which is what a shell makes of `--flag *`, to a repeatable flag."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -100,26 +184,51 @@ class Spreading(TyperCommand):
 
 
 def _parameter(flag: str, field: dataclasses.Field[Any], hint: Any, default: Any, panel: str) -> inspect.Parameter:
-    long = f"--{flag.rstrip('_').replace('_', '-')}"
+    long = _long(flag)
     choices = field.metadata.get("choices")
     wanted = base_type(hint)
     annotation: Any = Literal[tuple(choices)] if choices else hint
     if typing.get_origin(wanted) is tuple:
         annotation, default = list[typing.get_args(wanted)[0]], list(default) or None  # type: ignore[misc]
-    names = [f"{long}/--no-{long[2:]}" if wanted is bool and default else long]
+    names = [f"{one}/--no-{one[2:]}" if wanted is bool and default else one for one in (long, *_aliases(long))]
     names += [_SHORT[flag]] if flag in _SHORT else []
-    return inspect.Parameter(
-        flag,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(
-            None if default == "" else default,
-            *names,
-            help=field.metadata["help"],
-            show_default=default is not None and default is not False and default != "",
-            rich_help_panel=panel,
-        ),
-        annotation=annotation | None if default in ("", None) and annotation is str else annotation,
+    option = typer.Option(
+        None if default == "" else default,
+        *names,
+        metavar=_metavar(field, wanted),
+        help=field.metadata["help"],
+        show_default=default is not None and default is not False and default != "",
+        rich_help_panel=panel,
+        envvar=field.metadata.get("env") or None,
+        autocompletion=_names_in(_NAMED[flag]) if flag in _NAMED else None,
     )
+    return _parameter_of(flag, annotation | None if default in ("", None) and annotation is str else annotation, option)
+
+
+def _metavar(field: dataclasses.Field[Any], wanted: Any) -> str | None:
+    """What stands for the value in help; None for choices and flags, which say it themselves."""
+    if field.metadata.get("choices") or wanted is bool:
+        return None
+    element = typing.get_args(wanted)[0] if typing.get_origin(wanted) is tuple else wanted
+    return "PATH" if field.metadata.get("files") else {int: "INTEGER", float: "NUMBER"}.get(element, "TEXT")
+
+
+def _parameter_of(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _long(flag: str) -> str:
+    return f"--{flag.rstrip('_').replace('_', '-')}"
+
+
+def _aliases(long: str) -> list[str]:
+    """How the other half of those who write English spells it."""
+    pairs = [*_SPELLINGS, *((there, here) for here, there in _SPELLINGS)]
+    return [long.replace(here, there) for here, there in pairs if here in long]
+
+
+def _names_in(group: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: [name for name in found(group) if name.startswith(incomplete)]
 
 
 def sub_commands(
@@ -128,20 +237,25 @@ def sub_commands(
     group: str,
     rest: Sequence[str],
     make: Callable[[str], Callable[..., None]],
-    cls: type[TyperCommand] = TyperCommand,
+    cls: type[Command] = Command,
 ) -> None:
     """Add a command with one sub-command for each name in an entry point group; `make` makes the one in `rest`."""
-    parent = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+    parent = typer.Typer(cls=Methods, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
     app.add_typer(parent, name=name, help=COMMANDS[name])
     wanted = next((word for word in rest if not word.startswith("-")), None)
-    for known in found(group):
+    for known, point in found(group).items():
         if known == wanted:
             try:
-                parent.command(known, cls=cls)(make(known))
+                add(parent, known, make(known), cls)
             except UserError as error:
                 parent.command(known, context_settings=ANY_FLAGS)(guarded(raising(error)))
         else:
-            parent.command(known, help=f"`dvsel {name} {known} --help` shows its options.")(lambda: None)
+            summary = about(point)[0] if wanted is None else ""
+            parent.command(known, help=summary)(lambda: None)
+
+
+FITTED = "is for a fit, and --fitted names one that is done; drop one of the two"
+ANY_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def ways_of(cls: type[Scorer]) -> list[str]:
@@ -162,25 +276,3 @@ def raising(error: UserError) -> Callable[..., None]:
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a value."""
     return {name: value for name, value in values.items() if value is not None}
-
-
-def refuse_with_fitted(group: Group, values: Mapping[str, Any], names: Collection[str] = ()) -> None:
-    """Refuse options of a fit (these names, or all of the group) that were given beside a fitted scorer."""
-    for name, (field, _) in fields_of(group.options).items():
-        default = group.defaults.get(name, field.default)
-        default = tuple(default) if isinstance(default, list) else default
-        if name in (names or values) and values.get(name) not in (None, (), default):
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is for a fit, and --fitted names one that is done; drop one of the two")
-
-
-def refuse_on_shards(stream: Mapping[str, Any]) -> None:
-    """Refuse options of a stream where shards are named."""
-    for name in given(stream):
-        raise UserError(f"--{name.replace('_', '-')} is for lines from stdin, and shards are named; drop it")
-
-
-def run_of(cls: type[Run], values: Mapping[str, Any], pool: Sequence[str]) -> Run:
-    """A run from its flags and the positional arguments."""
-    values = given(values)
-    return cls(**values | {"pool": (*values.get("pool", ()), *pool)})

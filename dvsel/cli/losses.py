@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
+from dvsel.cli.flags import add
 from dvsel.cli.plain import plain
 
 _HELP = """Compute the loss of every document under each model of a ladder, in bits per character.
@@ -26,4 +27,4 @@ make = plain(
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `losses` to the app."""
-    app.command("losses")(make())
+    add(app, "losses", make())

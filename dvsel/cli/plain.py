@@ -9,7 +9,8 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dvsel.cli.flags import Group, command, run_of
+from dvsel.cli.config import Defaults
+from dvsel.cli.flags import Group, Values, command
 from dvsel.errors import UserError
 
 Make = Callable[..., Any]
@@ -28,19 +29,20 @@ def plain(name: str, help: str, argument: str, nothing: str, nowhere: str, skip:
         defaults, options = defaults or {}, f"{name.capitalize()}Run"
         cls = getattr(importlib.import_module(f"dvsel.{name}"), options)
 
-        def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
+        def body(pool: list[str], values: dict[str, Values]) -> None:
             from dvsel.cli.show import executing, print_report
 
-            run = run_of(cls, values["Run"], pool or list(defaults.get("pool", ())))
+            run = values["Run"].make(cls, pool=tuple(pool or defaults.get("pool", ())))
+            terminal = values["Execution"].read_in(Terminal, run)
             if not run.pool:
                 raise UserError(nothing)
-            if not (run.output or values["Execution"].get("dry_run")):
+            if not (run.output or terminal.get("dry_run")):
                 raise UserError(nowhere)
-            with executing(values["Execution"]) as execution:
+            with executing(terminal) as execution:
                 report = getattr(importlib.import_module(f"dvsel.{name}"), name)(run, execution)
-            print_report(report, values["Execution"])
+            print_report(report, terminal)
 
         groups = [Group("Run", cls, defaults), Group("Execution", Terminal, skip=skip, prefix="run")]
-        return command(body, groups, help, argument)
+        return command(body, groups, help, argument, defaults=Defaults.of(name))
 
     return make

@@ -8,8 +8,9 @@ from typing import Any
 import typer
 
 from dvsel.cli.errors import guarded
-from dvsel.cli.flags import ANY_FLAGS, raising
+from dvsel.cli.flags import ANY_FLAGS, add, raising
 from dvsel.errors import UserError
+from dvsel.options import refuse_unread
 
 _HELP = """Replay a run from its recipe; further flags beat what it says.
 
@@ -26,7 +27,7 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
         app.command("run", help=_HELP)(_placeholder)
         return
     try:
-        app.command("run", help=_HELP)(_made(file, [word for word in rest if word != file]))
+        add(app, "run", _made(file, [word for word in rest if word != file]), help=_HELP)
     except UserError as error:
         app.command("run", help=_HELP, context_settings=ANY_FLAGS)(guarded(raising(error)))
 
@@ -57,7 +58,10 @@ def _made(file: str, rest: Sequence[str]) -> Any:
     }
     if name not in runs:
         raise UserError(f"{file}: command is {name!r}; it is one of {', '.join(runs)}")
-    make(runs[name], values, file)
+    try:
+        refuse_unread(make(runs[name], values, file))
+    except UserError as error:
+        raise UserError(str(error) if file in str(error) else f"{file}: {error}") from error
     plain = {"embed": embed.make, "losses": losses.make, "strength": strength.make}
     if name in plain:
         return _without_file(plain[name](values), file)

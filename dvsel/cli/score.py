@@ -8,16 +8,8 @@ from typing import Any
 
 import typer
 
-from dvsel.cli.flags import (
-    Group,
-    command,
-    given,
-    refuse_on_shards,
-    refuse_with_fitted,
-    run_of,
-    sub_commands,
-    ways_of,
-)
+from dvsel.cli.config import Defaults
+from dvsel.cli.flags import FITTED, Group, Values, command, sub_commands, ways_of
 from dvsel.errors import UserError
 from dvsel.plugins import SCORERS, scorer_class
 
@@ -43,38 +35,37 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
     cls = scorer_class(name)
     defaults = defaults or {}
 
-    def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
+    def body(pool: list[str], values: dict[str, Values]) -> None:
         pool = pool or list(defaults.get("pool", ()))
         if values["Run"]["fitted"]:
-            refuse_with_fitted(groups[0], values["Method"])
-            refuse_with_fitted(groups[1], values["Run"], ("target",))
-        scorer = None if values["Run"]["fitted"] else cls(**given(values["Method"]))
-        run = run_of(ScoreRun, values["Run"] | {"scorer": scorer}, pool)
+            values["Method"].refuse(cls, FITTED)
+        scorer = None if values["Run"]["fitted"] else values["Method"].make(cls)
+        run = values["Run"].make(ScoreRun, scorer=scorer, pool=tuple(pool))
+        stream, terminal = values["Stream"].make(StreamOptions, run), values["Execution"].read_in(Terminal, run)
         if pool == ["-"]:
             from dvsel.stream import score_stream
 
             if run.output not in ("", "-"):
                 raise UserError(f"-o {run.output}: what comes from stdin goes to stdout; drop -o, or name shards")
-            score_stream(name, run, StreamOptions(**given(values["Stream"])), sys.stdin.buffer, sys.stdout.buffer)
+            score_stream(name, run, stream, sys.stdin.buffer, sys.stdout.buffer, terminal["quiet"])
             return
         if not pool:
             raise UserError("nothing to score; name shards or folders, or - for lines from stdin")
-        refuse_on_shards(values["Stream"])
-        if run.output in ("", "-") and not values["Execution"]["dry_run"]:
+        if run.output in ("", "-") and not terminal["dry_run"]:
             raise UserError("score files need a folder; name one with -o scores/, or pipe lines through stdin")
         from dvsel.cli.show import executing, print_report
 
-        with executing(values["Execution"], () if cls.parallel else pool) as execution:
+        with executing(terminal, () if cls.parallel else pool) as execution:
             from dvsel import fitted
             from dvsel.score import score
 
             if run.fitted:
                 fitted.load_of(name, run.fitted)
             report = score(run, execution)
-        print_report(report, values["Execution"])
+        print_report(report, terminal)
 
     groups = [
-        Group("Method", cls, method or {}, prefix=name),
+        Group("Method", cls, method or {}, prefix=name, chosen=True),
         Group("Run", ScoreRun, defaults),
         Group("Stream", StreamOptions, prefix="stream"),
         Group("Execution", Terminal, prefix="run"),
@@ -87,4 +78,5 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         groups,
         _HELP.format(doc=doc, name=name, field=f"dvsel_{name.replace('-', '_')}", examples="\n".join(examples)),
         "shards, folders, globs, URLs; - for stdin",
+        defaults=Defaults.of("score", [name]),
     )

@@ -11,8 +11,9 @@ from typing import Any
 
 import typer
 
+from dvsel.cli.config import Defaults
 from dvsel.cli.errors import guarded
-from dvsel.cli.flags import ANY_FLAGS, Group, command, given, raising, refuse_on_shards, refuse_with_fitted, run_of
+from dvsel.cli.flags import ANY_FLAGS, FITTED, Group, Values, add, command, raising
 from dvsel.errors import UserError
 from dvsel.folder import RECIPE
 from dvsel.options import fields_of, option
@@ -42,7 +43,7 @@ class _Choice:
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `select` to the app, with the options of the selector and the scorer that `rest` names."""
     try:
-        app.command("select")(make(rest))
+        add(app, "select", make(rest))
     except UserError as error:
         app.command("select", context_settings=ANY_FLAGS)(guarded(raising(error)))
 
@@ -58,25 +59,25 @@ def make(
     from dvsel.runs import SelectRun, StreamOptions
 
     defaults, scorer, selector = defaults or {}, dict(scorer or {}), dict(selector or {})
-    with_ = _value(rest, "--with") or scorer.pop("name", None)
-    method = _method(rest) or selector.pop("name", None)
+    configured = Defaults.of("select")
+    with_ = _value(rest, "--with") or scorer.pop("name", None) or configured.word("with")
+    method = _method(rest) or selector.pop("name", None) or configured.word("method")
     scorer_cls = scorer_class(with_) if with_ else None
     if not method:
         method = scorer_cls.selector if scorer_cls else _rule_of_scores([*rest, *defaults.get("pool", ())])
     selector_cls = selector_class(method) if method else None
 
-    def body(pool: list[str], values: dict[str, dict[str, Any]]) -> None:
+    def body(pool: list[str], values: dict[str, Values]) -> None:
         pool = pool or list(defaults.get("pool", ()))
-        values["Run"] |= values["Scoring"]
-        if values["Run"]["fitted"]:
-            refuse_with_fitted(groups[2], values["Run"], ("target",))
-            if scorer_cls:
-                refuse_with_fitted(Group("Scorer", scorer_cls, scorer), values["Scorer"])
+        values["Run"].take(values["Scoring"])
+        if values["Run"]["fitted"] and scorer_cls:
+            values["Scorer"].refuse(scorer_cls, FITTED)
         parts = {
-            "selector": selector_cls(**given(values["Selector"])) if selector_cls else None,
-            "scorer": scorer_cls(**given(values["Scorer"])) if scorer_cls and not values["Run"]["fitted"] else None,
+            "selector": values["Selector"].make(selector_cls) if selector_cls else None,
+            "scorer": values["Scorer"].make(scorer_cls) if scorer_cls and not values["Run"]["fitted"] else None,
         }
-        run = run_of(SelectRun, values["Run"] | parts, pool)
+        run = values["Run"].make(SelectRun, pool=tuple(pool), **parts)
+        stream, terminal = values["Stream"].make(StreamOptions, run), values["Execution"].read_in(Terminal, run)
         if pool == ["-"]:
             from dvsel.stream import select_stream
 
@@ -84,35 +85,44 @@ def make(
                 raise UserError(
                     f"-o {run.output}: what comes from stdin goes to stdout; drop -o, or name a folder of scores"
                 )
-            select_stream(run, StreamOptions(**given(values["Stream"])), sys.stdin.buffer, sys.stdout.buffer)
+            select_stream(run, stream, sys.stdin.buffer, sys.stdout.buffer, terminal["quiet"])
             return
         if not pool:
             raise UserError(
                 "nothing to select from; name a folder of scores, or a pool and a scorer (--with NAME), or - for lines "
                 "from stdin"
             )
-        refuse_on_shards(values["Stream"])
-        if not (run.output or values["Execution"]["dry_run"]):
+        if not (run.output or terminal["dry_run"]):
             raise UserError("nowhere to write to; name a folder with -o selected/, or - for stdout")
         from dvsel.cli.show import executing, print_report
 
         in_workers = bool((run.scorer and not run.scorer.parallel) or run.fitted)
-        with executing(values["Execution"], pool if in_workers else ()) as execution:
+        with executing(terminal, pool if in_workers else ()) as execution:
             from dvsel.select import select
 
-            report = select(run, execution)
-        print_report(report, values["Execution"])
+            report = select(run, execution, values["Run"].given | _differing(defaults))
+        print_report(report, terminal)
 
     groups = [
         Group("Choice", _Choice),
         Group("Run", SelectRun, defaults, skip=_SCORING),
         Group("Scoring", SelectRun, defaults, skip=[name for name in fields_of(SelectRun) if name not in _SCORING]),
-        *([Group("Selector", selector_cls, selector, prefix=method or "")] if selector_cls else []),
-        *([Group("Scorer", scorer_cls, scorer, prefix=with_ or "")] if scorer_cls else []),
+        *([Group("Selector", selector_cls, selector, prefix=method or "", chosen=True)] if selector_cls else []),
+        *([Group("Scorer", scorer_cls, scorer, prefix=with_ or "", chosen=True)] if scorer_cls else []),
         Group("Stream", StreamOptions, prefix="stream"),
         Group("Execution", Terminal, prefix="run"),
     ]
-    return command(body, groups, _HELP, "folders of scores, or the pool with --with or --method random; - for stdin")
+    argument = "folders of scores, or the pool with --with or --method random; - for stdin"
+    chosen = [name for name in (with_, method) if name]
+    return command(body, groups, _HELP, argument, defaults=Defaults.of("select", chosen))
+
+
+def _differing(recipe: Mapping[str, Any]) -> set[str]:
+    """What a recipe says that is not what it would be by itself."""
+    from dvsel.runs import SelectRun
+
+    fields = fields_of(SelectRun)
+    return {name for name, value in recipe.items() if name in fields and value != fields[name][0].default}
 
 
 def _rule_of_scores(words: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dvsel import scopes
 from dvsel.cli import stages
 from dvsel.engines import local
 from dvsel.options import option
@@ -21,8 +22,8 @@ from dvsel.runs import Execution
 class Terminal(Execution):
     """How a run is carried out, and how much it says."""
 
-    quiet: bool = option(False, "no progress and no summary")
-    json: bool = option(False, "the summary as JSON on stdout")
+    quiet: bool = option(False, "no progress and no summary", env="DVSEL_QUIET")
+    json: bool = option(False, "the summary as JSON on stdout", scope=scopes.prints)
     debug: bool = option(False, "show a traceback with an error")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
+from dvsel.cli.flags import add
 from dvsel.cli.plain import plain
 
 _HELP = """Score every document by how well its losses order the models of a ladder: its predictive strength.
@@ -27,4 +28,4 @@ make = plain(
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `strength` to the app."""
-    app.command("strength")(make())
+    add(app, "strength", make())

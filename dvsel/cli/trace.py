@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from dvsel.cli.flags import Group, command, given, run_of
+from dvsel.cli.config import Defaults
+from dvsel.cli.flags import Group, Values, add, command
 from dvsel.errors import UserError
 from dvsel.plugins import scorer_class
 
@@ -25,7 +26,7 @@ _EACH: dict[str, Any] = {"separate_targets": True}
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `trace` to the app."""
-    app.command("trace")(make())
+    add(app, "trace", make())
 
 
 def make(defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
@@ -35,28 +36,29 @@ def make(defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | 
 
     cls, defaults = scorer_class("influence"), defaults or {}
 
-    def body(arguments: list[str], values: dict[str, dict[str, Any]]) -> None:
+    def body(arguments: list[str], values: dict[str, Values]) -> None:
         from dvsel.cli.show import executing, print_report
         from dvsel.trace import trace
 
         named = values["Run"]["query"] or defaults.get("query", ())
         queries, pool = (named, arguments) if named else (arguments[:1], arguments[1:])
-        scorer = cls(**given(values["Method"]), **_EACH)
-        run = run_of(
-            TraceRun, values["Run"] | {"scorer": scorer, "query": tuple(queries)}, pool or defaults.get("pool", ())
-        )
+        scorer = values["Method"].make(cls, **_EACH)
+        pool = pool or list(defaults.get("pool", ()))
+        run = values["Run"].make(TraceRun, scorer=scorer, query=tuple(queries), pool=tuple(pool))
+        terminal = values["Execution"].read_in(Terminal, run)
         if not run.pool:
             raise UserError("nothing to trace in; name the queries first, then the pool's shards")
-        if not (run.output or values["Execution"]["dry_run"]):
+        if not (run.output or terminal["dry_run"]):
             raise UserError("score files need a folder; name one with -o traced/")
-        with executing(values["Execution"]) as execution:
+        with executing(terminal) as execution:
             report = trace(run, execution)
-        print_report(report, values["Execution"])
+        print_report(report, terminal)
 
     method = {name: value for name, value in (method or {}).items() if name not in ("name", "separate_targets")}
     groups = [
-        Group("Method", cls, method, skip=("separate_targets",), prefix="influence"),
+        Group("Method", cls, method, skip=("separate_targets",), prefix="influence", chosen=True),
         Group("Run", TraceRun, defaults),
         Group("Execution", Terminal, prefix="run"),
     ]
-    return command(body, groups, _HELP, "the queries' file, then the pool: shards, folders, globs, URLs", "QUERY POOL")
+    argument = "the queries' file, then the pool: shards, folders, globs, URLs"
+    return command(body, groups, _HELP, argument, "QUERY POOL", Defaults.of("trace"))

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext import MOST_CHARS, evaluation
-from dvsel.options import Options, option
+from dvsel.options import Options, every, option, provided, under
 
 if TYPE_CHECKING:
     from dvsel.fasttext.model import Model
@@ -42,25 +42,34 @@ HELD_OUT_SEED = 0x68656C64  # of its own, so that no other draw by the text's ha
 _FEW = 20
 _MOST_BUCKETS = 2**30
 _MOST_NGRAMS = 10
+_TRAINS = provided("trains", "is for training, and --model is trained; drop it, or train one with --positive")
 
 
 @dataclass(frozen=True)
 class Training(Options):
     """How a classifier is trained. The defaults are those of DCLM's: fastText's own, with runs of two words."""
 
-    dim: int = option(100, "length of the vectors")
-    word_ngrams: int = option(2, f"longest run of words that is a feature, 1 to {_MOST_NGRAMS}")
-    buckets: int = option(2_000_000, "buckets that runs of words and of characters are hashed into")
-    epochs: int = option(5, "how often each document is seen")
-    learning_rate: float = option(0.1, "step size at the start; it falls to 0 linearly")
-    min_count: int = option(1, "words that occur less often are no features")
-    min_chars: int = option(0, "shortest run of characters that is a feature")
-    max_chars: int = option(0, "longest run of characters that is a feature; 0: none")
-    held_out: float = option(0.1, "share of the documents kept to measure the classifier")
+    dim: int = option(100, "length of the vectors", when=_TRAINS)
+    word_ngrams: int = option(2, f"longest run of words that is a feature, 1 to {_MOST_NGRAMS}", when=_TRAINS)
+    buckets: int = option(2_000_000, "buckets that runs of words and of characters are hashed into", when=_TRAINS)
+    epochs: int = option(5, "how often each document is seen", when=_TRAINS)
+    learning_rate: float = option(0.1, "step size at the start; it falls to 0 linearly", when=_TRAINS)
+    min_count: int = option(1, "words that occur less often are no features", when=_TRAINS)
+    min_chars: int = option(0, "shortest run of characters that is a feature", when=every(_TRAINS, under("max_chars")))
+    max_chars: int = option(0, "longest run of characters that is a feature; 0: none", when=_TRAINS)
+    held_out: float = option(0.1, "share of the documents kept to measure the classifier", when=_TRAINS)
     trainer: str = option(
-        "dvsel", "dvsel: the same model each time; fasttext: the library, whose models differ", choices=TRAINERS
+        "dvsel",
+        "dvsel: the same model each time; fasttext: the library, whose models differ",
+        choices=TRAINERS,
+        when=_TRAINS,
     )
-    training_seed: int = option(0, "seed of the first vectors and of the order of documents")
+    training_seed: int = option(0, "seed of the first vectors and of the order of documents", when=_TRAINS)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a classifier to train."""
+        return True
 
     def __post_init__(self) -> None:
         super().__post_init__()

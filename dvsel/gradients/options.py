@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dvsel.errors import UserError
 from dvsel.gradients import EFFORTS, KRONECKER, REDUCTIONS, SIMILARITIES
 from dvsel.language import Documents, PromptOptions, strings
-from dvsel.options import fields_of, option
+from dvsel.options import fields_of, option, provided
 
 if TYPE_CHECKING:
     from dvsel.gradients.meter import GradientMeter
@@ -136,12 +136,21 @@ class CheckpointOptions(GradientOptions):
         return self.checkpoints or (self.model,)
 
 
+def _curved(options: Any) -> str:
+    none = getattr(options, "preconditioner", "") == "none"
+    return "is of the curvature, and --preconditioner none has none; drop one of the two" if none else ""
+
+
 @dataclass(frozen=True)
 class SampleOptions(GradientOptions):
     """How a curvature is taken from the pool. Raises UserError for what is out of range."""
 
-    damping: float = option(0.1, "added to the curvature's eigenvalues, as a multiple of their mean")
-    factor_documents: int = option(1000, "documents of the pool's sample that the curvature is taken from, at most")
+    damping: float = option(0.1, "added to the curvature's eigenvalues, as a multiple of their mean", when=_curved)
+    factor_documents: int = option(
+        1000,
+        "documents of the pool's sample that the curvature is taken from, at most",
+        when=provided("takes_pool", "is of the pool's sample, and these options need none; drop it"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dvsel.errors import UserError
-from dvsel.options import Options, option
+from dvsel.options import Options, option, under
 
 if TYPE_CHECKING:
     from dvsel.shards.columns import Batch, Column
@@ -79,7 +79,9 @@ class PromptOptions(ModelOptions):
     """How a language model reads documents that may begin with an instruction."""
 
     prompt_field: str = option("", "field with an instruction, which is context and has no loss of its own")
-    prompt_separator: str = option(r"\n", r"what stands between instruction and text; \n is a line feed")
+    prompt_separator: str = option(
+        r"\n", r"what stands between instruction and text; \n is a line feed", when=under("prompt_field")
+    )
 
     @property
     def needs(self) -> tuple[str, ...]:

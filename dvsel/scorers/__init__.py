@@ -52,6 +52,8 @@ class Scorer(Options):
     """Whether each file of a folder or glob that is named as a target is a target by itself."""
     usage: ClassVar[tuple[str, ...]] = ("",)
     """What follows `dvsel fit NAME` in the examples of its help, one for each way to use it."""
+    group: ClassVar[str] = ""
+    """What it needs, under which help lists it: "no model", "gradients" and so on; "" for the package's name."""
     selector: ClassVar[str] = "topk"
     """The selection rule of the method's paper, by the selector's name."""
     parallel: ClassVar[bool] = False

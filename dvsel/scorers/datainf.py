@@ -30,6 +30,7 @@ class DataInf(SampleOptions, DirectedOptions, Scorer):
     The score is the inner product of gradients, preconditioned; 1 is what the target's own documents have on average.
     """
 
+    group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model runs/my-adapter",)
     parallel: ClassVar[bool] = True

@@ -162,6 +162,7 @@ class Distilled(EmbedderOptions, Scorer):
     and from embeddings too where the pool is of embeddings (dvsel embed), or --model names what embeds it.
     """
 
+    group: ClassVar[str] = "no model"
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --teacher influence.fitted",)
     steps: ClassVar[str] = "dvsel.distil:fit"
     fitted: ClassVar[type[Fitted]] = FittedDistilled

@@ -58,6 +58,7 @@ class DSIR(Scorer):
     The score is the log importance weight; the selection rule is resampling by it.
     """
 
+    group: ClassVar[str] = "no model"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl",)
     selector: ClassVar[str] = "resample"

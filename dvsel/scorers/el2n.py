@@ -32,6 +32,7 @@ class EL2N(CheckpointOptions, Scorer):
     The score is the length of the error, between 0 and 1.41, in its mean over tokens and checkpoints.
     """
 
+    group: ClassVar[str] = "language model"
     usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-3

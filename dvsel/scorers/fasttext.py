@@ -35,6 +35,7 @@ class FastText(Training, Scorer):
     The score is the log-odds of the label, computed by table look-up, equal to fastText's own.
     """
 
+    group: ClassVar[str] = "classifier"
     fitted: ClassVar[type[Fitted]] = FittedClassifier
     usage: ClassVar[tuple[str, ...]] = ("--model quality.bin", "--positive good.jsonl --negative crawl.jsonl")
     selector: ClassVar[str] = "topk"
@@ -64,6 +65,11 @@ class FastText(Training, Scorer):
             raise UserError("fasttext: documents to drop, but none to keep; name some with --positive")
         if self.label and self.positive:
             raise UserError("fasttext: --label is for a model that has labels; drop it")
+
+    @property
+    def trains(self) -> bool:
+        """Where no model is named."""
+        return not self.model
 
     @property
     def takes_pool(self) -> bool:

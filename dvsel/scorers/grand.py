@@ -33,6 +33,7 @@ class GraNd(CheckpointOptions, Scorer):
     The score is the mean norm over the checkpoints.
     """
 
+    group: ClassVar[str] = "gradients"
     usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2

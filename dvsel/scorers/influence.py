@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 from dvsel.errors import UserError
 from dvsel.gradients import PRECONDITIONERS, PROJECTIONS, directed
 from dvsel.gradients.options import CurvatureOptions, DirectedOptions
-from dvsel.options import option
+from dvsel.options import option, under
 from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
     The score is the inner product of gradients, preconditioned; 1 is what the target's own documents have on average.
     """
 
+    group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model models/pythia-160m",)
     parallel: ClassVar[bool] = True
@@ -56,14 +57,17 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
         "random, pca: all gradients, by bases that the layer's name or the pool's sample gives",
         choices=PROJECTIONS,
     )
-    optimizer_state: str = option("", "optimizer.pt of the model's checkpoint, for --preconditioner adam", files=True)
+    optimizer_state: str = option(
+        "",
+        "optimizer.pt of the model's checkpoint, for --preconditioner adam",
+        files=True,
+        when=under("preconditioner", "adam"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.projection not in PROJECTIONS:
             raise UserError(f"projection {self.projection!r}: unknown; give one of {', '.join(PROJECTIONS)}")
-        if self.optimizer_state and self.preconditioner != "adam":
-            raise UserError("--optimizer-state without --preconditioner adam; give both or none")
         if self.preconditioner == "adam" and self.projection != "target":
             raise UserError(f"projection {self.projection}: adam goes by single weights; drop --projection")
         if self.projects:

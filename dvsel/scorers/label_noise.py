@@ -21,7 +21,7 @@ import numpy.typing as npt
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
 from dvsel.labels import arrays as of_modes
-from dvsel.options import option
+from dvsel.options import option, under
 from dvsel.schema import Names, Schema, unpacked
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.vectors import Maker
@@ -45,6 +45,7 @@ class LabelNoise(EmbedderOptions, Scorer):
     The score says how much better the label suits the document than any other label does.
     """
 
+    group: ClassVar[str] = "embeddings"
     usage: ClassVar[tuple[str, ...]] = (
         "--pool pool/ --model models/all-MiniLM-L6-v2",
         "--pool pool/ --model models/all-MiniLM-L6-v2 --mode margin --clean checked.jsonl",
@@ -60,9 +61,11 @@ class LabelNoise(EmbedderOptions, Scorer):
     )
     label_field: str = option("label", "field with a document's label")
     clean: tuple[str, ...] = option((), "margin, lava: shards of documents whose labels are right", documents=True)
-    neighbours: int = option(50, "knn: similar documents that are asked")
+    neighbours: int = option(50, "knn: similar documents that are asked", when=under("mode", "knn"))
     index: int = option(50_000, "documents with a label that the fit takes from the pool's sample, at most")
-    eps: float = option(0.1, "margin, lava: temperature of transport, in units of 1 - cos")
+    eps: float = option(
+        0.1, "margin, lava: temperature of transport, in units of 1 - cos", when=under("mode", "margin", "lava")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -54,6 +54,7 @@ class LESS(GradientOptions, Scorer):
     Each file of a target is a task. A LoRA adapter is trained first, on a part of the pool.
     """
 
+    group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     splits_targets: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target tasks/ --model models/pythia-160m",)

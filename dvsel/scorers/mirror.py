@@ -28,7 +28,7 @@ from dvsel.errors import Notice, UserError
 from dvsel.gradients import directed
 from dvsel.gradients.options import UNSCORED, CurvatureOptions, TargetOptions
 from dvsel.language import PRECISIONS, Documents
-from dvsel.options import option
+from dvsel.options import option, unless
 from dvsel.progress import parts
 from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
@@ -49,6 +49,7 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
     The score is that fall, by forward passes alone; 1 is what the target's own documents have on average.
     """
 
+    group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model models/pythia-160m",)
     parallel: ClassVar[bool] = True
@@ -58,7 +59,9 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
         "fp32", "bf16 and autocast: small differences of losses are lost; auto: bf16 on a GPU", choices=PRECISIONS
     )
     target_steps: int = option(1, "steps on the target, each from where the last one ended")
-    fall: float = option(0.01, "share of the target's loss that all steps together take from it, at most")
+    fall: float = option(
+        0.01, "share of the target's loss that all steps together take from it, at most", when=unless("step")
+    )
     step: float = option(0.0, "size of a step, in place of --fall; 0: found")
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from dvsel.errors import UserError
 from dvsel.language import MEASURES, PromptOptions
-from dvsel.options import option
+from dvsel.options import option, under
 from dvsel.schema import ArraySpec, Schema
 from dvsel.scorers import Fitted, Scorer
 
@@ -38,6 +38,7 @@ class Perplexity(PromptOptions, Scorer):
     The score is minus the loss, in the measure that is chosen.
     """
 
+    group: ClassVar[str] = "language model"
     usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-3
@@ -48,7 +49,7 @@ class Perplexity(PromptOptions, Scorer):
         "mean: nats a token; total: nats; bits-per-char; min-k: nats a token, of the least likely tokens",
         choices=MEASURES,
     )
-    min_k: float = option(20.0, "min-k: the percentage of tokens that are taken")
+    min_k: float = option(20.0, "min-k: the percentage of tokens that are taken", when=under("measure", "min-k"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -74,6 +74,7 @@ class PreSelect(Training, ModelOptions, Scorer):
     It is fitted in steps, which `dvsel fit`, `dvsel score` and `dvsel select` take, and not by a call of `fit`.
     """
 
+    group: ClassVar[str] = "classifier"
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --ladder ladder.yaml",)
     steps: ClassVar[str] = "dvsel.preselect:fit"
     fitted: ClassVar[type[Fitted]] = FittedPreSelect

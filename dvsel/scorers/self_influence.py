@@ -47,6 +47,7 @@ class SelfInfluence(CurvatureOptions, Scorer):
     The score is the squared norm of the gradient, preconditioned.
     """
 
+    group: ClassVar[str] = "gradients"
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --model models/pythia-160m --layers last",)
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2

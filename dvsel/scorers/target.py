@@ -32,7 +32,7 @@ import numpy.typing as npt
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.source import VectorSource
 from dvsel.errors import Notice, UserError
-from dvsel.options import option
+from dvsel.options import option, under
 from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.columns import Batch
@@ -56,6 +56,7 @@ class Target(EmbedderOptions, Scorer):
     The score is minus the potential of the transport cost to the target: 0 is near, and lower is further away.
     """
 
+    group: ClassVar[str] = "embeddings"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model models/all-MiniLM-L6-v2",)
     parallel: ClassVar[bool] = True
@@ -74,14 +75,23 @@ class Target(EmbedderOptions, Scorer):
         0.0,
         "temperature, in standard deviations of the cost between pool and target: one deviation nearer weighs "
         f"e^(1/eps) times as much; 0: {_EPS}",
+        when=under("preset", *_PRICED),
     )
     rho: float = option(
-        0.0, f"unbalanced: what leaving mass aside costs, in standard deviations of the cost; 0: {_RHO:g}"
+        0.0,
+        f"unbalanced: what leaving mass aside costs, in standard deviations of the cost; 0: {_RHO:g}",
+        when=under("preset", "unbalanced"),
     )
-    fit_documents: int = option(4000, "documents of the pool's sample that prices are found with")
+    fit_documents: int = option(
+        4000, "documents of the pool's sample that prices are found with", when=under("preset", *_PRICED)
+    )
     target_documents: int = option(2000, "documents of each target that are used, chosen by a hash where it has more")
-    marginal_error: float = option(1e-3, "share of the target's mass that prices may still send elsewhere")
-    max_steps: int = option(2000, "passes over all pairs in which prices are to be found")
+    marginal_error: float = option(
+        1e-3, "share of the target's mass that prices may still send elsewhere", when=under("preset", *_PRICED)
+    )
+    max_steps: int = option(
+        2000, "passes over all pairs in which prices are to be found", when=under("preset", *_PRICED)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,10 +106,6 @@ class Target(EmbedderOptions, Scorer):
                 raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more")
         if not 0 < self.marginal_error < 1:
             raise UserError(f"marginal_error {self.marginal_error}: out of range; give a number above 0, such as 0.001")
-        if self.eps and not self.takes_pool:
-            raise UserError(f"eps {self.eps}: preset {self.preset} has its own; drop --eps, or pass --preset got-d")
-        if self.rho and self.preset != "unbalanced":
-            raise UserError(f"rho {self.rho}: is for unbalanced transport; drop --rho, or pass --preset unbalanced")
 
     @property
     def takes_pool(self) -> bool:

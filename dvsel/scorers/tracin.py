@@ -19,7 +19,7 @@ from dvsel.gradients import directed
 from dvsel.gradients.checkpoints import check_alike
 from dvsel.gradients.options import CheckpointOptions, DirectedOptions
 from dvsel.language import Documents
-from dvsel.options import option
+from dvsel.options import option, under
 from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
     documents have on average.
     """
 
+    group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = (
         "--target target.jsonl --checkpoints run/checkpoint-100 --checkpoints run/checkpoint-200",
@@ -42,7 +43,9 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
-    learning_rates: tuple[float, ...] = option((), "of each checkpoint, in their order; equal unless given")
+    learning_rates: tuple[float, ...] = option(
+        (), "of each checkpoint, in their order; equal unless given", when=under("checkpoints")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,6 +44,7 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
     The score is a kernel of projected gradients, over checkpoints, times how unsure the model is of the document.
     """
 
+    group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = (
         "--pool pool/ --target target.jsonl --model models/pythia-160m",

@@ -38,6 +38,7 @@ class VoG(CheckpointOptions, Scorer):
     The score is the standard deviation over the checkpoints, in its mean over tokens and dimensions.
     """
 
+    group: ClassVar[str] = "gradients"
     usage: ClassVar[tuple[str, ...]] = ("--checkpoints run/step1000 --checkpoints run/step2000",)
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
-from dvsel.options import option
+from dvsel.options import option, under
 from dvsel.selectors import SetSelector
 from dvsel.shards.hashing import uniform
 
@@ -40,7 +40,7 @@ class Coverage(SetSelector):
         choices=("greedy", "gain"),
     )
     stochastic: bool = option(False, "look at a random part of a cell in each step, not at all of it")
-    epsilon: float = option(0.01, "the smaller, the larger that random part")
+    epsilon: float = option(0.01, "the smaller, the larger that random part", when=under("stochastic"))
 
     divides_budget: ClassVar[bool] = True
 

@@ -1,0 +1,115 @@
+"""Defaults of one's own: a TOML file with a table for each command.
+
+    [score]
+    on-bad-line = "skip"
+
+    [score.dsir]              # of one method
+    normalise = "length"
+
+    [select]
+    shard-size = "512MB"
+
+It is `$DVSEL_CONFIG`, else `dvsel/config.toml` in `$XDG_CONFIG_HOME` or `~/.config`. The command line beats it, and the
+environment and a recipe do. What is not known, or of the wrong kind, is refused with the file and the key; a default
+that does not apply to what a command does is left aside.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dvsel.errors import UserError, shown
+from dvsel.options import checked, nearest
+from dvsel.plugins import SCORERS, SELECTORS, found
+
+VARIABLE = "DVSEL_CONFIG"
+CONFIGURED = ("score", "select", "fit", "embed", "losses", "strength", "trace")
+
+
+def place() -> Path:
+    """The file, whether it is there or not."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "dvsel" / "config.toml"
+
+
+@dataclass
+class Defaults:
+    """Those of one command, by option (`on_bad_line`): value and the table that it is from."""
+
+    values: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, command: str, methods: Sequence[str] = ()) -> Defaults:
+        """Those of a command, beaten by those of the methods that it uses."""
+        table = _tables(place()).get(command, {})
+        found = cls()
+        for name, part in (("", table), *((name, table.get(name, {})) for name in methods)):
+            where = f"{place()}: [{'.'.join(filter(None, (command, name)))}]"
+            for key, value in part.items():
+                if not isinstance(value, Mapping):
+                    found.values[key.replace("-", "_")] = value, where
+        return found
+
+    def take(self, flag: str, hint: Any, choices: tuple[str, ...] | None) -> Any:
+        """The default of an option, checked; None where there is none."""
+        self.taken.add(flag)
+        if flag not in self.values:
+            return None
+        value, where = self.values[flag]
+        return checked(value, hint, f"{where} {flag.replace('_', '-')}", choices)
+
+    def check_all_taken(self) -> None:
+        """Raise UserError for a key that is no option of the command."""
+        for key, (_, where) in self.values.items():
+            if key not in self.taken:
+                known = [name.replace("_", "-") for name in self.taken]
+                raise UserError(f"{where}: no option {shown(key.replace('_', '-'))}; {nearest(key, known)}")
+
+    def word(self, flag: str) -> str | None:
+        """A default that says how the command is made: the name of a method."""
+        return self.take(flag, str, None)
+
+
+def _tables(file: Path) -> Mapping[str, Any]:
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        if os.environ.get(VARIABLE):
+            raise UserError(f"{file}: no such file; {VARIABLE} names it, mend or unset that") from None
+        return {}
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); mend it, or name another in {VARIABLE}") from error
+    return _parsed(file, content)
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed(file: Path, content: bytes) -> Mapping[str, Any]:
+    try:
+        tables = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: no TOML: {error}; mend it, or name another in {VARIABLE}") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UserError(f"{file}: {shown(name)} is in no table; put it under that of a command, such as [score]")
+        if name not in CONFIGURED:
+            raise UserError(f"{file}: [{name}] is no command with defaults; {nearest(name, CONFIGURED)}")
+        for key, value in table.items():
+            if isinstance(value, dict):
+                _check_method(file, name, key)
+    return tables
+
+
+def _check_method(file: Path, command: str, method: str) -> None:
+    groups = {"score": (SCORERS,), "fit": (SCORERS,), "select": (SCORERS, SELECTORS)}.get(command, ())
+    known = [name for group in groups for name in found(group)]
+    if method not in known:
+        raise UserError(f"{file}: [{command}.{method}] is no method of dvsel {command}; {nearest(method, known)}")
