@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dvsel import scopes
 from dvsel.engines import local
-from dvsel.options import LARGEST, Options, option, under
+from dvsel.options import LARGEST, Options, every, option, under
 from dvsel.progress import Progress, silent
 from dvsel.scorers import Scorer
 from dvsel.selectors import Selector
@@ -91,8 +91,7 @@ class Counting(Options):
         None,
         "with --tokenizer: count this many documents, and estimate the others",
         low=1,
-        when=under("tokenizer"),
-        scope=scopes.scores_shards,
+        scope=every(under("tokenizer"), scopes.scores_shards),
     )
 
 
@@ -111,15 +110,17 @@ class FitRun(Reading, Sampling):
         scope=scopes.takes_target,
     )
     distil: bool = option(
-        False, "let the scorer score a sample, and a cheap one that learns from this score the pool", scope=scopes.fits
+        False,
+        "let the scorer score a sample, and a cheap one that learns from this score the pool",
+        scope=scopes.is_distilled,
     )
     distil_documents: int | None = option(
-        None, "with --distil: documents of the sample (default: 10000)", when=scopes.distils
+        None, "with --distil: documents of the sample (default: 10000)", scope=scopes.distils
     )
     distil_floor: float | None = option(
         None,
         "with --distil: refuse a rank correlation with the scorer that is lower, 0 to 1 (default: 0.3)",
-        when=scopes.distils,
+        scope=scopes.distils,
     )
     output: str = option("", "file to write")
 
@@ -135,10 +136,10 @@ class ScoreRun(Counting, FitRun):
         scope=scopes.scores_shards,
     )
     adaptive_share: float | None = option(
-        None, "with --adaptive: share of the documents to score (default: 0.25)", when=under("adaptive")
+        None, "with --adaptive: share of the documents to score (default: 0.25)", scope=under("adaptive")
     )
     adaptive_clusters: int | None = option(
-        None, "with --adaptive: clusters (default: one for 256 documents)", when=under("adaptive")
+        None, "with --adaptive: clusters (default: one for 256 documents)", scope=under("adaptive")
     )
     moved: tuple[str, ...] = option(
         (),

@@ -76,6 +76,15 @@ def takes_target(run: Any) -> str:
     return fits(run) or ("this method takes none; drop it" if without else "")
 
 
+def is_distilled(run: Any) -> str:
+    """Whether a scorer is distilled once it is fitted."""
+    if getattr(run, "fitted", None):
+        return (
+            "fits a scorer, and --fitted names one; drop one of the two, or see `dvsel score distilled --teacher FILE`"
+        )
+    return scores(run)
+
+
 def distils(run: Any) -> str:
     """What says how to distil."""
     return "" if run.distil or _steps(run) == _DISTIL else "says how to distil; add --distil, or drop it"
@@ -84,9 +93,7 @@ def distils(run: Any) -> str:
 def samples_pool(run: Any) -> str:
     """What is about the part of the pool that a fit sees."""
     needs = _steps(run) or getattr(run, "distil", False) or (run.scorer is not None and run.scorer.takes_pool)
-    return (
-        on_shards(run) or fits(run) or ("" if needs else "is for a fit on the pool, and this is none; drop it")
-    )
+    return on_shards(run) or fits(run) or ("" if needs else "is for a fit on the pool, and this is none; drop it")
 
 
 def samples_documents(run: Any) -> str:
@@ -149,6 +156,6 @@ def _steps(run: Any) -> str:
 
 def _names_documents(run: Any) -> bool:
     """Whether options of the scorer name documents."""
-    scorer = run.scorer
+    scorer = getattr(run, "scorer", None)
     fields = getattr(scorer, "__dataclass_fields__", {}).values()
     return any(field.metadata.get("documents") and getattr(scorer, field.name) for field in fields)

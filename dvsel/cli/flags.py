@@ -102,8 +102,10 @@ def command(
     defaults = defaults or Defaults()
     parameters = {
         "context": inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
-        "arguments": _parameter_of("arguments", list[str], typer.Argument(None, metavar=metavar, help=argument, show_default=False)),
-    }  # fmt: skip
+        "arguments": _parameter_of(
+            "arguments", list[str], typer.Argument(None, metavar=metavar, help=argument, show_default=False)
+        ),
+    }
     owners: dict[str, tuple[str, str]] = {}
     often: set[str] = set()
     for group in groups:

@@ -11,8 +11,8 @@ from typing import Any
 
 import typer
 
-from dvsel.cli.errors import guarded
 from dvsel.cli.config import Defaults
+from dvsel.cli.errors import guarded
 from dvsel.cli.flags import ANY_FLAGS, FITTED, Group, Values, add, command, raising
 from dvsel.errors import UserError
 from dvsel.folder import RECIPE
