@@ -162,7 +162,12 @@ class SelectRun(ScoreRun):
     budget: str | None = option(
         None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)", scope=scopes.sees_all
     )
-    quota: str | None = option(None, "YAML file of domain: share or budget", files=True, scope=scopes.sees_all)
+    quota: str | None = option(
+        None,
+        "shares or budgets of domains: 'news=30%,*=70%', or a YAML file of such lines (news: 30%)",
+        files=True,
+        scope=scopes.sees_all,
+    )
     partial: bool = option(
         False,
         "go on without the score files that an unfinished run has not written",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from dvsel.cli import interrupts
 
 COMMANDS = {
@@ -25,5 +23,6 @@ def main() -> None:
     """Entry point of the console script."""
     interrupts.install()
     from dvsel.cli.app import build
+    from dvsel.cli.completion import words
 
-    build(sys.argv[1:])()
+    build(words())(prog_name="dvsel")

@@ -140,7 +140,8 @@ def command(
     made.__doc__ = help
     made.often = frozenset(often)
     del made.__wrapped__
-    return made
+    finished: Callable[..., None] = made
+    return finished
 
 
 def add(app: typer.Typer, name: str, made: Any, cls: type[Command] = Command, help: str | None = None) -> None:

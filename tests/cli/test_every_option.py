@@ -8,10 +8,11 @@ is given, and beside which others it has something to do.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ import pytest
 import corpus
 import ladders
 import language_models
-from commands import command_of, dvsel, ok
+from commands import Answer, command_of, dvsel, ok
 from dvsel import fitted as storage
 from dvsel.engines import local
+from dvsel.errors import UserError
+from dvsel.language import models
 from dvsel.plugins import SELECTORS, found
 
 torch = pytest.importorskip("torch")
@@ -42,13 +45,13 @@ STREAM = ("--quiet", "-")
 
 METHODS: dict[str, Words] = {
     "datainf": (*MODEL, *TARGET),
-    "distilled": ("--teacher", "dsir.fitted", "--distil-documents", "20", "--distil-floor", "0", "--buckets", "1000"),
+    "distilled": ("--teacher", "dsir.fitted", "--distil-documents", "100", "--distil-floor", "0", "--buckets", "1000"),
     "dsir": (*TARGET, "--min-words", "20"),
     "el2n": MODEL,
     "fasttext": TRAIN,
     "grand": MODEL,
     "influence": (*MODEL, *TARGET),
-    "label-noise": ("--model", ENCODER, "--index", "20", "--neighbours", "3"),
+    "label-noise": ("--model", ENCODER),
     "less": (*MODEL, *TARGET, "--lora-rank", "2", "--epochs", "2", "--batch-documents", "8", "--learning-rate", "0.01"),
     "mirror": (*MODEL, *TARGET),
     "perplexity": MODEL,
@@ -60,6 +63,7 @@ METHODS: dict[str, Words] = {
     "vog": ("--checkpoints", LM, "--checkpoints", LM2),
 }
 """What each scorer needs."""
+LARGE = ("distilled", "preselect")  # which learn from a hundred documents or more
 
 RULES: dict[str, Words] = {
     "round-robin": ("--queries", "target.jsonl", "--embeddings", "emb"),
@@ -80,7 +84,10 @@ class Case:
 
 
 CASES = {
-    **{f"score {name}": Case(("score", name, "pool", *METHODS[name], *OUT), ("Method",)) for name in METHODS},
+    **{
+        f"score {name}": Case(("score", name, "large" if name in LARGE else "pool", *METHODS[name], *OUT), ("Method",))
+        for name in METHODS
+    },
     "score, with a pool and a target": Case(
         ("score", "dsir", "pool", *METHODS["dsir"], *OUT), ("Run", "Stream", "Execution")
     ),
@@ -115,12 +122,12 @@ CASES = {
         ("select", "pool", "--with", "dsir", *METHODS["dsir"], *BUDGET, *OUT),
         ("Choice", "Run", "Scoring", "Stream", "Execution"),
     ),
-    "select -": Case(("select", "--min-score", "-600", *STREAM), stdin=True),
+    "select -": Case(("select", "--min-score", "0", *STREAM), stdin=True),
     "select -o -": Case(("select", "scores", *BUDGET, "-w", "1", "--quiet", "-o", "-"), ("Run", "Execution")),
     "embed": Case(("embed", "pool", "--model", ENCODER, *OUT)),
     "losses": Case(("losses", "pool", *LADDER, *OUT)),
     "strength": Case(("strength", "losses", *LADDER, "--quiet", "-o", "out")),
-    "trace": Case(("trace", "target.jsonl", "pool", *MODEL, *OUT), ("Run", "Execution")),
+    "trace": Case(("trace", "target.jsonl", "pool", *MODEL, "--top", "2", *OUT), ("Run", "Execution")),
     "inspect": Case(("inspect", "scores")),
     "list": Case(("list",)),
 }
@@ -131,13 +138,15 @@ class Try:
     """How an option is given, and the context in which it has something to do, which stands in both runs.
 
     beside: further words. instead: the first of these words is taken out of the command, the others come in its place.
-    before: words of a run that goes first. needed: without the context the option is refused.
+    before: further words of a run that goes first. stdin: what comes from there. needed: without the context the option
+    is refused.
     """
 
     value: Words | None = None
     beside: Words = ()
     instead: Words = ()
     before: Words = ()
+    stdin: bytes | None = None
     needed: bool = False
 
     def context(self, words: Words) -> Words:
@@ -164,10 +173,15 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "text_field": Try(("body",)),
     "id_field": Try(("source",), ("--sample-size", "4KB")),
     "domain_field": Try(("source",)),
-    "on_bad_line": Try(("skip",), instead=("pool", "bad")),
-    "distil": Try((), ("--distil-documents", "24", "--distil-floor", "0"), needed=False),
-    "distil_documents": Try(("20",), ("--distil", "--distil-floor", "0"), needed=True),
-    "distil_floor": Try(("1.0",), ("--distil", "--distil-documents", "24"), needed=True),
+    "on_bad_line": {
+        "": Try(("skip",), instead=("pool", "bad")),
+        "score -": Try(("skip",), stdin=b"[]\n"),
+        "select -": Try(("skip",), stdin=b"[]\n"),
+        "fit, of": Try(("skip",), ("--positive", "bad")),
+    },
+    "distil": Try(()),
+    "distil_documents": Try(("110",), ("--distil", "--distil-floor", "0"), instead=("pool", "large"), needed=True),
+    "distil_floor": Try(("1.0",), ("--distil", "--distil-documents", "100"), instead=("pool", "large"), needed=True),
     "tokens_field": Try(("tokens",)),
     "tokenizer": Try((LM,)),
     "token_sample": Try(("10",), ("--tokenizer", LM), needed=True),
@@ -180,7 +194,7 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "partial": Try((), instead=("scores", "scores-partial")),
     "dedup": Try((), instead=("6 docs", "90%")),
     "shard_size": Try(("1KB",)),
-    "score_field": Try(("dvsel_other",)),
+    "score_field": Try(("quality",)),
     "method": Try(("topk",)),
     "with_": Try(("dsir",)),
     "query": Try(("other.jsonl",)),
@@ -188,12 +202,24 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "documents": Try(("1",)),
     # of the execution
     "workers": Try(("2",)),
-    "overwrite": Try((), before=("--id-field", "source")),
+    "overwrite": {
+        "": Try((), before=("--domain-field", "source")),
+        "select": Try((), before=("--budget", "3 docs")),
+        "strength": Try((), before=("--strength", "spearman")),
+    },
     "dry_run": Try(()),
     "quiet": Try((), instead=("--quiet",)),
     "json": Try(()),
     "as_json": Try(()),
-    "debug": Try((), instead=("pool", "missing")),
+    "debug": {
+        "": Try((), instead=("pool", "missing")),
+        "score -": Try((), stdin=b"[]\n"),
+        "select -": Try((), stdin=b"[]\n"),
+        "select": Try((), instead=("6 docs", "6 apples")),
+        "strength": Try((), instead=("losses", "missing")),
+        "fit, with neither": Try((), ("--model", "missing")),
+        "fit, of": Try((), ("--positive", "missing")),
+    },
     # of models
     "model": {
         "": Try((LM2,)),
@@ -224,6 +250,10 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "optimizer_state": Try(("optimizer.pt",), ("--preconditioner", "adam"), needed=True),
     "factor_documents": Try(("5",)),
     "damping": Try(("3.0",)),
+    "fit_documents": Try(("5",)),
+    "target_documents": Try(("3",)),
+    "max_steps": Try(("1",)),
+    "warmup_documents": Try(("3",)),
     "learning_rates": Try(("0.1",), needed=True),
     "fall": Try(("0.05",)),
     "step": Try(("0.001",)),
@@ -239,7 +269,16 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "target_proportions": Try(("0.9,0.1",), ("--target", "other.jsonl")),
     "label": Try(("cc",)),
     "min_k": Try(("50",), ("--measure", "min-k"), needed=True),
-    "neighbours": Try(("5",)),
+    "neighbours": Try(("3",)),
+    "index": Try(("10",)),
+    "temperature": Try(("1000",)),
+    "clusters": Try(("3",)),
+    "heap": Try(("1",), instead=("6 docs", "60%")),
+    "quantile": Try(("0.5",)),
+    "preprocess": Try(("datatrove",)),
+    "positive": Try(("pool",)),
+    "negative": Try(("pool",)),
+    "ladder": Try(("ladder2.yaml",)),
     "mode": Try(("margin",), ("--clean", "other.jsonl")),
     "clean": Try(("other.jsonl",), ("--mode", "margin"), needed=True),
     "eps": {
@@ -261,17 +300,18 @@ numbers that are not here are given another value than their own."""
 class Seen:
     """What a command did, its options as they are told aside.
 
-    files: by name, what they hold. batches: shapes of what language models were given. calls: of their parts.
-    processes: how many were asked for at once.
+    files: by name, the digest of what they hold. batches: shapes of what language models were given. calls: how
+    often their parts ran. processes: how many were asked for at once. spread: whether models were to be spread over GPUs.
     """
 
     code: int
     out: bytes
     err: str
-    files: dict[str, Any]
+    files: dict[str, str]
     batches: Counter[Any]
     calls: int
     processes: tuple[int, ...]
+    spread: tuple[bool, ...]
 
 
 class Observed:
@@ -281,11 +321,18 @@ class Observed:
         self.batches: Counter[Any] = Counter()
         self.calls = 0
         self.processes: list[int] = []
+        self.spread: list[bool] = []
+        self._network = models._network
         patch.setattr(local, "_in_processes", self._in_processes)
+        patch.setattr(models, "_network", self._loaded)
 
     def _in_processes(self, function: Any, tasks: Any, workers: int, on_progress: Any) -> Any:
         self.processes.append(workers)
         return local._here(function, tasks, on_progress)
+
+    def _loaded(self, card: Any, spread_in: Any) -> Any:
+        self.spread.append(spread_in is not None)
+        return self._network(card, spread_in)
 
     def called(self, module: Any, inputs: Any) -> None:
         """A hook of torch."""
@@ -300,23 +347,27 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     documents = [
         {
-            "id": one["id"],
+            "id": str(row),
             "domain": one["domain"],
-            "text": " ".join(one["text"].split()[:60]),
-            "body": one["text"][-200:],
+            "text": "\n".join(one["text"].split()[:25]),
+            "body": one["text"][-100:],
             "source": f"source {row % 3}",
             "tokens": row + 5,
             "label": ("good", "bad")[row % 2],
             "prompt": f"Question {row % 5}:",
         }
-        for row, one in enumerate([*corpus.documents()[::30], *corpus.documents()[-8:]])
+        for row, one in enumerate([one for one in corpus.documents() if len(one["text"].split()) > 40][::4])
     ]
-    documents += [documents[0] | {"id": "copy"}]
-    corpus.write(folder / "pool" / "a.jsonl", documents[2::2])
-    corpus.write(folder / "pool" / "b.jsonl", documents[3::2] + documents[:1])
-    corpus.write(folder / "target.jsonl", documents[4:10])
-    corpus.write(folder / "other.jsonl", documents[-6:-1])
-    corpus.write(folder / "bad" / "a.jsonl", corpus.lines(documents[2::2]) + b"[]\n" + corpus.lines(documents[3::2]))
+    few = [*documents[:60:6], *documents[-4:], documents[0] | {"id": "copy"}]
+    corpus.write(folder / "pool" / "a.jsonl", few[:8])
+    corpus.write(folder / "pool" / "b.jsonl", few[8:])
+    corpus.write(folder / "large" / "a.jsonl", documents)
+    corpus.write(folder / "target.jsonl", documents[1:30:8])
+    corpus.write(folder / "other.jsonl", documents[-30:-6:8])
+    corpus.write(folder / "bad" / "a.jsonl", corpus.lines(few[:8]) + b"[]\n")
+    corpus.write(folder / "bad" / "b.jsonl", few[8:])
+    scored = [one | {"dvsel_dsir": row - 3.0, "quality": 3.0 - row} for row, one in enumerate(few)]
+    corpus.write(folder / "scored.jsonl", scored)
     (folder / "quota.yaml").write_text("reference: 50%\ncode: 50%\n")
     shape = {"hidden": 16, "layers": 2, "window": 64}
     language_models.build(folder / LM, **shape)  # type: ignore[arg-type]
@@ -324,6 +375,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     language_models.build(folder / ENCODER, "bert", task="MaskedLM", **shape)  # type: ignore[arg-type]
     language_models.build(folder / ENCODER2, "bert", seed=1, task="MaskedLM", **shape)  # type: ignore[arg-type]
     ladders.build(folder)
+    ladders.write(folder / "ladder2.yaml", dict(zip(ladders.SCORES, (0.5, 0.3, 0.2), strict=True)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         ok("fit", "dsir", "--pool", "pool", *METHODS["dsir"], "-o", "dsir.fitted")
@@ -362,6 +414,8 @@ class Walk:
             hook = torch.nn.modules.module.register_module_forward_pre_hook(observed.called)
             try:
                 answer = dvsel(*words, stdin=stdin)
+            except UserError as error:  # which --debug lets through
+                answer = Answer(1, b"", f"Traceback {error!r}")
             finally:
                 hook.remove()
             files = {
@@ -371,29 +425,40 @@ class Walk:
                 for name, content in held(place)
             }
         return Seen(
-            answer.code, answer.out, answer.err, files, observed.batches, observed.calls, tuple(observed.processes)
+            answer.code,
+            answer.out,
+            answer.err,
+            files,
+            observed.batches,
+            observed.calls,
+            tuple(observed.processes),
+            tuple(observed.spread),
         )
 
     def once(self, words: Words, stdin: bytes, before: Words = ()) -> Seen:
         """As `run`; the same again is not run again."""
-        if (*words, *before) not in self.known:
-            self.known[(*words, *before)] = self.run(words, stdin, before)
-        return self.known[(*words, *before)]
+        if (*words, *before, str(stdin)) not in self.known:
+            self.known[(*words, *before, str(stdin))] = self.run(words, stdin, before)
+        return self.known[(*words, *before, str(stdin))]
 
 
-def held(place: Path) -> Iterator[tuple[str, Any]]:
+def held(place: Path) -> Iterator[tuple[str, str]]:
     """What a file holds, or those of a folder; recipes and reports, and what score files say of options, aside."""
     for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
         name = str(path.relative_to(place.parent))
         if path.is_dir() or path.name in ("recipe.yaml", "report.json") or ".dvsel/" in name or ".steps" in name:
             continue
         if path.name.endswith(".dvsel.parquet"):
-            yield name, pq.read_table(path).replace_schema_metadata().to_pydict()
+            yield name, digest(pq.read_table(path).replace_schema_metadata().to_pydict())
         elif path.name.endswith(".fitted"):
             fitted, _ = storage.load(str(path))
-            yield name, ({key: array.tobytes() for key, array in fitted.arrays.items()}, str(fitted.report))
+            yield name, digest({key: array.tobytes() for key, array in fitted.arrays.items()}, fitted.report)
         else:
-            yield name, path.read_bytes()
+            yield name, digest(path.read_bytes())
+
+
+def digest(*values: Any) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def try_of(case: str, parameter: Any) -> Try:
@@ -403,7 +468,7 @@ def try_of(case: str, parameter: Any) -> Try:
         found = next((one for begin, one in found.items() if begin and case.startswith(begin)), found.get("", Try()))
     value = another(parameter) if found.value is None else found.value
     flag = (parameter.secondary_opts or parameter.opts)[0] if parameter.default is True else parameter.opts[0]
-    return Try((flag, *value), found.beside, found.instead, found.before, found.needed)
+    return replace(found, value=(flag, *value))
 
 
 def another(parameter: Any) -> Words:
@@ -419,14 +484,17 @@ def another(parameter: Any) -> Words:
 
 def is_named(flag: str, line: str) -> bool:
     plain = flag.strip("-")
-    return any(word in line for word in (flag, plain.replace("-", "_"), plain.replace("-", " ")))
+    short = f"-{plain[0]} "  # -o
+    return any(word in line for word in (flag, short, plain.replace("-", "_"), plain.replace("-", " ")))
 
 
-def outcome(walk: Walk, words: Words, tried: Try, stdin: bytes) -> str:
-    """What came of an option: honoured, refused, or what went wrong."""
+def outcome(walk: Walk, words: Words, tried: Try, stdin: bytes, alone: str = "") -> str:
+    """What came of an option: honoured, refused, or what went wrong. alone: what did without its context."""
     assert tried.value is not None
     before = (*words, *tried.before) if tried.before else ()
     plain = walk.once(words, stdin, before)
+    if alone == "refused" and plain.code:  # and so is the context
+        return alone
     given = walk.run((*words, *tried.value), stdin, before)
     if given.code and given != plain and is_named(tried.value[0], given.err):
         return "refused"
@@ -443,9 +511,7 @@ def walk(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Walk:
 @pytest.mark.parametrize("name", CASES)
 def test_every_option_is_honoured_or_refused(name: str, walk: Walk) -> None:
     case = CASES[name]
-    stdin = (walk.data / "pool" / "a.jsonl").read_bytes() if case.stdin else b""
-    if case.words[0] == "select" and case.stdin:
-        stdin = b'{"dvsel_dsir": -500, "dvsel_other": -700}\n{"dvsel_dsir": -700, "dvsel_other": -500}\n'
+    stdin = (walk.data / "scored.jsonl").read_bytes() if case.stdin else b""
     first = walk.once(case.words, stdin)
     assert first.code == 0, first.err
     wrong = []
@@ -455,10 +521,12 @@ def test_every_option_is_honoured_or_refused(name: str, walk: Walk) -> None:
         ):
             continue
         tried = try_of(name, parameter)
-        alone = outcome(walk, case.words, tried, stdin)
-        if tried.context(case.words) != case.words and not (tried.needed and alone == "honoured"):
-            inside = outcome(walk, tried.context(case.words), tried, stdin)
-            alone = inside if not tried.needed or alone == "refused" else f"without its context {alone}"
-        if alone not in ("honoured", "refused"):
-            wrong.append(f"{' '.join(tried.value or ())}: {alone}")
+        found = outcome(walk, case.words, replace(tried, before=()), stdin)
+        if tried.needed and found != "refused":
+            found = f"without what it needs {found}"
+        elif found not in ("honoured", "refused") or tried.needed:
+            content = stdin if tried.stdin is None else tried.stdin
+            found = outcome(walk, tried.context(case.words), tried, content, found)
+        if found not in ("honoured", "refused"):
+            wrong.append(f"{' '.join(tried.value or ())}: {found}")
     assert not wrong, "\n".join(wrong)
