@@ -23,7 +23,7 @@ from dvsel.fields import check_fields, named_fields, sparse
 from dvsel.folder import REPORT, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.language import strings
-from dvsel.options import among, files_named, option, to_mapping
+from dvsel.options import among, files_named, option, refuse_unread, to_mapping
 from dvsel.pool import PoolBatch
 from dvsel.progress import silent
 from dvsel.recipe import dump
@@ -121,6 +121,7 @@ class _Embedding:
 
 def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
     """Embed the pool into `run.output`, where finished shards of the same run are kept."""
+    refuse_unread(run)
     if not run.model:
         raise UserError("no model; name a sentence encoder or a causal language model with --model")
     shards = expand(run.pool)

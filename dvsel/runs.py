@@ -13,7 +13,7 @@ from typing import Any
 from dvsel import scopes
 from dvsel.engines import local
 from dvsel.errors import UserError, shown
-from dvsel.options import LARGEST, Options, among, option, under
+from dvsel.options import LARGEST, Options, among, every, option, under
 from dvsel.progress import Progress, silent
 from dvsel.scorers import Scorer
 from dvsel.selectors import Selector
@@ -139,8 +139,7 @@ class Counting(Options):
         None,
         "with --tokenizer: count this many documents, and estimate the others",
         low=1,
-        when=under("tokenizer"),
-        scope=scopes.scores_shards,
+        scope=every(under("tokenizer"), scopes.scores_shards),
     )
 
 
@@ -159,15 +158,17 @@ class FitRun(Reading, Targeting, Sampling):
         scope=scopes.takes_target,
     )
     distil: bool = option(
-        False, "let the scorer score a sample, and a cheap one that learns from this score the pool", scope=scopes.fits
+        False,
+        "let the scorer score a sample, and a cheap one that learns from this score the pool",
+        scope=scopes.is_distilled,
     )
     distil_documents: int | None = option(
-        None, "with --distil: documents of the sample (default: 10000)", when=scopes.distils
+        None, "with --distil: documents of the sample (default: 10000)", scope=scopes.distils
     )
     distil_floor: float | None = option(
         None,
         "with --distil: refuse a rank correlation with the scorer that is lower, 0 to 1 (default: 0.3)",
-        when=scopes.distils,
+        scope=scopes.distils,
     )
     output: str = option("", "file to write")
 
@@ -183,10 +184,10 @@ class ScoreRun(Counting, FitRun):
         scope=scopes.scores_shards,
     )
     adaptive_share: float | None = option(
-        None, "with --adaptive: share of the documents to score (default: 0.25)", when=under("adaptive")
+        None, "with --adaptive: share of the documents to score (default: 0.25)", scope=under("adaptive")
     )
     adaptive_clusters: int | None = option(
-        None, "with --adaptive: clusters (default: one for 256 documents)", when=under("adaptive")
+        None, "with --adaptive: clusters (default: one for 256 documents)", scope=under("adaptive")
     )
     moved: tuple[str, ...] = option(
         (),
@@ -209,7 +210,12 @@ class SelectRun(ScoreRun):
     budget: str | None = option(
         None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)", scope=scopes.sees_all
     )
-    quota: str | None = option(None, "YAML file of domain: share or budget", files=True, scope=scopes.sees_all)
+    quota: str | None = option(
+        None,
+        "shares or budgets of domains: 'news=30%,*=70%', or a YAML file of such lines (news: 30%)",
+        files=True,
+        scope=scopes.sees_all,
+    )
     partial: bool = option(
         False,
         "go on without the score files that an unfinished run has not written",

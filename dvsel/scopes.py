@@ -76,6 +76,15 @@ def takes_target(run: Any) -> str:
     return fits(run) or ("this method takes none; drop it" if without else "")
 
 
+def is_distilled(run: Any) -> str:
+    """Whether a scorer is distilled once it is fitted."""
+    if getattr(run, "fitted", None):
+        return (
+            "fits a scorer, and --fitted names one; drop one of the two, or see `dvsel score distilled --teacher FILE`"
+        )
+    return scores(run)
+
+
 def distils(run: Any) -> str:
     """What says how to distil."""
     return "" if run.distil or _steps(run) == _DISTIL else "says how to distil; add --distil, or drop it"
@@ -156,6 +165,6 @@ def _steps(run: Any) -> str:
 
 def _names_documents(run: Any) -> bool:
     """Whether options of the scorer name documents."""
-    scorer = run.scorer
+    scorer = getattr(run, "scorer", None)
     fields = getattr(scorer, "__dataclass_fields__", {}).values()
     return any(field.metadata.get("documents") and getattr(scorer, field.name) for field in fields)

@@ -36,7 +36,7 @@ from dvsel.runs import Execution, Reading, ScoreRun, SelectRun, reading_of_targe
 from dvsel.score import check, check_scored, score
 from dvsel.selectors import Selector, SetSelector
 from dvsel.selectors.dedup import Chunk, Drops, duplicates
-from dvsel.selectors.quota import OTHERS, Quota
+from dvsel.selectors.quota import OTHERS, Quota, is_inline
 from dvsel.shards.columns import Status
 from dvsel.shards.files import Shard, is_remote, join, make_folder, remove
 from dvsel.shards.hashing import mix
@@ -60,7 +60,7 @@ class _Terms:
     @classmethod
     def of(cls, run: SelectRun) -> _Terms:
         budget = Budget.parse(run.budget) if run.budget else None
-        quota = Quota.load(Path(run.quota)) if run.quota else None
+        quota = Quota.parse(run.quota) if run.quota else None
         if run.scorer and not run.fitted:
             check_fit(run)
         if run.selector:
@@ -86,14 +86,14 @@ def select(run: SelectRun, execution: Execution, given: Collection[str] | None =
     if execution.dry_run or run.output == STDOUT:
         if scores_first:
             raise UserError("scoring a pool, or counting it, leaves score files; name a folder with -o, or score first")
-        opened, run = _opened(run, given)
-        return _select_from(opened, run, terms, execution)
+        return _select_from(*_opened(run, given), terms, execution)
     sources: _Sources | None = None
     if scores_first:
         _check_domain_field(check_counting(run) if counts_first else check(_score_part(run)), run, terms.quota)
     else:
         sources, run = _opened(run, given)
-    with working_in(run.output, dump("select", run), execution.overwrite, files_named(run)):
+    inputs = files_named(run, ("quota",) if run.quota and is_inline(run.quota) else ())
+    with working_in(run.output, dump("select", run), execution.overwrite, inputs):
         if sources is None:
             sources = _scored(run, execution)
         report = _select_from(sources, run, terms, execution)

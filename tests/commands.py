@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from dvsel.cli.app import build
@@ -37,6 +39,14 @@ def dvsel(*words: object, stdin: bytes = b"") -> Answer:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Answer(result.exit_code, result.stdout_bytes, result.stderr)
+
+
+def command_of(words: Sequence[str]) -> Any:
+    """The command that these words name, as Typer made it."""
+    command: Any = typer.main.get_command(build(words))
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    return command
 
 
 def ok(*words: object, stdin: bytes = b"") -> Answer:

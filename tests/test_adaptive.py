@@ -174,7 +174,7 @@ def failed(words: tuple[object, ...]) -> int:
     ("more", "cause"),
     [
         (("--adaptive",), "goes by clusters of embeddings"),
-        (("--adaptive-share", "0.5"), "add --adaptive"),
+        (("--adaptive-share", "0.5"), "--adaptive-share: belongs to --adaptive; add that"),
     ],
 )
 def test_what_cannot_be_adaptive(folder: Path, tmp_path: Path, more: tuple[str, ...], cause: str) -> None:

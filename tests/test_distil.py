@@ -379,7 +379,7 @@ def test_a_cheap_teacher_is_told_of(folder: Path, tmp_path: Path) -> None:
 
 def test_how_to_distil_without_distilling(folder: Path, tmp_path: Path) -> None:
     words = ("fit", "dsir", "--pool", folder / "pool", "--target", folder / "target.jsonl", "-o", tmp_path / "d")
-    assert "add --distil, or drop them" in failure(*words, "--distil-floor", 0.5)
+    assert "--distil-floor: says how to distil; add --distil, or drop it" in failure(*words, "--distil-floor", 0.5)
 
 
 def test_what_is_distilled_is_not_distilled_again(folder: Path, tmp_path: Path) -> None:

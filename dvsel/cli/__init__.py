@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from dvsel.cli import interrupts, terminal
 
 COMMANDS = {
@@ -26,5 +24,6 @@ def main() -> None:
     interrupts.install()
     terminal.adapt()
     from dvsel.cli.app import build
+    from dvsel.cli.completion import words
 
-    build(sys.argv[1:])()
+    build(words())(prog_name="dvsel")

@@ -76,7 +76,8 @@ class Defaults:
 
     def word(self, flag: str) -> str | None:
         """A default that says how the command is made: the name of a method."""
-        return self.take(flag, str, None)
+        found: str | None = self.take(flag, str, None)
+        return found
 
 
 def _tables(file: Path) -> Mapping[str, Any]:

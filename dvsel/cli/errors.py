@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from dvsel import cache
 from dvsel.cli import interrupts
 from dvsel.errors import Notice, UserError
 from dvsel.redact import printable
@@ -35,6 +36,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             with interrupts.command():
                 for word in sys.argv:
                     check_utf8(word)
+                cache.check()
                 body(*args, **options)
                 sys.stdout.flush()
         except BrokenPipeError:

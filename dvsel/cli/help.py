@@ -96,7 +96,7 @@ def _section(one: Any) -> str:
 class Commands(TyperGroup):
     """A command of commands, each with its summary in full."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Sections of commands."""
         for section, names in self.sections().items():
             rows = [(name, summary_of_help(self.commands[name])) for name in names]

@@ -11,13 +11,14 @@ from typing import Any
 
 import typer
 
+from dvsel.cli.completion import is_asked
 from dvsel.cli.config import Defaults
 from dvsel.cli.errors import guarded
 from dvsel.cli.flags import ANY_FLAGS, FITTED, Group, Values, add, command, raising
 from dvsel.errors import UserError
 from dvsel.folder import RECIPE
 from dvsel.options import fields_of, option
-from dvsel.plugins import scorer_class, selector_class
+from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class, selector_class
 
 _HELP = """Keep the documents that a budget allows, and write them out as shards.
 
@@ -43,7 +44,7 @@ class _Choice:
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `select` to the app, with the options of the selector and the scorer that `rest` names."""
     try:
-        add(app, "select", make(rest))
+        add(app, "select", make(rest if not is_asked() else _known(rest)))
     except UserError as error:
         app.command("select", context_settings=ANY_FLAGS)(guarded(raising(error)))
 
@@ -138,6 +139,13 @@ def _rule_of_scores(words: Sequence[str]) -> str | None:
 
                 return ScoreFile(row_files(word)[0]).header.selector
     return None
+
+
+def _known(rest: Sequence[str]) -> list[str]:
+    """The words, less a name of a method that is not written out yet."""
+    names = {*found(SCORERS), *found(SELECTORS)}
+    flags = ("--method", "-m", "--with")
+    return [word for flag, word in itertools.pairwise(["", *rest]) if flag not in flags or word in names]
 
 
 def _method(rest: Sequence[str]) -> str | None:

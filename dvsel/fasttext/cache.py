@@ -15,7 +15,7 @@ from pathlib import Path
 
 import xxhash
 
-from dvsel import __version__
+from dvsel import __version__, cache
 from dvsel.shards.files import info, is_remote, local_path, open_read
 from dvsel.tensors import Arrays, Malformed, digest, pack, unpack
 
@@ -46,7 +46,7 @@ def key_of(url: str, *options: str) -> str:
 
 def folder() -> Path:
     """Where folded models are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dvsel" / "fasttext"
+    return cache.folder() / "fasttext"
 
 
 def read(key: str) -> Arrays | None:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dvsel.errors import UserError
 from dvsel.gradients import EFFORTS, KRONECKER, REDUCTIONS, SIMILARITIES
@@ -26,6 +26,8 @@ UNSCORED = "no tokens to score, no label that the model knows, or a loss that is
 class GradientOptions(PromptOptions):
     """Which model's gradients, and how documents go through it. Raises UserError for what is out of range."""
 
+    takes_gradients: ClassVar[bool] = True
+
     model: str = option(
         "",
         "causal language model, sequence classifier, or PEFT adapter: a folder, or a name on the Hugging Face hub",
@@ -35,7 +37,11 @@ class GradientOptions(PromptOptions):
     reduction: str = option("mean", "of a document's token losses, in pool and target", choices=REDUCTIONS)
     batch_tokens: int = option(0, "tokens in a batch; 0: 4096 on a CPU, 16384 on a GPU", low=0)
     packing: bool = option(False, "lay several documents into one row, where the model keeps them apart")
-    checkpointing: bool = option(False, "hold few activations, and compute them again: for long windows")
+    checkpointing: bool = option(
+        False,
+        "hold few activations, and compute them again: for long windows",
+        when=provided("takes_gradients", "is for gradients, and this method takes none; drop it"),
+    )
     spread: bool = option(False, "lay a model that one GPU cannot hold over all of them, by accelerate")
 
     def __post_init__(self) -> None:

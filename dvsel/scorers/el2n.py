@@ -33,6 +33,7 @@ class EL2N(CheckpointOptions, Scorer):
     """
 
     group: ClassVar[str] = "language model"
+    takes_gradients: ClassVar[bool] = False
     usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
     parallel: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-3

@@ -1,9 +1,9 @@
 """How dvsel compiles its kernels: once, kept on disk, without the interpreter's lock.
 
 Compiled kernels are pickles: whoever writes one runs code as whoever loads it. So they lie where this user alone (and
-root) can put files: in NUMBA_CACHE_DIR where that is such a folder, else in `dvsel/kernels` of the user's cache folder,
-else in a temporary folder of the user's own. Where there is none they are compiled by each process. A damaged file, or
-a full disk, costs the time to compile, and no more.
+root) can put files: in NUMBA_CACHE_DIR where that is such a folder and DVSEL_CACHE names none, else in `kernels` of
+`dvsel.cache`, else in a temporary folder of the user's own. Where there is none they are compiled by each process. A
+damaged file, or a full disk, costs the time to compile, and no more.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numba import config, njit
 from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
+from dvsel import cache
 from dvsel.progress import WAITS, waiting
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
@@ -90,10 +91,11 @@ def _folder() -> Path | None:
 
 
 def _candidates() -> Iterator[Path]:
-    if given := os.environ.get("NUMBA_CACHE_DIR"):
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    if given and not os.environ.get(cache.VARIABLE):
         yield Path(given)
     with contextlib.suppress(RuntimeError):  # no home
-        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dvsel" / "kernels"
+        yield cache.folder() / "kernels"
     yield Path(tempfile.gettempdir()) / f"dvsel-kernels-{os.getuid()}"
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
 
 import pytest
-import typer.main
 
-from commands import COMMAND, dvsel, ok, run
+from commands import COMMAND, command_of, dvsel, ok, run
 from dvsel.cli import COMMANDS
-from dvsel.cli.app import build
+from dvsel.cli.help import OWN_GROUPS
 from dvsel.options import fields_of
 from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class, selector_class
 
@@ -36,16 +34,8 @@ def title(words: list[str]) -> str:
 
 def help_of(words: list[str]) -> str:
     """A help page as plain text, boxes and line breaks removed."""
-    page = ok(*words, "--help").out.decode()
+    page = ok(*words, "--help-all" if len(words) > 1 else "--help").out.decode()
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", page).split())
-
-
-def command_of(words: list[str]) -> Any:
-    """The command that these words name, as Typer made it."""
-    command: Any = typer.main.get_command(build(words))
-    for word in words:
-        command = getattr(command, "commands", {}).get(word, command)
-    return command
 
 
 @pytest.mark.parametrize("words", PAGES, ids=title)
@@ -77,6 +67,85 @@ def test_the_page_of_a_command_shows_every_option_of_its_plug_in() -> None:
         page = help_of(["select", "--method", name])
         for option in fields_of(selector_class(name)):
             assert f"--{option.rstrip('_').replace('_', '-')}" in page
+
+
+def test_the_short_help_shows_what_matters_most_and_how_to_see_the_rest() -> None:
+    for words in PAGES:
+        command = command_of(words)
+        if getattr(command, "often", None) is not None:
+            page = ok(*words, "-h").out.decode()
+            options = re.findall(r"^  (?:-\w, )?--[\w-]+", page, re.MULTILINE)
+            assert len(options) <= 20 and "--output" in page, (words, options)
+            assert page.count("--help-all") == 2
+
+
+@pytest.mark.parametrize("words", PAGES, ids=title)
+def test_no_name_is_cut_or_broken_at_80_columns(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = command_of(words)
+    page = ok(*words, "--help-all" if hasattr(command, "often") else "--help").out.decode()
+    shown = set(re.findall(r"(?<![\w-])--?[\w-]+", page))
+    hidden: frozenset[str] = getattr(command, "aliases", frozenset())
+    for parameter in command.params:
+        if parameter.opts[0].startswith("-"):
+            assert {*parameter.opts, *parameter.secondary_opts} - hidden <= shown
+    for name in getattr(command, "commands", {}):
+        assert re.search(rf"^  {name}\b", page, re.MULTILINE)
+
+
+def test_methods_are_listed_with_their_summaries_by_what_they_need() -> None:
+    for command in ("score", "fit"):
+        page = help_of([command])
+        places = [page.index(f"{group[0].upper()}{group[1:]}: ") for group in OWN_GROUPS]
+        assert places == sorted(places)
+        for name in found(SCORERS):
+            cls = scorer_class(name)
+            assert f"{name} {(cls.__doc__ or '').splitlines()[0]}" in page
+            assert cls.group in OWN_GROUPS
+        assert page.index(" dsir ") < page.index("Classifier:") < page.index(" fasttext ") < page.index("Embeddings:")
+
+
+def refused(*words: str) -> str:
+    answer = dvsel(*words)
+    assert answer.code == 2
+    return answer.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("select s --method topk --temperature 3", "--temperature belongs to --method resample; add that, or drop it"),
+        ("select s --min-words=3", "--min-words belongs to --with dsir; add that, or drop it"),
+        ("score dsir p --measure total", "--measure belongs to `dvsel score perplexity`; drop it"),
+        ("fit dsir --teacher x", "--teacher belongs to `dvsel fit distilled`; drop it"),
+        ("score dsir p --budget 5%", "--budget belongs to `dvsel select`; drop it"),
+        ("score dsir p --bukets 5", "no option --bukets; did you mean '--buckets'?"),
+        ("score dsir p --zzzz", "no option --zzzz; `dvsel score dsir --help-all` shows all"),
+    ],
+)
+def test_an_option_that_is_not_there_is_told_whose_it_is(words: str, says: str) -> None:
+    assert refused(*words.split()) == f"Error: {says}"
+
+
+def test_an_option_of_many_methods_names_some() -> None:
+    line = refused("score", "dsir", "p", "--model", "x")
+    assert "`dvsel score datainf`" in line and re.search(r" and \d+ more; drop it$", line)
+
+
+@pytest.mark.parametrize(
+    ("page", "here", "there"),
+    [
+        ("score dsir", "--normalise", "--normalize"),
+        ("score label-noise", "--neighbours", "--neighbors"),
+        ("score influence", "--optimizer-state", "--optimiser-state"),
+    ],
+)
+def test_both_spellings_are_taken_and_one_is_shown(page: str, here: str, there: str) -> None:
+    words = page.split()
+    (parameter,) = (one for one in command_of(words).params if here in one.opts)
+    assert there in parameter.opts
+    shown = ok(*words, "--help-all").out.decode()
+    assert here in shown and there not in shown
 
 
 def test_defaults_are_shown() -> None:

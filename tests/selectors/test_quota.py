@@ -96,3 +96,37 @@ def test_quotas_that_do_not_go_with_the_main_budget(tmp_path: Path) -> None:
         amounts.budgets(4999, "tokens")
     with pytest.raises(UserError, match=r"a share needs a main budget; give --budget, or amounts alone"):
         load(tmp_path, "news: 30%\n").budgets(None, None)
+
+
+def test_a_line_says_what_a_file_does(tmp_path: Path) -> None:
+    file = load(tmp_path, "news: 30%\ncode: 5k tokens\n'a=b': 0.1\n'*': 20%\n")
+
+    assert Quota.parse("news=30%, code=5k tokens,a=b=0.1,*=20%").parts == file.parts
+    assert Quota.parse(str(tmp_path / "quota.yaml")) == file
+
+
+def test_a_file_that_is_there_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "news=30%").write_text("code: 5%")
+
+    assert list(Quota.parse("news=30%").parts) == ["code"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("news=30%,code", "--quota 'news=30%,code': 'code' is no domain with its part; write news=30%,*=70%"),
+        ("news=30%,", "'' is no domain with its part"),
+        ("news=30%,news=40%", "--quota 'news=30%,news=40%', 'news': named twice; keep one"),
+        ("news=60%,code=50%", "--quota 'news=60%,code=50%': the shares sum up to 110%; lower them"),
+        ("news=", "'news': '' is not a budget"),
+        ("news=20G", "'news': '20G' could be bytes or tokens; write 20GB"),
+        ("news=" + "1" * 1000, "is not a budget"),
+        ("qouta.yaml", "qouta.yaml: cannot be read (No such file or directory)"),
+    ],
+)
+def test_what_is_no_quota_in_a_line(text: str, says: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        Quota.parse(text)
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
