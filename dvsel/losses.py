@@ -19,6 +19,7 @@ from dvsel.forecast import Forecast, forecast
 from dvsel.ladder import Ladder, Rung
 from dvsel.language import ModelOptions
 from dvsel.options import among, files_named, option, to_mapping
+from dvsel.progress import stopped_in
 from dvsel.recipe import dump
 from dvsel.report import ScoreReport, write_json
 from dvsel.runs import Execution, Reading, ScoreRun
@@ -93,15 +94,16 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
         return forecast(expand(run.pool), run, dump("losses", run))
     with working_in(run.output, dump("losses", run), execution.overwrite, files_named(run)):
         record(run.output, [f"{rung.name}/" for rung in ladder.rungs])
-        models = [_model_losses(rung, run, execution) for rung in ladder.rungs]
+        models = [_model_losses(rung, run, execution, number) for number, rung in enumerate(ladder.rungs, 1)]
         report = LossesReport.of(ladder, models)
         write_json(report, join(run.output, REPORT))
     return report
 
 
-def _model_losses(rung: Rung, run: LossesRun, execution: Execution) -> ModelLosses:
+def _model_losses(rung: Rung, run: LossesRun, execution: Execution, number: int) -> ModelLosses:
     folder = join(run.output, rung.name)
-    done = score(_score_run(rung, run, folder), _told(execution, rung.name))
+    with stopped_in(f"model {number}, {rung.name}"):
+        done = score(_score_run(rung, run, folder), _told(execution, rung.name))
     assert isinstance(done, ScoreReport)
     if not done.totals.docs:
         raise UserError(f"{rung.name} gives no document of the pool a loss; check the files and --text-field")
