@@ -33,7 +33,7 @@ from dvsel.embeddings.neighbours import unit
 from dvsel.errors import UserError
 from dvsel.folder import STEPS
 from dvsel.pool import paths_to_read, read_pool
-from dvsel.progress import Progress
+from dvsel.progress import Done, Progress, stopped_in
 from dvsel.rowfiles import Annotator, row_file, write_beside
 from dvsel.rule import Pool
 from dvsel.runs import ScoreRun
@@ -165,6 +165,7 @@ def score_part(
     if done.exists() and all(map(exists, places)):
         return [ScoreFile(place) for place in places], json.loads(done.read_text())
     record(run.output, [shard.name + suffix_in(run.output) for shard in shards])
+    progress("finding clusters", Done(), 0)
     arm = _arms(pool, run, local_path(folder) / "arms")
     sizes = np.bincount(arm[arm >= 0], minlength=int(arm.max(initial=0)) + 1)
     arms = Arms(sizes, share)
@@ -175,7 +176,8 @@ def score_part(
         chosen = _between(pool, arm, before, until, run.seed)
         told = _told(progress, number)
         place = join(folder, f"rounds/{number:05}")
-        found = _score_round(pool, shards, chosen, run, scoring, header, workers, told, place)
+        with stopped_in(f"round {number + 1} of {ROUNDS}"):
+            found = _score_round(pool, shards, chosen, run, scoring, header, workers, told, place)
         scores[chosen] = found
         arms.learn(arm[chosen], np.fmax.reduce(found, axis=1))
         before, drawn = until.copy(), drawn + len(chosen)

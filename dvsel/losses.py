@@ -20,6 +20,7 @@ from dvsel.forecast import Forecast, forecast
 from dvsel.ladder import Ladder, Rung
 from dvsel.language import ModelOptions
 from dvsel.options import among, files_named, option, to_mapping
+from dvsel.progress import stopped_in
 from dvsel.recipe import dump
 from dvsel.report import ScoreReport, left_out, unread_of, write_json
 from dvsel.runs import Execution, Reading, ScoreRun
@@ -97,7 +98,7 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
         return forecast(shards, run, dump("losses", run))
     with working_in(run.output, dump("losses", run), execution.overwrite, files_named(run)):
         record(run.output, [f"{rung.name}/" for rung in ladder.rungs])
-        models = [_model_losses(rung, run, execution) for rung in ladder.rungs]
+        models = [_model_losses(rung, run, execution, number) for number, rung in enumerate(ladder.rungs, 1)]
         report = LossesReport.of(ladder, models)
         files = [ScoreFile(url) for url in find(join(run.output, ladder.rungs[0].name), SUFFIXES)]
         report = dataclasses.replace(report, unread=unread_of(files))
@@ -105,9 +106,10 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
     return report
 
 
-def _model_losses(rung: Rung, run: LossesRun, execution: Execution) -> ModelLosses:
+def _model_losses(rung: Rung, run: LossesRun, execution: Execution, number: int) -> ModelLosses:
     folder = join(run.output, rung.name)
-    done = score(_score_run(rung, run, folder), _told(execution, rung.name))
+    with stopped_in(f"model {number}, {rung.name}"):
+        done = score(_score_run(rung, run, folder), _told(execution, rung.name))
     assert isinstance(done, ScoreReport)
     if not done.totals.docs:
         raise UserError(f"{rung.name} gives no document of the pool a loss; check the files and --text-field")

@@ -71,6 +71,16 @@ def showing(progress: Progress) -> Iterator[None]:
         _shown = before
 
 
+@contextlib.contextmanager
+def stopped_in(step: str) -> Iterator[None]:
+    """Has Ctrl-C say in which step of a run it came, beside what is kept of it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"this was {step}")
+        raise
+
+
 # --- Within a batch. ---
 
 

@@ -33,6 +33,7 @@ from dvsel.errors import UserError
 from dvsel.folder import REPORT, working_in
 from dvsel.ladder import Ladder
 from dvsel.options import files_named, option
+from dvsel.progress import Done
 from dvsel.recipe import dump
 from dvsel.report import losses as without_score
 from dvsel.report import write_json
@@ -122,8 +123,12 @@ def strength(run: StrengthRun, execution: Execution) -> StrengthReport:
         record(run.output, shards)
         tally = _Tally(ladder, run.strength)
         fingerprint = fingerprint_of(run.pool[0], ladder, run.strength)
+        done, total = Done(), sum(files[0].header.shard["size"] for files in shards.values())
         for name, files in shards.items():
             _write(files, join(run.output, name), run.strength, fingerprint, tally)
+            header = files[0].header
+            done += Done(header.shard["size"], len(files[0]), header.totals.tokens)
+            execution.progress("strength", done, total)
         report = tally.report(fingerprint, [ScoreFile(join(run.output, name)) for name in shards])
         write_json(report, join(run.output, REPORT))
     return report

@@ -198,6 +198,14 @@ def test_pieces_of_ranges_too(pool: Path, target: Path, tmp_path: Path, monkeypa
     assert score(pool, target, tmp_path / "pieces") == whole
 
 
+def test_pieces_of_several_processes_too(
+    pool: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = score(pool, target, tmp_path / "whole")
+    monkeypatch.setattr(rowfiles, "PIECE_SECONDS", 0.0)
+    assert score(pool, target, tmp_path / "pieces", "-w", 2) == whole
+
+
 def test_a_stop_between_the_last_piece_and_the_whole_file(
     pool: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from dvsel import scopes
 from dvsel.cli import stages
 from dvsel.engines import local
 from dvsel.options import option
+from dvsel.progress import showing
 from dvsel.redact import printable
 from dvsel.runs import Execution
 
@@ -48,7 +49,7 @@ def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[E
     if values["quiet"]:
         yield execution
     else:
-        with stages.bars() if sys.stderr.isatty() else stages.lines() as show:
+        with stages.bars() if sys.stderr.isatty() else stages.lines() as show, showing(show):
             yield dataclasses.replace(execution, progress=show)
 
 

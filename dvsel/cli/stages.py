@@ -32,8 +32,7 @@ class Stage:
     def update(self, done: Done, total: int) -> None:
         """Take in how far the stage is."""
         now = time.monotonic()
-        if not self.done.waits:
-            self._worked += now - self._seen
+        self._worked = self._work(now)
         if done.waits != self.done.waits:
             self._since = now
         self._seen, self.done, self.total = now, done, total
@@ -63,9 +62,14 @@ class Stage:
 
     def _a_second(self, amount: int) -> float:
         """What this start did of an amount, a second of work; 0 where it is too early to tell."""
-        if self._worked < _FIRST_ESTIMATE or not self.done.bytes:
+        worked = self._work(time.monotonic())
+        if worked < _FIRST_ESTIMATE or not self.done.bytes:
             return 0.0
-        return amount * (1 - self.done.before / self.done.bytes) / self._worked
+        return amount * (1 - self.done.before / self.done.bytes) / worked
+
+    def _work(self, now: float) -> float:
+        """Seconds of work up to now."""
+        return self._worked + (0.0 if self.done.waits else now - self._seen)
 
 
 def _amount(number: float) -> str:

@@ -41,6 +41,14 @@ def test_all_that_is_known_is_said(later: Callable[[float], None]) -> None:
     assert stage.words() == "25% of 400 MB, 90 s left, 12.3k documents, 3.4M tokens, 113k tokens/s"
 
 
+def test_the_rate_falls_while_nothing_comes(later: Callable[[float], None]) -> None:
+    stage = Stage()
+    later(10)
+    stage.update(Done(500), 1_000)
+    later(10)
+    assert stage.words() == "50% of 1 kB, 20 s left, 25 bytes/s"
+
+
 def test_small_pools_have_small_units(later: Callable[[float], None]) -> None:
     stage = Stage()
     later(10)
