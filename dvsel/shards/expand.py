@@ -33,6 +33,7 @@ from dvsel.shards.files import (
     relative,
     spelled,
 )
+from dvsel.shards.splits import check_hub, check_saved
 
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
@@ -70,6 +71,7 @@ _DESCRIPTIONS = {
 _NO_SHARDS = frozenset({"dataset_dict.json", "dataset_info.json", "dataset_infos.json"})
 _SCORE_FILES = (".dvsel.parquet", ".dvsel.rows")
 _DATASET = "state.json"
+_HUB = "hf://datasets/"
 _NAMED = 3
 
 
@@ -93,7 +95,8 @@ def expand(patterns: Sequence[str]) -> list[Shard]:
     A pattern is a file, a folder (searched to the bottom), a glob (`*`, `**`), a URL of fsspec or a glob of
     them, a folder that `datasets` saved, or `hf://datasets/owner/name[/path or glob]`.
     Raises UserError where a pattern names nothing, a file of an unknown kind, one already named, or one whose name is
-    not UTF-8, and where a folder that `datasets` saved lacks a file. Warns of what was passed over.
+    not UTF-8, and where a folder that `datasets` saved lacks a file, or a dataset has several splits. Warns of what was
+    passed over.
     """
     sources: dict[str, str] = {}
     passed = _PassedOver()
@@ -230,7 +233,10 @@ def _in_local_folder(folder: str, hidden: bool, passed: _PassedOver) -> list[str
 def _in_remote_folder(url: str, hidden: bool, passed: _PassedOver) -> list[str]:
     fs, path = filesystem(url)
     names = [name for found in sorted(fs.find(path)) if not is_own(name := relative(found, path))]
-    return _in_folder(url, names, lambda name: bytes(fs.cat_file(f"{path}/{name}")), hidden, passed)
+    found = _in_folder(url, names, lambda name: bytes(fs.cat_file(f"{path}/{name}")), hidden, passed)
+    if url.startswith(_HUB):
+        check_hub(url, [relative(place, url) for place in found])
+    return found
 
 
 def _walk(folder: Path, above: tuple[Path, ...]) -> list[str]:
@@ -256,6 +262,7 @@ def _in_folder(
 
     names: of all its files, relative, sorted. read: the content of one. hidden: whether the folder is.
     """
+    check_saved(base, names, read)
     saved: set[str] = set()
     listed: set[str] = set()
     for name in names:
