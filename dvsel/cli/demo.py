@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from dvsel.cli.errors import guarded
 from dvsel.redact import printable
+
+if TYPE_CHECKING:
+    from dvsel.report import SelectReport
+
+_COMMAND = """$ dvsel select {output}/pool/*.jsonl.zst --with dsir --target {output}/target.jsonl \\
+    --normalise length --temperature 0.1 --budget {budget} -o {output}/selected"""
 
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
@@ -19,6 +28,8 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
 def show(
     output: Path = typer.Option(Path("dvsel-demo"), "--output", "-o", help="folder to work in"),
     budget: str = typer.Option("10%", help="how much to keep"),
+    quiet: bool = typer.Option(False, "--quiet", help="say nothing"),
+    as_json: bool = typer.Option(False, "--json", help="the summary as JSON, and nothing else"),
 ) -> None:
     """Score and select a small pool made from this Python installation: no arguments, no network, no files.
 
@@ -26,35 +37,40 @@ def show(
       dvsel demo
       dvsel demo --budget '200k tokens' -o /tmp/demo
     """
-    from dvsel.cli.tables import plain_console, show_selection
     from dvsel.demo import build
+
+    shards, target = build(output)
+    talks, shown = not (quiet or as_json), printable(str(output))
+    if talks:
+        print(f"a pool of {len(shards)} shards in {shown}/pool, and a target: documentation of Python\n")
+        print(_COMMAND.format(output=shown, budget=printable(budget)))
+    report = _selected([str(shard) for shard in shards], str(target), budget, output)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report)))
+    if talks:
+        from dvsel.cli.tables import plain_console, show_selection
+
+        for line in report.lines():
+            print(printable(line))
+        show_selection(plain_console(), report)
+        print(f"The subset is in {shown}/selected. Next: dvsel inspect {shown}/selected")
+
+
+def _selected(pool: Sequence[str], target: str, budget: str, output: Path) -> SelectReport:
     from dvsel.report import SelectReport
     from dvsel.runs import Execution, SelectRun
     from dvsel.scorers.dsir import DSIR
     from dvsel.select import select
     from dvsel.selectors.resample import Resample
 
-    console = plain_console()
-    shards, target = build(output)
-    console.print(
-        f"a pool of {len(shards)} shards in {output / 'pool'}, and a target: documentation of the Python language\n"
-    )
-    pool = tuple(str(shard) for shard in shards)
-    console.print(
-        f"$ dvsel select {output}/pool/*.jsonl.zst --with dsir --target {target} --normalise length --temperature 0.1 "
-        f"--budget {budget} -o {output}/selected"
-    )
     run = SelectRun(
         scorer=DSIR(normalise="length"),
         selector=Resample(temperature=0.1),
-        pool=pool,
-        target=(str(target),),
+        pool=tuple(pool),
+        target=(target,),
         budget=budget,
         output=str(output / "selected"),
     )
     report = select(run, Execution(overwrite=True))
     assert isinstance(report, SelectReport), "no dry run"
-    for line in report.lines():
-        console.print(printable(line), soft_wrap=True)
-    show_selection(console, report)
-    console.print(f"The subset is in {output}/selected. Next: dvsel inspect {output}/selected")
+    return report
