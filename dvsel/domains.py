@@ -20,11 +20,11 @@ _LOOKED_AT = 1000  # names, of as many as there may be
 def check_domains(pool: Pool, quota: Quota) -> None:
     """Raise UserError for a domain that a quota gives something and that no document of the pool has."""
     amounts = {name: part.amount if isinstance(part, Budget) else part for name, part in quota.parts.items()}
-    wanted = {name for name, amount in amounts.items() if amount and name != OTHERS}
+    wanted = [name for name, amount in amounts.items() if amount and name != OTHERS]
     there = {
         name for number in range(len(pool.files)) for rows, _ in pool.rows(number, ("domain",)) for name in rows.domains
     }
-    if not (absent := sorted(wanted - there)):
+    if not (absent := [name for name in wanted if name not in there]):
         return
     if not any(there):
         field = pool.files[0].header.reading.get("domain_field")
@@ -32,15 +32,14 @@ def check_domains(pool: Pool, quota: Quota) -> None:
             f"--quota: no document has a domain, in the field {field!r}; score with --domain-field to name another"
         )
     raise UserError(
-        f"--quota: no document has the domain {shown(absent[0])}, {_nearest(absent[0], sorted(filter(None, there)))}; "
-        "mend the quota, or take the domain out of it"
+        f"--quota: no document has the domain {shown(absent[0])}; {_instead(absent[0], sorted(there - {''}))}"
     )
 
 
-def _nearest(name: str, there: Sequence[str]) -> str:
+def _instead(name: str, there: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, there[:_LOOKED_AT], n=1)
-    meant = f"did you mean {shown(close[0])}? " if close else ""
-    return f"{meant}There are {listed(there)}"
+    remedy = f"did you mean {shown(close[0])}?" if close else "mend the quota, or take the domain out of it"
+    return f"there are {listed(there)}; {remedy}"
 
 
 def without_budget(domains: Mapping[str, npt.NDArray[np.int64]], quota: Quota | None) -> list[str]:

@@ -64,6 +64,29 @@ def test_a_file_of_vectors_beside_each_shard(folder: Path) -> None:
     assert np.isnan(found[60]).all()
 
 
+def test_a_shard_that_cannot_be_read_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    corpus.write(tmp_path / "pool" / "a.jsonl", DOCUMENTS[:5])
+    (tmp_path / "pool" / "b.jsonl.zst").write_bytes(b"no zstd")
+    words = ("embed", tmp_path / "pool", "--model", folder / "model", "-o", tmp_path / "emb")
+    failure(*words)
+    assert "left out 1 files that cannot be read:" in ok(*words, "--on-bad-file", "skip").err
+    err = ok("select", tmp_path / "emb", "--method", "coverage", "--budget", "2 docs", "-o", tmp_path / "out").err
+    assert "left out 1 files" in err and len(corpus.selected_ids(tmp_path / "out")) == 2
+    near = ("score", "target", tmp_path / "emb", "--target", folder / "target.jsonl", "-o", tmp_path / "near")
+    assert "is not zstd data" in failure(*near)
+    assert "left out 1 files" in ok(*near, "--on-bad-file", "skip").err
+
+
+def test_queries_of_another_shape_take_turns(folder: Path, tmp_path: Path) -> None:
+    asked = [{"question": document["text"]} for document in DOCUMENTS[:3]]
+    words = ("--method", "round-robin", "--queries", corpus.write(tmp_path / "q.jsonl", asked), "--budget", "3 docs")
+    words = ("select", folder / "emb", *words, "-o", tmp_path / "out")
+    assert "did you mean" in failure(*words, "--target-text-field", "questions")
+    ok(*words, "--target-text-field", "question")
+    assert corpus.selected_ids(tmp_path / "out") == {document["id"] for document in DOCUMENTS[:3]}
+
+
 def test_rows_say_what_selection_needs(folder: Path) -> None:
     scored = folder / "dsir"
     ok("score", "dsir", folder / "pool", "--target", folder / "target.jsonl", "-o", scored)

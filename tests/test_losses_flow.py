@@ -86,6 +86,13 @@ def test_the_summary_is_a_table_of_models(folder: Path, tmp_path: Path) -> None:
     assert "weighted by their bytes" in answer.err
 
 
+def test_a_shard_that_cannot_be_read_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    pool = corpus.write(tmp_path / "pool" / "a.jsonl", DOCUMENTS[:5]).parent
+    (pool / "b.jsonl.zst").write_bytes(b"no zstd")
+    words = ("losses", pool, *command(folder, tmp_path / "out")[2:])
+    assert "left out 1 files that cannot be read:" in ok(*words, "--on-bad-file", "skip").err
+
+
 def test_a_model_that_is_added_leaves_the_others(folder: Path, tmp_path: Path) -> None:
     for name in NAMES[:2]:
         (tmp_path / "rungs").mkdir(exist_ok=True)

@@ -80,6 +80,13 @@ def test_the_same_command_resumes_and_the_recipe_replays(folder: Path, model: st
     assert (again / "traced.jsonl").read_bytes() == (folder / "out" / "traced.jsonl").read_bytes()
 
 
+def test_queries_whose_text_lies_in_another_field(folder: Path, model: str) -> None:
+    expected = traced(folder, model)
+    asked = [{"question": text, "id": f"q{n}"} for n, text in enumerate(QUERIES)]
+    corpus.write(folder / "queries.jsonl", asked)
+    assert traced(folder, model, "--target-text-field", "question", "--overwrite") == expected
+
+
 def test_queries_without_ids_of_their_own_are_numbered(folder: Path, model: str) -> None:
     corpus.write(folder / "queries.jsonl", [{"text": text, "id": "same"} for text in QUERIES])
     assert {one["query"] for one in traced(folder, model, "--top", "1")} == {"1", "2", "3"}
