@@ -231,7 +231,7 @@ def _escape(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int]:
 
 
 @bare_kernel
-def _string(data: Bytes, at: int, end: int, out: Bytes, to: int) -> tuple[int, int]:
+def unescape(data: Bytes, at: int, end: int, out: Bytes, to: int) -> tuple[int, int]:
     """Validate and unescape into out[to:] the string whose first byte is data[at].
 
     The index after its closing quote, or -1, and the end of the copy; rubbish may follow it.
@@ -262,7 +262,8 @@ def _string(data: Bytes, at: int, end: int, out: Bytes, to: int) -> tuple[int, i
 
 
 @bare_kernel
-def _skip_space(data: Bytes, at: int, end: int) -> int:
+def skip_space(data: Bytes, at: int, end: int) -> int:
+    """The index of the first byte from `at` that is no white space."""
     while at < end:
         byte = data[at]
         if byte > _SPACE or (byte != _SPACE and byte != _TAB and byte != _RETURN and byte != _NEWLINE):
@@ -348,10 +349,10 @@ def _key(data: Bytes, at: int, end: int, search: Search, parent: int, out: Bytes
     """The index after the key at `at` and its colon, or -1, and the key's node."""
     if data[at] != _QUOTE:
         return _FAILED, _NOTHING
-    at, key_end = _string(data, at + 1, end, out, to)
+    at, key_end = unescape(data, at + 1, end, out, to)
     if at < 0:
         return _FAILED, _NOTHING
-    at = _skip_space(data, at, end)
+    at = skip_space(data, at, end)
     if at >= end or data[at] != _COLON:
         return _FAILED, _NOTHING
     return at + 1, _find_child(search, parent, out, to, key_end)
@@ -381,13 +382,13 @@ def _parse(data: Bytes, at: int, end: int, row: int, search: Search, table: Tabl
 
     The bits of `braces`, the innermost lowest, say which of the open brackets are braces.
     """
-    at = _skip_space(data, at, end)
+    at = skip_space(data, at, end)
     if at >= end or data[at] != _OPEN_OBJECT:
         return False
     node, state = _ROOT, _AT_VALUE
     depth, braces = 0, np.uint64(0)
     while True:
-        at = _skip_space(data, at, end)
+        at = skip_space(data, at, end)
         if at >= end:
             return False
         byte = data[at]
@@ -414,13 +415,13 @@ def _parse(data: Bytes, at: int, end: int, row: int, search: Search, table: Tabl
                 if column >= 0:
                     _record_raw(table, column, row, _OTHER, data, search.stack[depth, 1], at)
                 if depth == 0:
-                    return _skip_space(data, at, end) == end
+                    return skip_space(data, at, end) == end
             else:
                 return False
         elif byte == _QUOTE:
             column = search.nodes[node, _COLUMN]
             slot = max(column, 0)
-            at, to = _string(data, at + 1, end, table.values, table.cursor[slot])
+            at, to = unescape(data, at + 1, end, table.values, table.cursor[slot])
             if at < 0:
                 return False
             if column >= 0:
@@ -435,7 +436,7 @@ def _parse(data: Bytes, at: int, end: int, row: int, search: Search, table: Tabl
             depth += 1
             is_object = byte == _OPEN_OBJECT
             braces = (braces << _ONE) | np.uint64(is_object)
-            at = _skip_space(data, at + 1, end)
+            at = skip_space(data, at + 1, end)
             if data[at] == (_CLOSE_OBJECT if is_object else _CLOSE_ARRAY):
                 state = _AFTER_VALUE
             else:
@@ -457,7 +458,7 @@ def parse_rows(data: Bytes, starts: Offsets, ends: Offsets, search: Search, tabl
     columns = len(table.offsets)
     region = len(table.values) // len(table.cursor)
     for row in range(len(starts)):
-        if _skip_space(data, starts[row], ends[row]) == ends[row]:
+        if skip_space(data, starts[row], ends[row]) == ends[row]:
             table.verdicts[row] = BLANK
         elif not _parse(data, starts[row], ends[row], row, search, table):
             table.verdicts[row] = ODD

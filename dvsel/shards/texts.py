@@ -16,18 +16,35 @@ import numpy.typing as npt
 import orjson
 
 from dvsel.shards.columns import PAD, Bytes, Column, Kind, Offsets
-from dvsel.shards.jit import kernel
+from dvsel.shards.jit import bare_kernel, kernel
+from dvsel.shards.json_parser import skip_space, unescape
 from dvsel.shards.simd import WIDTH, copy
 
 _GAP = 2  # bytes of "\n\n"
 _LF = np.uint8(10)
-_LIST = ord("[")
+_OPEN, _CLOSE, _QUOTE = (np.uint8(byte) for byte in b'[]"')
+_TEXT, _OTHER = int(Kind.STRING), int(Kind.OTHER)
 
 
 def with_lists_joined(column: Column) -> Column:
     """The column with strings for its lists of strings."""
+    if not len(_lists_in(column)):
+        return column
+    data, offsets, kind = np.empty_like(column.data), np.empty_like(column.offsets), column.kind.copy()
+    _join_lists(column.data, column.offsets, kind, data, offsets)
+    return _with_others_joined(Column(data, offsets, kind))
+
+
+def _lists_in(column: Column) -> Offsets:
+    """The rows that are lists."""
     rows = np.flatnonzero(column.kind == Kind.OTHER)
-    rows = rows[column.data[column.offsets[rows]] == _LIST]
+    lists: Offsets = rows[column.data[column.offsets[rows]] == _OPEN]
+    return lists
+
+
+def _with_others_joined(column: Column) -> Column:
+    """The column with strings for those lists that hold nulls too."""
+    rows = _lists_in(column)
     found = {row: text for row in rows.tolist() if (text := _joined_list(column[row])) is not None}
     if not found:
         return column
@@ -56,6 +73,45 @@ def joined(columns: Sequence[Column]) -> Column:
     for column, there in zip(columns, used, strict=True):
         _append(column.data, column.offsets, there, data, offsets, at)
     return Column(data, offsets, kind)
+
+
+@kernel
+def _join_lists(source: Bytes, bounds: Offsets, kind: npt.NDArray[np.uint8], data: Bytes, offsets: Offsets) -> None:
+    """Copy all rows, the JSON of a list of nothing but strings as these; what is joined is never the longer one."""
+    to = 0
+    for row in range(len(kind)):
+        offsets[row] = to
+        first, last = bounds[row], bounds[row + 1]
+        end = -1
+        if kind[row] == _OTHER and source[first] == _OPEN:
+            end = _join_list(source, first + 1, last, data, to)
+        if end >= 0:
+            kind[row] = _TEXT
+            to = end
+        else:
+            for place in range(0, last - first, WIDTH):
+                copy(data, to + place, source, first + place)
+            to += last - first
+    offsets[len(kind)] = to
+
+
+@bare_kernel
+def _join_list(source: Bytes, at: int, end: int, data: Bytes, to: int) -> int:
+    """Where the strings end in `data`; -1 if not all members are strings. source[at:end]: JSON after the bracket."""
+    at = skip_space(source, at, end)
+    if source[at] == _CLOSE:
+        return to
+    while source[at] == _QUOTE:
+        at, to = unescape(source, at + 1, end, data, to)
+        if at < 0:
+            return -1
+        at = skip_space(source, at, end)
+        if source[at] == _CLOSE:
+            return to
+        at = skip_space(source, at + 1, end)  # behind the comma
+        data[to] = _LF
+        to += 1
+    return -1
 
 
 @kernel
