@@ -10,6 +10,7 @@ those of an undisturbed run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import posixpath
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from dvsel.errors import BadFile, BadLine, UserError
 from dvsel.origin import changed, check_unchanged, digest_of_parts, ranges
 from dvsel.pool import PoolBatch, paths_to_read, read_pool, why_unread
 from dvsel.progress import Done, Progress
+from dvsel.redact import kept
 from dvsel.runs import Counting, Execution, Reading, Sampling
 from dvsel.sample import draw_sample
 from dvsel.shards.columns import Column, Status
@@ -35,7 +37,7 @@ from dvsel.shards.files import HOME, Shard, exists, find, join, list_names, make
 from dvsel.shards.hashing import hash_rows
 from dvsel.shards.lines import BLOCK
 from dvsel.shards.manifest import record, recorded
-from dvsel.shards.scorefile import SUFFIXES, Header, Rows, ScoreFile, ScoreFileWriter, suffix_in
+from dvsel.shards.scorefile import SUFFIXES, Header, Rows, ScoreFile, ScoreFileWriter, Totals, suffix_in
 from dvsel.shards.tokens import BUILT_IN, TokenCounter, fit_estimate
 
 PARTS = f"{HOME}/parts"
@@ -102,8 +104,19 @@ class _Task:
             return None
         there = ScoreFile(self.url)
         same_shard = all(there.header.shard[name] == value for name, value in self.header.shard.items())
-        is_usable = there.header.fingerprint == self.header.fingerprint and not there.header.unread
-        return there if same_shard and is_usable else None
+        return there if same_shard and self.wrote(there) else None
+
+    def wrote(self, file: ScoreFile) -> bool:
+        """Whether it was written by this version with these options, so that its rows can stand beside this task's."""
+        return bool(_terms(file.header) == _terms(self.header))
+
+
+def _terms(header: Header) -> Any:
+    """What a file says of how it was made, as plain values."""
+    terms = kept(dataclasses.asdict(dataclasses.replace(header, shard={}, totals=Totals(), digests={})))
+    for name in ("on_bad_line", "on_bad_file"):  # what was read to its end has nothing over which these decide
+        terms["reading"].pop(name, "")
+    return terms
 
 
 def write_beside(
@@ -146,8 +159,9 @@ def write_beside(
             if not missing[shard.name]:
                 _merge(shard, header, folder)
     except KeyboardInterrupt as stop:
-        if kept := _kept(shards, folder):
-            stop.add_note(kept)
+        with contextlib.suppress(UserError):  # of a file that cannot be read
+            if said := _kept(shards, folder):
+                stop.add_note(said)
         raise
     remove(join(folder, PARTS))
     files = [ScoreFile(row_file(folder, shard)) for shard in shards]
@@ -281,14 +295,13 @@ def _write(task: _Task) -> None:
 
 
 def _pieces(task: _Task) -> list[ScoreFile]:
-    """Those that an earlier start left, in order. From the first of another fit or version on they are removed.
+    """Those that an earlier start left, in order. From the first with other options on they are removed.
 
     Raises UserError where the shard is no longer that of the pieces.
     """
     places = itertools.takewhile(exists, map(task.piece, itertools.count()))
     found = [ScoreFile(place) for place in places]
-    mine = (task.header.fingerprint, task.header.version)
-    usable = list(itertools.takewhile(lambda file: (file.header.fingerprint, file.header.version) == mine, found))
+    usable = list(itertools.takewhile(task.wrote, found))
     for stale in reversed(found[len(usable) :]):
         remove(stale.url)
     if any(file.header.shard["size"] != task.shard.size for file in usable):

@@ -219,6 +219,30 @@ def test_a_stop_between_the_last_piece_and_the_whole_file(
     assert score(pool, target, tmp_path / "out") == whole
 
 
+@pytest.mark.parametrize("size", [1 << 30, 50_000], ids=["pieces", "ranges"])
+def test_what_a_run_of_other_options_left_is_not_used(
+    size: int, pool: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without a finished file goes to a run with other options, which may be of the same fit."""
+    monkeypatch.setattr(rowfiles, "BLOCK", 20_000)
+    monkeypatch.setattr("dvsel.origin.RANGE", size)
+    monkeypatch.setattr(rowfiles, "PIECE_SECONDS", 0.0)
+    ok("fit", "dsir", "--pool", pool, "--target", target, "--on-bad-line", "skip", "-o", tmp_path / "dsir.fitted")
+
+    def run(out: str, *more: object) -> dict[str, bytes]:
+        fitted = ("--fitted", tmp_path / "dsir.fitted", "--on-bad-line", "skip", "-w", 1)
+        ok("score", "dsir", pool, *fitted, "-o", tmp_path / out, *more)
+        return {name: content for name, content in corpus.tree(tmp_path / out).items() if name.endswith(SUFFIX)}
+
+    other = run("other", "--domain-field", "id")
+    with monkeypatch.context() as patch:
+        what = "_join" if size > 1 << 20 else "_merge"
+        patch.setattr(rowfiles, what, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(AssertionError, match="kept: 0 of 3 shards and"):
+            run("out")
+    assert run("out", "--domain-field", "id") == other
+
+
 def test_progress_counts_what_an_earlier_start_did(
     pool: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
