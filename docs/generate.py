@@ -23,7 +23,8 @@ from dvsel.plugins import SCORERS, SELECTORS, found
 PAGE = Path(__file__).parent / "cli-reference.md"
 _INTRODUCTION = """# Command line
 
-Made from the commands by `docs/generate.py`; `dvsel COMMAND --help` says the same. Options that have a value by
+Made from the commands by `docs/generate.py`; `dvsel COMMAND --help-all` says the same, and `--help` what matters most.
+[command-line.md](command-line.md) says what holds for all of them. Options that have a value by
 themselves show it as the default.
 
 - Exit codes: 0 done, 1 failed (one line on stderr says where, why and what to do), 2 wrong usage, 130 interrupted.
@@ -85,7 +86,8 @@ def command(words: str) -> Callable[..., Any]:
 
 def parameters(body: Callable[..., Any]) -> Parameters:
     """A command's arguments and options."""
-    return inspect.signature(body, eval_str=True).parameters
+    found = inspect.signature(body, eval_str=True).parameters
+    return {name: one for name, one in found.items() if name not in ("context", "help_all")}
 
 
 def _command(words: str, heading: str) -> Iterator[str]:
@@ -109,14 +111,16 @@ def _tables(options: Parameters) -> Iterator[str]:
 
 def _row(parameter: inspect.Parameter) -> str:
     cells = [", ".join(f"`{name}`" for name in _names(parameter)), _type(parameter.annotation)]
-    cells.append(parameter.default.help + _default(parameter.default))
+    env = f" (environment: `{one}`)" if (one := parameter.default.envvar) else ""
+    cells.append(parameter.default.help + env + _default(parameter.default))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _names(parameter: inspect.Parameter) -> typing.Sequence[str]:
     option = parameter.default
     if isinstance(option, typer.models.OptionInfo):
-        return option.param_decls or [f"--{parameter.name.replace('_', '-')}"]
+        names = list(option.param_decls or ()) or [f"--{parameter.name.replace('_', '-')}"]
+        return [names[0], *(name for name in names[1:] if not name.startswith("--"))]  # without other spellings
     return [option.metavar or parameter.name.upper()]
 
 

@@ -177,7 +177,9 @@ class FitRun(Reading, Targeting, Sampling):
 class ScoreRun(Counting, FitRun):
     """Score every document of a pool, into one score file a shard."""
 
-    fitted: str | None = option(None, "score with this file of `dvsel fit` instead of fitting", files=True)
+    fitted: str | None = option(
+        None, "score with this file of `dvsel fit` instead of fitting", files=True, scope=scopes.is_fitted
+    )
     adaptive: bool = option(
         False,
         "score a part of a pool of embeddings, and let a bandit over clusters choose which",
@@ -205,7 +207,10 @@ class SelectRun(ScoreRun):
 
     selector: Selector | None = None
     embeddings: tuple[str, ...] = option(
-        (), "what `dvsel embed` made of the pool, for methods that look at vectors", files=True, scope=scopes.on_shards
+        (),
+        "what `dvsel embed` made of the pool, for methods that look at vectors",
+        files=True,
+        scope=scopes.looks_at_vectors,
     )
     budget: str | None = option(
         None, "how much to keep: 30B (tokens), 10%, '500k docs', 20GB (of text)", scope=scopes.sees_all

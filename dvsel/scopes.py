@@ -48,6 +48,17 @@ def prints(run: Any) -> str:
     return "goes to stdout, and so do the documents; drop it, or name a folder with -o" if taken else ""
 
 
+def is_fitted(run: Any) -> str:
+    """A scorer that is there; what is on a stream of scores is scored already."""
+    return on_shards(run) if hasattr(run, "selector") else ""
+
+
+def looks_at_vectors(run: Any) -> str:
+    """What a rule of selection looks at, where it is known before score files are read."""
+    blind = run.selector is not None and not getattr(run.selector, "looks_at_vectors", False)
+    return on_shards(run) or ("this method looks at no vectors; drop it, or choose another --method" if blind else "")
+
+
 def scores(run: Any) -> str:
     """What is about scores that the run gives."""
     return "is for scoring, and this run takes scores as they are; drop it, or add --with" if _selects(run) else ""
@@ -78,6 +89,8 @@ def takes_target(run: Any) -> str:
 
 def is_distilled(run: Any) -> str:
     """Whether a scorer is distilled once it is fitted."""
+    if is_stream(run):
+        return on_shards(run)
     if getattr(run, "fitted", None):
         return (
             "fits a scorer, and --fitted names one; drop one of the two, or see `dvsel score distilled --teacher FILE`"

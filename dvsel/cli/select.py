@@ -19,6 +19,7 @@ from dvsel.errors import UserError
 from dvsel.folder import RECIPE
 from dvsel.options import fields_of, option
 from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class, selector_class
+from dvsel.scopes import on_shards
 
 _HELP = """Keep the documents that a budget allows, and write them out as shards.
 
@@ -30,7 +31,7 @@ _HELP = """Keep the documents that a budget allows, and write them out as shards
 """
 _SCORING = (
     *("target", "fitted", "sample", "sample_size", "distil", "distil_documents", "distil_floor"),
-    *("tokens_field", "tokenizer", "token_sample"),
+    *("tokens_field", "tokenizer", "token_sample", "adaptive", "adaptive_share", "adaptive_clusters"),
 )
 _THRESHOLD_FLAGS = ("--min-score", "--quantile")
 
@@ -38,7 +39,7 @@ _THRESHOLD_FLAGS = ("--min-score", "--quantile")
 @dataclass(frozen=True)
 class _Choice:
     method: str | None = option(None, "selection rule (`dvsel list`); by default the one of the scorer's paper")
-    with_: str | None = option(None, "score the pool first, with this scorer")
+    with_: str | None = option(None, "score the pool first, with this scorer", scope=on_shards)
 
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
@@ -78,6 +79,7 @@ def make(
             "scorer": values["Scorer"].make(scorer_cls) if scorer_cls and not values["Run"]["fitted"] else None,
         }
         run = values["Run"].make(SelectRun, pool=tuple(pool), **parts)
+        values["Choice"].read_in(_Choice, run)
         stream, terminal = values["Stream"].make(StreamOptions, run), values["Execution"].read_in(Terminal, run)
         if pool == ["-"]:
             from dvsel.stream import select_stream
@@ -130,7 +132,7 @@ def _rule_of_scores(words: Sequence[str]) -> str | None:
     """The selection rule that score files ask for, where the words name some; so its flags are known too."""
     from dvsel.shards.files import exists, join
 
-    output = _value(words, "-o") or _value(words, "--output")
+    output = _value(words, "--output", "-o")
     for word in words:
         with contextlib.suppress(UserError):  # told when the run reads them
             if word != output and exists(join(word, RECIPE)):
@@ -149,16 +151,17 @@ def _known(rest: Sequence[str]) -> list[str]:
 
 
 def _method(rest: Sequence[str]) -> str | None:
-    if method := _value(rest, "--method") or _value(rest, "-m"):
+    if method := _value(rest, "--method", "-m"):
         return method
     flags = {word.partition("=")[0] for word in rest}
     return "threshold" if flags.intersection(_THRESHOLD_FLAGS) else None
 
 
-def _value(rest: Sequence[str], flag: str) -> str | None:
+def _value(rest: Sequence[str], long: str, short: str = "") -> str | None:
+    found = None
     for word, following in itertools.pairwise([*rest, ""]):
-        if word == flag:
-            return following or None
-        if word.startswith(flag + "=") and flag.startswith("--"):
-            return word.partition("=")[2]
-    return None
+        if word in (long, short):
+            found = following or None
+        elif word.startswith(long + "="):
+            found = word.partition("=")[2]
+    return found  # the last, as of any other option

@@ -28,6 +28,7 @@ from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.language import models
 from dvsel.plugins import SELECTORS, found
+from dvsel.runs import Execution
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -42,6 +43,7 @@ MODEL, TARGET, LADDER = ("--model", LM), ("--target", "target.jsonl"), ("--ladde
 SMALL = ("--dim", "4", "--buckets", "100", "--learning-rate", "1.0")
 TRAIN = ("--positive", "target.jsonl", "--negative", "other.jsonl", *SMALL)
 STREAM = ("--quiet", "-")
+ODD = b'[]\n{"text": "one", "dvsel_dsir": 1}\n'  # one line of them is no document
 
 METHODS: dict[str, Words] = {
     "datainf": (*MODEL, *TARGET),
@@ -93,8 +95,8 @@ CASES = {
     ),
     "score, with neither": Case(("score", "perplexity", "pool", *MODEL, *OUT), ("Run", "Stream", "Execution")),
     "score --fitted": Case(("score", "dsir", "pool", "--fitted", "dsir.fitted", *OUT)),
-    "score -": Case(("score", "dsir", "--fitted", "dsir.fitted", *STREAM), stdin=True),
-    "score - without --fitted": Case(("score", "perplexity", *MODEL, *STREAM), ("Run", "Stream"), stdin=True),
+    "stream: score": Case(("score", "dsir", "--fitted", "dsir.fitted", *STREAM), stdin=True),
+    "stream: score without --fitted": Case(("score", "perplexity", *MODEL, *STREAM), ("Run", "Stream"), stdin=True),
     "fit, with a pool and a target": Case(
         ("fit", "dsir", "--pool", "pool", *METHODS["dsir"], "-w", "1", "--quiet", "-o", "x.fitted"),
         ("Run", "Execution"),
@@ -119,11 +121,13 @@ CASES = {
     },
     "select": Case(("select", "scores", "--method", "random", *BUDGET, *OUT)),
     "select --with": Case(
-        ("select", "pool", "--with", "dsir", *METHODS["dsir"], *BUDGET, *OUT),
+        ("select", "pool", "--with", "target", *METHODS["target"], *BUDGET, *OUT),
         ("Choice", "Run", "Scoring", "Stream", "Execution"),
     ),
-    "select -": Case(("select", "--min-score", "0", *STREAM), stdin=True),
-    "select -o -": Case(("select", "scores", *BUDGET, "-w", "1", "--quiet", "-o", "-"), ("Run", "Execution")),
+    "stream: select": Case(("select", "--min-score", "0", *STREAM), stdin=True),
+    "select -o -": Case(
+        ("select", "scores", "--method", "random", *BUDGET, "-w", "1", "--quiet", "-o", "-"), ("Run", "Execution")
+    ),
     "embed": Case(("embed", "pool", "--model", ENCODER, *OUT)),
     "losses": Case(("losses", "pool", *LADDER, *OUT)),
     "strength": Case(("strength", "losses", *LADDER, "--quiet", "-o", "out")),
@@ -166,17 +170,16 @@ TRIES: dict[str, Try | dict[str, Try]] = {
         "score": Try(("pool",), instead=("pool", "emb-moved")),
     },
     "output": Try(("elsewhere",)),
-    "fitted": Try(("other.fitted",)),
-    "sample": Try(("head",), ("--sample-size", "4KB")),
-    "sample_size": Try(("4KB",)),
-    "seed": Try(("7",), ("--sample-size", "4KB")),
+    "fitted": {"": Try(("other.fitted",)), "select": Try(("dsir.fitted",), instead=("scores", "pool"))},
+    "sample": Try(("head",), ("--sample-size", "1KB")),
+    "sample_size": Try(("1KB",)),
+    "seed": Try(("7",), ("--sample-size", "1KB")),
     "text_field": Try(("body",)),
-    "id_field": Try(("source",), ("--sample-size", "4KB")),
+    "id_field": Try(("source",), ("--sample-size", "1KB")),
     "domain_field": Try(("source",)),
     "on_bad_line": {
         "": Try(("skip",), instead=("pool", "bad")),
-        "score -": Try(("skip",), stdin=b"[]\n"),
-        "select -": Try(("skip",), stdin=b"[]\n"),
+        "stream": Try(("skip",), stdin=ODD),
         "fit, of": Try(("skip",), ("--positive", "bad")),
     },
     "distil": Try(()),
@@ -187,16 +190,16 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "token_sample": Try(("10",), ("--tokenizer", LM), needed=True),
     "adaptive": Try((), instead=("pool", "emb")),
     "adaptive_share": Try(("0.5",), ("--adaptive",), instead=("pool", "emb"), needed=True),
-    "adaptive_clusters": Try(("3",), ("--adaptive",), instead=("pool", "emb"), needed=True),
+    "adaptive_clusters": Try(("7",), ("--adaptive", "--adaptive-share", "0.4"), instead=("pool", "emb"), needed=True),
     "embeddings": Try(("emb",)),
     "budget": Try(("9 docs",)),
     "quota": Try(("quota.yaml",)),
     "partial": Try((), instead=("scores", "scores-partial")),
-    "dedup": Try((), instead=("6 docs", "90%")),
+    "dedup": Try((), instead=("6 docs", "100%")),
     "shard_size": Try(("1KB",)),
     "score_field": Try(("quality",)),
-    "method": Try(("topk",)),
-    "with_": Try(("dsir",)),
+    "method": {"": Try(("topk",)), "select --with": Try(("random",))},
+    "with_": {"": Try(("dsir",)), "select --with": Try(("mirror", *MODEL))},
     "query": Try(("other.jsonl",)),
     "top": Try(("3",)),
     "documents": Try(("1",)),
@@ -208,16 +211,18 @@ TRIES: dict[str, Try | dict[str, Try]] = {
         "strength": Try((), before=("--strength", "spearman")),
     },
     "dry_run": Try(()),
-    "quiet": Try((), instead=("--quiet",)),
+    "quiet": {
+        "": Try((), instead=("--quiet",)),
+        "stream": Try((), ("--on-bad-line", "skip"), ("--quiet",), stdin=ODD),
+    },
     "json": Try(()),
     "as_json": Try(()),
     "debug": {
         "": Try((), instead=("pool", "missing")),
-        "score -": Try((), stdin=b"[]\n"),
-        "select -": Try((), stdin=b"[]\n"),
+        "stream": Try((), stdin=ODD),
         "select": Try((), instead=("6 docs", "6 apples")),
         "strength": Try((), instead=("losses", "missing")),
-        "fit, with neither": Try((), ("--model", "missing")),
+        "fit, with neither": Try((), ("--model", "pool")),
         "fit, of": Try((), ("--positive", "missing")),
     },
     # of models
@@ -270,7 +275,10 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "label": Try(("cc",)),
     "min_k": Try(("50",), ("--measure", "min-k"), needed=True),
     "neighbours": Try(("3",)),
-    "index": Try(("10",)),
+    "index": Try(("14",)),
+    "against": Try(("all",), ("--threshold", "0.6")),
+    "positive_share": Try(("45%",)),
+    "negative_share": Try(("20%",)),
     "temperature": Try(("1000",)),
     "clusters": Try(("3",)),
     "heap": Try(("1",), instead=("6 docs", "60%")),
@@ -301,7 +309,7 @@ class Seen:
     """What a command did, its options as they are told aside.
 
     files: by name, the digest of what they hold. batches: shapes of what language models were given. calls: how
-    often their parts ran. processes: how many were asked for at once. spread: whether models were spread over GPUs.
+    often their parts ran. processes: how many were asked for at once. spread: whether models were to be over GPUs.
     """
 
     code: int
@@ -323,12 +331,18 @@ class Observed:
         self.processes: list[int] = []
         self.spread: list[bool] = []
         self._network = models._network
+        self._asked = Execution.processes
         patch.setattr(local, "_in_processes", self._in_processes)
+        patch.setattr(Execution, "processes", lambda *asked: self._counted(*asked))
         patch.setattr(models, "_network", self._loaded)
 
     def _in_processes(self, function: Any, tasks: Any, workers: int, on_progress: Any) -> Any:
         self.processes.append(workers)
         return local._here(function, tasks, on_progress)
+
+    def _counted(self, execution: Execution, size: int | None = None) -> int:
+        self.processes.append(execution.workers)
+        return self._asked(execution, size)
 
     def _loaded(self, card: Any, spread_in: Any) -> Any:
         self.spread.append(spread_in is not None)
@@ -375,7 +389,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     language_models.build(folder / ENCODER, "bert", task="MaskedLM", **shape)  # type: ignore[arg-type]
     language_models.build(folder / ENCODER2, "bert", seed=1, task="MaskedLM", **shape)  # type: ignore[arg-type]
     ladders.build(folder)
-    ladders.write(folder / "ladder2.yaml", dict(zip(ladders.SCORES, (0.5, 0.3, 0.2), strict=True)))
+    ladders.write(folder / "ladder2.yaml", {name: ladders.SCORES[name] for name in ("low", "high")})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         ok("fit", "dsir", "--pool", "pool", *METHODS["dsir"], "-o", "dsir.fitted")
@@ -483,7 +497,7 @@ def another(parameter: Any) -> Words:
 
 
 def is_named(flag: str, line: str) -> bool:
-    plain = flag.strip("-")
+    plain = flag.strip("-").removeprefix("no-")
     short = f"-{plain[0]} "  # -o
     return any(word in line for word in (flag, short, plain.replace("-", "_"), plain.replace("-", " ")))
 
