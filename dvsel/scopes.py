@@ -90,7 +90,7 @@ def takes_target(run: Any) -> str:
 def is_distilled(run: Any) -> str:
     """Whether a scorer is distilled once it is fitted."""
     if is_stream(run):
-        return on_shards(run)
+        return "stdin can be read only once; fit first, and give what that writes with --fitted FILE"
     if getattr(run, "fitted", None):
         return (
             "fits a scorer, and --fitted names one; drop one of the two, or see `dvsel score distilled --teacher FILE`"

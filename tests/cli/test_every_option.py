@@ -277,7 +277,7 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "neighbours": Try(("3",)),
     "index": Try(("14",)),
     "against": Try(("all",), ("--threshold", "0.6")),
-    "positive_share": Try(("45%",)),
+    "positive_share": Try(("25%",)),
     "negative_share": Try(("20%",)),
     "temperature": Try(("1000",)),
     "clusters": Try(("3",)),
