@@ -24,6 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 SCORE = ("score", "dsir", "pool", "--target", "target.jsonl", "-o", "out")
+PLENTY = ("--min-words", "5")  # of which no document has fewer, which would be told
 
 
 def configure(text: str) -> None:
@@ -141,7 +142,7 @@ def test_every_command_made_of_options_takes_them(here: Path) -> None:
 def test_the_environment_says_workers_and_quiet(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVSEL_QUIET", "1")
     monkeypatch.setenv("DVSEL_WORKERS", "1")
-    assert ok(*SCORE).err == ""
+    assert ok(*SCORE, *PLENTY).err == ""
     page = ok("score", "dsir", "--help-all").out.decode()
     assert "DVSEL_WORKERS" in page and "DVSEL_QUIET" in page
 
@@ -213,6 +214,8 @@ def test_a_recipe_with_an_option_that_nothing_reads_is_refused(here: Path, text:
 
 
 def test_json_of_a_fit(here: Path) -> None:
-    answer = ok("fit", "dsir", "--pool", "pool", "--target", "target.jsonl", "--json", "--quiet", "-o", "x.fitted")
+    answer = ok(
+        "fit", "dsir", "--pool", "pool", "--target", "target.jsonl", *PLENTY, "--json", "--quiet", "-o", "x.fitted"
+    )
     found = json.loads(answer.out)
     assert found["scorer"] == "dsir" and found["output"] == "x.fitted" and answer.err == ""
