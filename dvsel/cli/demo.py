@@ -28,8 +28,8 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
 def show(
     output: Path = typer.Option(Path("dvsel-demo"), "--output", "-o", help="folder to work in"),
     budget: str = typer.Option("10%", help="how much to keep"),
-    quiet: bool = typer.Option(False, "--quiet", help="say nothing"),
-    as_json: bool = typer.Option(False, "--json", help="the summary as JSON, and nothing else"),
+    as_json: bool = typer.Option(False, "--json", help="the summary as JSON, and nothing else, on stdout"),
+    quiet: bool = typer.Option(False, "--quiet", help="no summary", envvar="DVSEL_QUIET"),
 ) -> None:
     """Score and select a small pool made from this Python installation: no arguments, no network, no files.
 

@@ -133,6 +133,12 @@ def test_inspect_reads_a_selection_too(here: Path) -> None:
     assert "scored with dsir" in ok("inspect", "selected/.dvsel/scores").out.decode()
 
 
+def test_demo_as_json_and_without_a_word(tmp_path: Path) -> None:
+    answer = ok("demo", "--json", "-o", tmp_path / "demo")
+    assert json.loads(answer.out)["selector"]["name"] == "resample" and answer.err == ""
+    assert ok("demo", "--quiet", "-o", tmp_path / "demo").out == b""
+
+
 def test_demo(tmp_path: Path) -> None:
     page = ok("demo", "-o", tmp_path / "demo").out.decode()
     assert "selected" in page and "documentation" in page and "█" in page

@@ -460,7 +460,12 @@ def held(place: Path) -> Iterator[tuple[str, str]]:
     """What a file holds, or those of a folder; recipes and reports, and what score files say of options, aside."""
     for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
         name = str(path.relative_to(place.parent))
-        if path.is_dir() or path.name in ("recipe.yaml", "report.json") or ".dvsel/" in name or ".steps" in name:
+        if (
+            path.is_dir()
+            or path.name in ("recipe.yaml", "report.json")
+            or (".dvsel/" in name and ".dvsel/scores/" not in name)
+            or ".steps" in name
+        ):
             continue
         if path.name.endswith(".dvsel.parquet"):
             yield name, digest(pq.read_table(path).replace_schema_metadata().to_pydict())
