@@ -180,7 +180,7 @@ def test_no_score_at_all_is_an_error_that_says_why(pool: Path, tmp_path: Path) -
 def test_one_document_with_a_score_is_enough(tmp_path: Path) -> None:
     documents = [{"text": "word " * count} for count in (3, 200)]
     pool = corpus.write(tmp_path / "a.jsonl", documents)
-    target = corpus.write(tmp_path / "target.jsonl", documents)
+    target = corpus.write(tmp_path / "target.jsonl", documents[1:])
     words = ("score", "dsir", pool, "--target", target)
     assert "scored 1 of 2" in ok(*words, "-o", tmp_path / "out").err
     short = corpus.write(tmp_path / "short.jsonl", documents[:1])
