@@ -3,12 +3,14 @@ in the line that refuses it.
 
 The walk goes over the commands as they are made, so an option that comes new fails here until it says how it is tried.
 Methods run over two shards of a few documents, with models that know nothing. `TRIES` says with which value an option
-is given, and beside which others it has something to do.
+is given, and beside which others it has something to do. The options that scorers share are walked for one of them,
+and for all with `-m slow`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -24,10 +26,11 @@ import ladders
 import language_models
 from commands import Answer, command_of, dvsel, ok
 from dvsel import fitted as storage
+from dvsel.cli import COMMANDS
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.language import models
-from dvsel.plugins import SELECTORS, found
+from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class
 from dvsel.runs import Execution
 
 torch = pytest.importorskip("torch")
@@ -65,6 +68,7 @@ METHODS: dict[str, Words] = {
     "vog": ("--checkpoints", LM, "--checkpoints", LM2),
 }
 """What each scorer needs."""
+COMPLETE = "score influence"  # whose options of all kinds are tried in the usual run; those of others when it is long
 LARGE = ("distilled", "preselect")  # which learn from a hundred documents or more
 
 RULES: dict[str, Words] = {
@@ -271,12 +275,13 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "teacher": Try(("other.fitted",)),
     "normalise": Try(("length",)),
     "words": Try(("whitespace",)),
+    "min_words": Try(("30",)),
     "target_proportions": Try(("0.9,0.1",), ("--target", "other.jsonl")),
     "label": Try(("cc",)),
     "min_k": Try(("50",), ("--measure", "min-k"), needed=True),
     "neighbours": Try(("3",)),
     "index": Try(("14",)),
-    "against": Try(("all",), ("--threshold", "0.6")),
+    "against": Try(("all",), ("--threshold", "0.97"), instead=("6 docs", "100% docs")),
     "positive_share": Try(("25%",)),
     "negative_share": Try(("20%",)),
     "temperature": Try(("1000",)),
@@ -527,18 +532,39 @@ def walk(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Walk:
     return Walk(data, tmp_path_factory.mktemp("walk"))
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_option_is_honoured_or_refused(name: str, walk: Walk) -> None:
+def test_every_command_and_method_is_walked() -> None:
+    def own(group: str) -> set[str]:
+        return {name for name, point in found(group).items() if point.value.startswith("dvsel.")}
+
+    assert set(METHODS) == own(SCORERS)
+    assert {f"select --method {name}" for name in own(SELECTORS) - {"random"}} <= set(CASES)  # which has no options
+    assert {case.words[0] for case in CASES.values()} == set(COMMANDS) - {"run", "demo"}  # whose options are others'
+
+
+def shown(name: str, own: bool) -> list[Any]:
+    """The options that are tried in a case: of a scorer those of its class alone, or those of the classes above it."""
+    case = CASES[name]
+    found = [
+        one
+        for one in command_of(case.words).params
+        if one.opts[0].startswith("-")
+        and one.name not in ("help", "help_all")
+        and (not case.panels or one.rich_help_panel in case.panels)
+    ]
+    if case.panels != ("Method",) or name == COMPLETE:
+        return found if own else []
+    declared = inspect.get_annotations(scorer_class(case.words[1]))
+    return [one for one in found if (one.name in declared) == own]
+
+
+def check(name: str, parameters: list[Any], walk: Walk) -> None:
+    """Each of the options is honoured or refused."""
     case = CASES[name]
     stdin = (walk.data / "scored.jsonl").read_bytes() if case.stdin else b""
     first = walk.once(case.words, stdin)
     assert first.code == 0, first.err
     wrong = []
-    for parameter in command_of(case.words).params:
-        if parameter.name in ("arguments", "scores", "help", "help_all") or (
-            case.panels and parameter.rich_help_panel not in case.panels
-        ):
-            continue
+    for parameter in parameters:
         tried = try_of(name, parameter)
         found = outcome(walk, case.words, replace(tried, before=()), stdin)
         if tried.needed and found != "refused":
@@ -549,3 +575,14 @@ def test_every_option_is_honoured_or_refused(name: str, walk: Walk) -> None:
         if found not in ("honoured", "refused"):
             wrong.append(f"{' '.join(tried.value or ())}: {found}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_option_is_honoured_or_refused(name: str, walk: Walk) -> None:
+    check(name, shown(name, own=True), walk)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if shown(name, own=False)])
+def test_every_option_that_scorers_share_is_honoured_or_refused_by_each(name: str, walk: Walk) -> None:
+    check(name, shown(name, own=False), walk)
