@@ -185,7 +185,7 @@ def test_one_document_with_a_score_is_enough(tmp_path: Path) -> None:
     assert "scored 1 of 2" in ok(*words, "-o", tmp_path / "out").err
     short = corpus.write(tmp_path / "short.jsonl", documents[:1])
     line = failure("score", "dsir", short, "--target", target, "--min-words", 10, "-o", tmp_path / "none")
-    assert "none of 1 documents has a score (1 fewer than 10 words)" in line
+    assert "none of 1 documents has a score (1 fewer than 10 words" in line
 
 
 @pytest.mark.parametrize("wrong", ["shape", "float64", "list", "none"])

@@ -182,7 +182,8 @@ def session(leader: int) -> list[int]:
 def interrupted(pool: Path, folder: Path, delay: float, workers: int) -> str:
     """Ctrl-C for `dvsel score`, `delay` seconds after its start; "" where it came too late."""
     environ = environment(NUMBA_CACHE_DIR=str(folder / "kernels"))
-    words = ("score", "dsir", pool / "pool", "--target", pool / "target.jsonl", "-w", workers, "-o", folder / "out")
+    options = ("--min-words", 100, "--quiet", "-w", workers, "-o", folder / "out")
+    words = ("score", "dsir", pool / "pool", "--target", pool / "target.jsonl", *options)
     with start(*words, command=(sys.executable, "-c", STARTED), env=environ, start_new_session=True) as process:
         try:
             assert process.stdout and process.stdout.readline() == b"on\n"
