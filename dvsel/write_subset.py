@@ -158,6 +158,7 @@ def _write_shard(task: _Task) -> None:
     mask = _Mask(task)
     with ShardWriter(task.folder, task.shard, task.cap) as writer:
         for rows in _rows_of(task):
+            local.advance(0, len(rows))
             taken, kept = mask.take(rows)
             if isinstance(taken, Lines):
                 writer.write_lines(taken, kept)

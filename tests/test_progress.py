@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import corpus
 from dvsel.progress import WAITS, Done, parts, show, showing, stopped_in, waiting, watched, within
 
 
@@ -47,6 +48,34 @@ def test_ctrl_c_names_the_step_beside_what_is_kept() -> None:
         error.add_note("kept: 2 of 3 shards")
         raise error
     assert stop.value.__notes__ == ["kept: 2 of 3 shards", "this was round 3 of 16"]
+
+
+def test_every_stage_of_a_selection_is_told(tmp_path: Path) -> None:
+    from dvsel.runs import Execution, SelectRun
+    from dvsel.scorers.dsir import DSIR
+    from dvsel.select import select
+
+    shard = corpus.write(tmp_path / "pool.jsonl", corpus.pool())
+    target = corpus.write(tmp_path / "target.jsonl", corpus.target())
+    files = {"pool": (str(shard),), "target": (str(target),), "output": str(tmp_path / "out")}
+    last: dict[str, tuple[Done, int]] = {}
+
+    def tell(stage: str, done: Done, total: int) -> None:
+        last[stage] = done, total
+
+    select(SelectRun(scorer=DSIR(), budget="10%", **files), Execution(workers=1, progress=tell))
+    size, documents = shard.stat().st_size, len(corpus.pool())
+    assert list(last) == [
+        "sampling the pool",
+        "fitting dsir",
+        "scoring",
+        "choosing documents",
+        "writing the subset",
+    ]
+    for stage, (done, total) in last.items():
+        if total:
+            assert (done.bytes, done.documents, total) == (size, documents, size), stage
+    assert last["scoring"][0].tokens > documents
 
 
 @pytest.mark.parametrize("name", ["perplexity", "mirror", "embed"])
