@@ -160,7 +160,7 @@ def _method(rest: Sequence[str]) -> str | None:
 def _value(rest: Sequence[str], long: str, short: str = "") -> str | None:
     found = None
     for word, following in itertools.pairwise([*rest, ""]):
-        if word in (long, short):
+        if word == long or (short and word == short):
             found = following or None
         elif word.startswith(long + "="):
             found = word.partition("=")[2]

@@ -241,7 +241,7 @@ def test_documents_whose_loss_is_no_number_are_told(model: str, tmp_path: Path) 
         ({"preconditioner": "fisher", "effort": "full"}, "fisher: is of one rank in all layers; give --rank"),
         ({"preconditioner": "fisher", "rank": 65}, "rank 65: fisher holds its square of numbers .*; give 64 or less"),
         ({"preconditioner": "adam", "projection": "pca"}, "projection pca: adam goes by single weights"),
-        ({"optimizer_state": "x.pt"}, "--optimizer-state without --preconditioner adam"),
+        ({"optimizer_state": "x.pt"}, "--optimizer-state: belongs to --preconditioner adam"),
         ({"similarity": "l2"}, "similarity 'l2': unknown"),
         ({"reduction": "max"}, "reduction 'max': unknown"),
         ({"precision": "fp16"}, "precision 'fp16': unknown"),

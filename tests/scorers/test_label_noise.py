@@ -260,7 +260,7 @@ def test_one_label_has_no_margin() -> None:
         ({"mode": "vote"}, "mode 'vote': unknown"),
         ({"neighbours": 0}, "neighbours 0: out of range"),
         ({"index": 1}, "index 1: out of range"),
-        ({"eps": 0.001}, "eps 0.001: out of range"),
+        ({"mode": "margin", "clean": ("x",), "eps": 0.001}, "eps 0.001: out of range"),
         ({"eps": float("nan")}, "eps nan: out of range"),
         ({"label_field": ""}, "label_field is empty"),
         ({"clean": ("a.jsonl",)}, "mode knn takes no clean documents"),

@@ -140,9 +140,9 @@ def test_the_model_is_loaded_once_and_late(model: str, monkeypatch: pytest.Monke
     [
         ({"measure": "median"}, "measure 'median': unknown"),
         ({"precision": "fp16"}, "precision 'fp16': unknown"),
-        ({"min_k": 0.0}, "min_k 0.0: out of range"),
+        ({"measure": "min-k", "min_k": 0.0}, "min_k 0.0: out of range"),
         ({"min_k": math.nan}, "min_k nan: out of range"),
-        ({"min_k": 101.0}, "min_k 101.0: out of range"),
+        ({"measure": "min-k", "min_k": 101.0}, "min_k 101.0: out of range"),
         ({"window": -1}, "window -1: out of range"),
         ({"stride": -1}, "stride -1: out of range"),
         ({"batch_tokens": -1}, "batch_tokens -1: out of range"),

@@ -252,9 +252,9 @@ def test_vectors_of_another_model_are_refused(pool: Array, target: Array) -> Non
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"preset": "rds-max", "eps": 0.5}, "preset rds-max has its own"),
-        ({"preset": "mean", "eps": 0.5}, "preset mean has its own"),
-        ({"rho": 1.0}, "is for unbalanced transport"),
+        ({"preset": "rds-max", "eps": 0.5}, "--eps: belongs to --preset got-d or --preset unbalanced"),
+        ({"preset": "mean", "eps": 0.5}, "--eps: belongs to --preset"),
+        ({"rho": 1.0}, "--rho: belongs to --preset unbalanced"),
         ({"preset": "lava"}, "unknown"),
         ({"cost": "l1"}, "unknown"),
         ({"eps": -1.0}, "out of range"),
