@@ -12,7 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvsel.errors import UserError
-from dvsel.options import LARGEST, Options, base_type, fields_of, from_mapping, nearest, option, to_mapping
+from dvsel.options import (
+    LARGEST,
+    Options,
+    base_type,
+    fields_of,
+    from_mapping,
+    nearest,
+    option,
+    refuse_unread,
+    to_mapping,
+    under,
+    unless,
+)
 
 
 @dataclass(frozen=True)
@@ -142,3 +154,35 @@ def test_fields_carry_help_and_resolved_types() -> None:
     assert list(fields) == ["layers", "sugar", "icing", "shape", "fruits", "baked"]
     assert fields["layers"][0].metadata["help"] == "how many layers"
     assert [base_type(hint) for _, hint in fields.values()] == [int, float, str, str, tuple[str, ...], bool]
+
+
+@dataclass(frozen=True)
+class Tea(Options):
+    kind: str = option("green", "which", choices=("green", "black"))
+    minutes: int = option(3, "how long", when=under("kind", "black"))
+    milk: float = option(0.0, "share")
+    sugar: int = option(0, "spoons", when=unless("milk"))
+    cup: str = option("", "whose", scope=lambda guests: "" if guests else "nobody comes; drop it")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"minutes": 5}, "--minutes: belongs to --kind black; add that, or drop it"),
+        ({"milk": 0.1, "sugar": 2}, "--sugar: is not read beside --milk; drop one of the two"),
+    ],
+)
+def test_an_option_that_those_beside_it_leave_unread_is_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        Tea(**values)
+    assert str(refusal.value) == says
+
+
+def test_an_option_counts_as_given_where_it_is_said_so_or_is_not_at_its_default() -> None:
+    assert Tea(kind="black", minutes=5) and Tea(sugar=2)
+    refuse_unread(Tea(), run=["a guest"])
+    refuse_unread(Tea(), run=[])
+    with pytest.raises(UserError, match=r"^--minutes: belongs to --kind black"):
+        refuse_unread(Tea(), {"minutes"})
+    with pytest.raises(UserError, match=r"^--cup: nobody comes; drop it$"):
+        refuse_unread(Tea(cup="mine"), run=[])
