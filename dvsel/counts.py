@@ -28,7 +28,7 @@ from dvsel.shards.scorefile import Header, Rows
 from dvsel.shards.tokens import TokenCounter
 from dvsel.sources import expand_pool, holds_rows
 
-_OF_A_SCORER = ("target", "target_text_field", "distil", "distil_documents", "distil_floor", "adaptive", "embeddings")
+_OF_A_SCORER = ("target", "distil", "distil_documents", "distil_floor", "adaptive", "embeddings")
 NO_SCORES = "no scores"
 """What takes the place of the scorer's name."""
 
@@ -49,18 +49,21 @@ class _Counts:
 
 
 def takes_documents(run: SelectRun) -> bool:
-    """Whether the run selects from shards that nobody scored, by a rule that needs no scores.
-
-    Raises UserError where the rule needs some.
-    """
+    """Whether the run selects from shards that nobody scored, by a rule that needs no scores."""
     if run.scorer or run.fitted or not run.pool or any(map(holds_rows, run.pool)):
         return False
-    if run.selector and not isinstance(run.selector, SetSelector) and not follows_scores(run.selector):
-        return True
+    rule = run.selector
+    return rule is not None and not isinstance(rule, SetSelector) and not follows_scores(rule)
+
+
+def check_scored_pool(run: SelectRun) -> None:
+    """Raise UserError where a rule that needs scores is given shards that have none."""
+    if run.scorer or run.fitted or not run.pool or any(map(holds_rows, run.pool)):
+        return
     try:
         expand_pool(run.pool)
     except UserError:
-        return False  # no pool either: who looks for scores says so
+        return  # no pool either: who looks for scores says so
     raise UserError(
         f"{run.pool[0]}: has no scores; name a scorer (--with dsir --target FILE, --with perplexity --model MODEL, or "
         "another of `dvsel list`), or choose --method random"

@@ -37,7 +37,6 @@ def fit(run: FitRun, execution: Execution) -> Fitted:
     """Fit `run.scorer` and write it to `run.output`."""
     refuse_unread(run)
     check_fit(run)
-    check_target_field(run)
     _check_output(run)
     shards = expand_pool(run.pool) if run.pool else []
     check_fields(shards, named_fields(run, scorer=run.scorer))
@@ -101,12 +100,6 @@ def check_fit(run: FitRun) -> Scorer:
     if scorer.takes_pool and not run.pool:
         raise UserError(f"{name} is fitted on a sample of the pool; name the pool's shards")
     return scorer
-
-
-def check_target_field(run: FitRun) -> None:
-    """Raise UserError where there is no target whose text a field could be."""
-    if run.target_text_field and not run.target:
-        raise UserError("--target-text-field: no target is read; name one with --target, or drop the option")
 
 
 def _check_distil(run: FitRun) -> None:

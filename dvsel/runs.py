@@ -95,7 +95,9 @@ class Targeting(Options):
     """Where the text of targets lies, and of other documents that the pool's are compared with."""
 
     target_text_field: str | None = option(
-        None, "field, or fields, with the text of targets and queries (default: as --text-field)"
+        None,
+        "field, or fields, with the text of targets and queries (default: as --text-field)",
+        scope=scopes.reads_targets,
     )
 
     def __post_init__(self) -> None:

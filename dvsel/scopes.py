@@ -142,6 +142,12 @@ def reads_texts(run: Any) -> str:
     return on_shards(run) if hasattr(run, "selector") else reads_documents(run)
 
 
+def reads_targets(run: Any) -> str:
+    """What is about targets, and about other documents that the pool's are compared with."""
+    named = getattr(run, "target", ()) or getattr(run, "query", ()) or _names_files(getattr(run, "selector", None))
+    return "" if named else "no target is read; name one with --target, or drop it"
+
+
 def reads_shards(run: Any) -> str:
     """What is about files as a whole; shards that were scored are only copied."""
     return on_shards(run) or scores(run) or (samples_pool(run) if _only_fits(run) else "")
@@ -164,6 +170,12 @@ def _selects(run: Any) -> bool:
     from dvsel.counts import takes_documents  # which reads files, and no run is light by then
 
     return is_stream(run) or not takes_documents(run)
+
+
+def _names_files(selector: Any) -> bool:
+    """Whether options of a rule name documents."""
+    fields = getattr(selector, "__dataclass_fields__", {}).values()
+    return any(field.metadata.get("files") and getattr(selector, field.name) for field in fields)
 
 
 def _only_fits(run: Any) -> bool:

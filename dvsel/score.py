@@ -12,7 +12,7 @@ from dvsel import fitted as storage
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.fields import check_fields, named_fields, sparse
-from dvsel.fit import check_fit, check_target_field, fit_scorer, kept_fit, reads_pool
+from dvsel.fit import check_fit, fit_scorer, kept_fit, reads_pool
 from dvsel.folder import REPORT, STEPS, working_in
 from dvsel.forecast import Forecast, forecast
 from dvsel.options import among, files_named, refuse_unread, to_mapping
@@ -65,7 +65,6 @@ class _Scoring:
 def check(run: ScoreRun) -> list[Shard]:
     """The pool's shards. Raises UserError for what can be seen to be wrong before anything is written."""
     refuse_unread(run)
-    check_target_field(run)
     if not run.fitted:
         check_fit(run)
     shards = expand_pool(run.pool, run.moved)

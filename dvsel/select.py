@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dvsel.budget import Budget
-from dvsel.counts import NO_SCORES, check_counting, count, takes_documents
+from dvsel.counts import NO_SCORES, check_counting, check_scored_pool, count, takes_documents
 from dvsel.domains import check_domains
 from dvsel.errors import UserError
 from dvsel.fields import check_fields, sparse
@@ -79,7 +79,8 @@ def select(run: SelectRun, execution: Execution, given: Collection[str] | None =
     given = changed(run) if given is None else given
     refuse_unread(run, given)
     terms = _Terms.of(run)
-    counts_first = takes_documents(run)
+    if not (counts_first := takes_documents(run)):
+        check_scored_pool(run)
     scores_first = counts_first or run.scorer is not None or run.fitted is not None
     if execution.dry_run and scores_first:
         return forecast(expand_pool(run.pool), run, dump("select", run))
@@ -165,8 +166,6 @@ def _opened(run: SelectRun, given: Collection[str]) -> tuple[_Sources, SelectRun
     sources = _Sources.of(run.pool, run)
     file, selector = sources.pool.files[0], sources.selector
     reads_more = isinstance(selector, SetSelector) and bool(files_named(selector))
-    if run.target_text_field and not reads_more:
-        raise UserError(f"--target-text-field: {file.url} has scores, and no target is read; drop it, or score again")
     if "embeddings" in given and not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
         raise UserError("--embeddings: this method looks at no vectors; drop it, or choose another --method")
     for name, (field, _) in fields_of(Reading).items():

@@ -193,5 +193,6 @@ def test_what_cannot_be_adaptive(folder: Path, tmp_path: Path, more: tuple[str, 
     ],
 )
 def test_options_out_of_range(folder: Path, tmp_path: Path, more: tuple[str, ...], cause: str) -> None:
-    words = ("score", "dsir", folder / "emb", "--target", folder / "target.jsonl", "--adaptive", "-o", tmp_path / "out")
+    words = ("score", "dsir", folder / "emb", "--target", folder / "target.jsonl", "--adaptive", "-o", tmp_path / "out",
+             "--min-words", 0)  # fmt: skip
     assert cause in failure(*words, *more)

@@ -203,7 +203,7 @@ def test_a_passing_trouble_is_not_the_fault_of_a_file(
 
 def test_where_no_file_can_be_left_out_the_option_is_refused(fitted: Path, tmp_path: Path) -> None:
     words = ("score", "dsir", "--fitted", fitted, "--on-bad-file", "skip", "-")
-    assert "--on-bad-file skip: a stream is one file" in failure(*words, stdin=b"")
+    assert "--on-bad-file: is for shards, and lines from stdin are none" in failure(*words, stdin=b"")
     place = pool(tmp_path, "b.jsonl.zst")
     ok(*score(place / "a.jsonl", fitted, tmp_path / "scores"))
     words = ("select", tmp_path / "scores", "--budget", "20%", *SKIP, "-o", tmp_path / "out")

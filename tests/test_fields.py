@@ -111,7 +111,8 @@ def test_the_field_of_a_scorer_is_one_of_them(folder: Path, tmp_path: Path) -> N
 def test_other_commands_look_for_fields_too(folder: Path, tmp_path: Path) -> None:
     pool, target = folder / "pool", folder / "target.jsonl"
     words = ("--domain-field", "domian", "-o", tmp_path / "out")
-    assert "did you mean" in failure("fit", "dsir", "--pool", pool, "--target", target, *words)
+    labels = ("--label-field", "lable", "--model", "none", "-o", tmp_path / "x.fitted")
+    assert "--label-field" in failure("fit", "label-noise", "--pool", pool, *labels)
     assert "did you mean" in failure("embed", pool, "--model", "none", *words)
     (tmp_path / "ladder.yaml").write_text(
         "models:\n- {model: m, score: 1}\n- {model: n, score: 2}\n- {model: o, score: 3}\n"

@@ -59,7 +59,7 @@ def started(
 
 
 def pieces(out: Path) -> list[Path]:
-    return [path for path in (out / rowfiles.PARTS).rglob("*.parquet") if not path.name.startswith(".")]
+    return [path for path in (out / rowfiles.PARTS).rglob("*.rows") if not path.name.startswith(".")]
 
 
 def finish(pool: Path, out: Path, known: dict[str, str], *more: object) -> None:

@@ -77,8 +77,8 @@ def test_the_file_may_name_the_method_of_a_selection(here: Path) -> None:
 def test_a_default_that_does_not_apply_is_left_aside(here: Path) -> None:
     ok("fit", "dsir", "--pool", "pool", "--target", "target.jsonl", "-o", "x.fitted")
     configure(
-        '[score]\ntarget = ["target.jsonl"]\nsample = "head"\ndomain-field = "source"\nworkers = 2\noverwrite = true\n'
-        '[select]\ntokens-field = "tokens"\ndomain-field = "source"\nbudget = "5 docs"\n'
+        '[score]\ntarget = ["target.jsonl"]\nsample = "head"\ndomain-field = "id"\nworkers = 2\noverwrite = true\n'
+        '[select]\ntokens-field = "tokens"\ndomain-field = "id"\nbudget = "5 docs"\n'
     )
     line = corpus.lines(corpus.pool()[:1])
     assert b"dvsel_dsir" in ok("score", "dsir", "--fitted", "x.fitted", "-", stdin=line).out
@@ -86,7 +86,7 @@ def test_a_default_that_does_not_apply_is_left_aside(here: Path) -> None:
     assert "target" not in recipe() and recipe()["sample"] == "uniform"
     configure('[select]\ntokens-field = "tokens"\ndomain-field = "other"\nbudget = "5 docs"\n')
     ok("select", "out", "-o", "selected")
-    assert "tokens_field" not in recipe("selected") and recipe("selected")["domain_field"] == "source"
+    assert "tokens_field" not in recipe("selected") and recipe("selected")["domain_field"] == "id"
     ok("run", "selected/recipe.yaml", "-o", "again")
     assert "--tokens-field: is for scoring" in failure("select", "out", "--tokens-field", "t", "-o", "refused")
 

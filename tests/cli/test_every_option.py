@@ -179,6 +179,8 @@ TRIES: dict[str, Try | dict[str, Try]] = {
     "sample_size": Try(("1KB",)),
     "seed": Try(("7",), ("--sample-size", "1KB")),
     "text_field": Try(("body",)),
+    "target_text_field": Try(("body",)),
+    "on_bad_file": Try(("skip",), instead=("pool", "broken")),
     "id_field": Try(("source",), ("--sample-size", "1KB")),
     "domain_field": Try(("source",)),
     "on_bad_line": {
@@ -385,6 +387,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus.write(folder / "other.jsonl", documents[-30:-6:8])
     corpus.write(folder / "bad" / "a.jsonl", corpus.lines(few[:8]) + b"[]\n")
     corpus.write(folder / "bad" / "b.jsonl", few[8:])
+    corpus.write(folder / "broken" / "a.jsonl", few)
+    (folder / "broken" / "b.jsonl.zst").write_bytes(b"no zstd")
     scored = [one | {"dvsel_dsir": row - 3.0, "quality": 3.0 - row} for row, one in enumerate(few)]
     corpus.write(folder / "scored.jsonl", scored)
     (folder / "quota.yaml").write_text("reference: 50%\ncode: 50%\n")

@@ -163,7 +163,7 @@ def test_a_min_count_that_no_word_reaches_is_an_error() -> None:
 
 def test_progress_is_told_in_bytes_of_text() -> None:
     shown: list[tuple[str, int, int]] = []
-    with progress.showing(lambda *told: shown.append(told)):
+    with progress.showing(lambda stage, done, total: shown.append((stage, done.bytes, total))):
         sgd.train(examples(), SMALL)
 
     size = sum(len(text) for text, _ in DOCUMENTS)

@@ -155,7 +155,7 @@ def test_losses_that_are_no_numbers_spoil_no_other_document(broken: Model) -> No
 def test_progress_is_shown_up_to_the_end(model_of: Callable[..., Model]) -> None:
     model = model_of("llama")
     shown: list[tuple[str, int, int]] = []
-    with showing(lambda *what: shown.append(what)):
+    with showing(lambda stage, done, total: shown.append((stage, done.bytes, total))):
         meter = GradientMeter(model, choose(model, "last"), 32, batch_tokens=60)
         meter.run(Documents(TEXTS), Batches(), "mean", "curvature")
         meter.run(Documents(TEXTS), Batches(), "mean")

@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_weights(model_of: Callable[..., Model]) ->
 
 def test_progress_is_shown_up_to_the_end(model_of: Callable[..., Model]) -> None:
     shown: list[tuple[str, int, int]] = []
-    with showing(lambda *what: shown.append(what)):
+    with showing(lambda stage, done, total: shown.append((stage, done.bytes, total))):
         trained(adapted(in_double(model_of())), TEXTS)
     assert {stage for stage, *_ in shown} == {"warm-up"} and len(shown) == 6
     assert shown[-1][1] == shown[-1][2] > 0

@@ -331,7 +331,7 @@ def test_labels_of_mixed_type(shared_data: Path, model: str, tmp_path: Path) -> 
 
 def test_a_field_that_is_not_there_is_told(pool: Path, model: str, tmp_path: Path) -> None:
     line = failure("score", "label-noise", pool, "--model", model, "--label-field", "topic", "-o", tmp_path / "scores")
-    assert "no document has a label in the field 'topic'" in line
+    assert "has a field 'topic' (--label-field); there are 'id', 'domain', 'text', 'label'" in line
 
 
 def test_help_imports_no_model() -> None:
