@@ -32,5 +32,6 @@ def check() -> None:
         status = Path(named).stat()
     except (OSError, ValueError) as error:
         raise UserError(f"{VARIABLE} {shown(named)}: no folder can be made there ({error}); {remedy}") from error
-    if status.st_uid != os.getuid() or status.st_mode & _OTHERS_WRITE or not os.access(named, os.W_OK):
+    is_mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    if not is_mine or status.st_mode & _OTHERS_WRITE or not os.access(named, os.W_OK):
         raise UserError(f"{VARIABLE} {shown(named)}: others can write there, or you cannot; {remedy}")
