@@ -39,7 +39,7 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         from dvsel.cli.show import executing
 
         if pool:
-            values["Run"]["pool"] = (*values["Run"]["pool"], *pool)
+            values["Run"]["pool"] = (*(values["Run"]["pool"] or ()), *pool)
             values["Run"].given.add("pool")
         run = values["Run"].make(FitRun, scorer=values["Method"].make(cls))
         terminal = values["Execution"].read_in(Terminal, run)

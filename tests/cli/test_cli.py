@@ -265,6 +265,14 @@ def test_a_repeatable_flag_of_fit_takes_what_a_shell_makes_of_a_glob(here: Path)
     assert load("spread.fitted")[0].origin["pool"] == ["pool/a.jsonl", "pool/b.jsonl.zst"]
 
 
+def test_the_pool_of_a_fit_may_stand_without_its_flag(here: Path) -> None:
+    ok("fit", "dsir", "pool/a.jsonl", "pool/b.jsonl.zst", "--target", "target.jsonl", "-o", "plain.fitted")
+    ok("fit", "dsir", "pool/b.jsonl.zst", "--pool", "pool/a.jsonl", "--target", "target.jsonl", "-o", "mixed.fitted")
+
+    assert load("plain.fitted")[0].origin == load("mixed.fitted")[0].origin
+    assert load("plain.fitted")[1] == load("mixed.fitted")[1]
+
+
 def test_a_fitted_scorer_can_be_looked_at(here: Path) -> None:
     ok("fit", "dsir", "--pool", "pool", "--target", "target.jsonl", "--ngrams", 1, "-o", "x.fitted")
 
