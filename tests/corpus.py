@@ -40,13 +40,13 @@ def documents() -> tuple[Document, ...]:
 
 
 def pool() -> list[Document]:
-    """The documents that the target does not take."""
-    return [document for number, document in enumerate(documents()) if not _is_target(number, document)]
+    """The documents that the target does not take; copies, for a test to change."""
+    return [dict(document) for number, document in enumerate(documents()) if not _is_target(number, document)]
 
 
 def target() -> list[Document]:
-    """Every sixth document of the reference."""
-    return [document for number, document in enumerate(documents()) if _is_target(number, document)]
+    """Every sixth document of the reference; copies, as above."""
+    return [dict(document) for number, document in enumerate(documents()) if _is_target(number, document)]
 
 
 def _is_target(number: int, document: Document) -> bool:
