@@ -62,7 +62,7 @@ Parameters = Mapping[str, inspect.Parameter]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """An option's row in a table. panel: of the help. names: as the option is written, the first alone."""
+    """An option's row in a table. panel: of the help. name: as the option is written; without its short form."""
 
     text: str
     name: str
@@ -96,7 +96,8 @@ def reference() -> str:
     """The whole page."""
     sections = list(_sections())
     uses = Counter(row for one in sections if not one.as_in for row in set(one.rows))
-    shared, groups = {}, []
+    shared: dict[Row, str] = {}
+    groups = []
     for title, classes in _SHARED.items():
         rows = [row for row in _rows_of(classes) if uses[row] > 1 and row not in shared]
         shared |= dict.fromkeys(rows, title)
@@ -133,7 +134,7 @@ def _of_scorers(name: str, scorers: dict[str, Section]) -> Iterator[Section]:
 def _choices(name: str, scorers: Mapping[str, Section]) -> Iterator[Section]:
     """The options that a selector or a scorer adds to a command."""
     plain = set(_rows(name))
-    rules = []
+    rules: list[Section] = []
     for flag, group in (("--method", SELECTORS), ("--with", SCORERS)):
         for choice in own(group):
             rows = [row for row in _rows(f"{name} {flag} {choice}") if row not in plain]
