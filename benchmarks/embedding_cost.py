@@ -30,9 +30,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import torch
+from corpora import corpus, parser_of
 from measure import DVSEL, Cost, command, here, machine, table
 
-from corpus import corpus, parser_of
 from dvsel.embed import EmbedRun, embed
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.encoder import Embedder

@@ -26,12 +26,12 @@ from typing import Any
 
 import fasttext
 import numpy as np
+from corpora import Corpus, corpus, documents_of, parser_of
 from datatrove.pipeline.filters import FastTextClassifierFilter
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from corpus import Corpus, corpus, documents_of, parser_of
 from dvsel.runs import Execution, ScoreRun, SelectRun
 from dvsel.score import score
 from dvsel.select import select

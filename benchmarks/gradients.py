@@ -20,11 +20,13 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from corpora import corpus, parser_of
 from measure import alternate, here, machine, ratio, spread, table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -37,7 +39,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from corpus import corpus, parser_of
 from dvsel.gradients.direction import Direction
 from dvsel.gradients.layers import Layer, choose
 from dvsel.gradients.meter import GradientMeter
@@ -167,7 +168,7 @@ class Training:
         """Forward and backward over all batches."""
         for ids, labels in self.batches:
             logits = self.network(input_ids=ids, use_cache=False).logits
-            torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()
+            torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()  # type: ignore[no-untyped-call]
             self.network.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
@@ -187,7 +188,7 @@ class Scoring:
         self.meter = GradientMeter(model, layers, batch_tokens=task.batch_tokens)
         self.documents, self.groups = Documents(task.texts), groups
         read = self.meter.objective.read(self.documents)  # beforehand, as for the training step
-        self.meter.objective.read = lambda documents: read  # noqa: ARG005
+        self.meter.objective.read = lambda documents: read  # type: ignore[method-assign]  # noqa: ARG005
         self.comparisons = [comparison(random_directions(layer, rank, groups)) for layer in layers]
 
     def step(self) -> None:
@@ -243,7 +244,7 @@ def compare(name: str, task: Task, kinds: Sequence[str], job: Job, repeats: int)
     peaks = {kind: memory(one) for kind, one in work.items()}  # before any has run here
     for one in work.values():
         one()
-    rounds = alternate({kind: lambda one=one: here(one) for kind, one in work.items()}, repeats)
+    rounds = alternate({kind: partial(here, one) for kind, one in work.items()}, repeats)
     tokens = Training(task).tokens
     table(
         f"{name}: {len(task.texts)} documents, {tokens:,} tokens, batches of {task.batch_tokens:,}; {repeats} rounds, "

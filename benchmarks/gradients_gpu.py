@@ -187,7 +187,7 @@ def scoring(kind: str, work: Work) -> Callable[[], None]:
     ids = [np.array(one, np.int64) for rows in work.documents for one in rows]
     scored, labels = np.full(len(ids), work.length, np.int64), np.zeros(0, np.int64)
     read = Read(ids, meter.windows(ids, [0] * len(ids)), scored, labels)
-    meter.objective.read = lambda documents: read  # noqa: ARG005
+    meter.objective.read = lambda documents: read  # type: ignore[method-assign]  # noqa: ARG005
     with torch.device(device):
         comparisons = [comparison(in_bf16(random_directions(layer, rank, groups))) for layer in layers]
 

@@ -78,7 +78,7 @@ class Logix:
     def step(self) -> None:
         for number, (ids, labels) in enumerate(self.batches):
             with self.logix(data_id=[f"{number}-{row}" for row in range(len(ids))]):
-                losses(self.network, ids, labels).backward()
+                losses(self.network, ids, labels).backward()  # type: ignore[no-untyped-call]
             self.network.zero_grad(set_to_none=True)
 
 
@@ -193,7 +193,7 @@ class Kronfluence:
 
     def step(self) -> None:
         for batch in self.batches:
-            losses(self.network, *batch).backward()
+            losses(self.network, *batch).backward()  # type: ignore[no-untyped-call]
             torch.stack([module.get_factor(self.found) for module in self.modules]).sum(0)
             for module in self.modules:
                 module.accumulate_iterations()

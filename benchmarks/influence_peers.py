@@ -19,16 +19,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
 import orjson
+from corpora import corpus, documents_of, parser_of
 from measure import DVSEL, Cost, alternate, command, machine, ratio, spread, table
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from corpus import corpus, documents_of, parser_of
 from gradients import VOCABULARY, build, sample, train
 
 WINDOW = 2048  # bergson takes no batch that is longer than the model's window
@@ -36,6 +36,8 @@ BERGSON = (sys.executable, "-m", "bergson")
 SHAPE = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8}
 BERGSON_STEPS = "bergson build + score"
 TARGET = 50_000  # bytes
+
+Command = list[str | Path]
 
 
 def main() -> None:
@@ -57,7 +59,18 @@ def main() -> None:
         jobs = commands(folder, options.rank, options.batch_tokens)
         if importlib.util.find_spec("bergson") is None:
             del jobs[BERGSON_STEPS]
-        fit = [*DVSEL, "fit", "influence", "--pool", pool, "--target", target, "--quiet", "-o", folder / "x.fitted"]
+        fit: Command = [
+            *DVSEL,
+            "fit",
+            "influence",
+            "--pool",
+            pool,
+            "--target",
+            target,
+            "--quiet",
+            "-o",
+            folder / "x.fitted",
+        ]
         command(*fit, *method(folder, options.rank, options.batch_tokens))
         compare(jobs, pool, options.repeats)
 
@@ -79,16 +92,34 @@ def write(path: Path, texts: Sequence[str], tokenizer: Any, size: int, length: i
     return path
 
 
-def method(folder: Path, rank: int, batch_tokens: int) -> list[str | Path]:
+def method(folder: Path, rank: int, batch_tokens: int) -> Command:
     return ["--model", folder / "model", "--rank", str(rank), "--batch-tokens", str(batch_tokens)]
 
 
-def commands(folder: Path, rank: int, batch_tokens: int) -> dict[str, list[list[str | Path]]]:
+def commands(folder: Path, rank: int, batch_tokens: int) -> dict[str, list[Command]]:
     """The commands of each job, in order."""
     pool, target, query = folder / "pool.jsonl", folder / "target.jsonl", folder / "query"
-    score = [*DVSEL, "score", "influence", pool, "--workers", "1", "--quiet", "--overwrite", "-o", folder / "scores"]
+    score: Command = [
+        *DVSEL,
+        "score",
+        "influence",
+        pool,
+        "--workers",
+        "1",
+        "--quiet",
+        "--overwrite",
+        "-o",
+        folder / "scores",
+    ]
     ours = [*score, "--target", target, *method(folder, rank, batch_tokens)]
-    theirs = ["--model", folder / "model", "--projection_dim", str(rank), "--token_batch_size", str(batch_tokens)]
+    theirs: Command = [
+        "--model",
+        folder / "model",
+        "--projection_dim",
+        str(rank),
+        "--token_batch_size",
+        str(batch_tokens),
+    ]
     theirs = [*theirs, "--overwrite", "--loss_reduction", "mean"]
     return {
         "dvsel, K-FAC": [ours],
@@ -101,13 +132,13 @@ def commands(folder: Path, rank: int, batch_tokens: int) -> dict[str, list[list[
     }
 
 
-def compare(jobs: dict[str, list[list[str | Path]]], pool: Path, repeats: int) -> None:
+def compare(jobs: dict[str, list[Command]], pool: Path, repeats: int) -> None:
     """Run all in turn, and print what they cost beside bergson."""
 
-    def run(steps: list[list[str | Path]]) -> Cost:
+    def run(steps: list[Command]) -> Cost:
         return reduce(add, (command(*step) for step in steps))
 
-    rounds = alternate({name: lambda steps=steps: run(steps) for name, steps in jobs.items()}, repeats)
+    rounds = alternate({name: partial(run, steps) for name, steps in jobs.items()}, repeats)
     below = BERGSON_STEPS if BERGSON_STEPS in jobs else next(iter(jobs))
     documents = pool.read_bytes().count(b"\n")
     print(machine())

@@ -15,6 +15,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,7 @@ def dattri_logra(question: Question) -> Answers:
             offload="none",
             cache_dir=str(_cleared(question.folder / "dattri")),
         )
-        _quietly(lambda attributor=attributor: attributor.cache(pool))
+        _quietly(partial(attributor.cache, pool))
         fit = clock.lap()
         with contextlib.redirect_stderr(io.StringIO()):
             scores = attributor.attribute(pool, wanted)
@@ -318,7 +319,8 @@ def traker(question: Question, dimensions: int, ridge: float) -> Answers:
             logits = torch.func.functional_call(model, (weights, buffers), (), held).logits[0]
             right = ids[1:, None] == torch.arange(logits.shape[-1])
             others = logits.masked_fill(right, -torch.inf).logsumexp(1)
-            return ((logits * right).sum(1) - others)[-question.answer :].mean()
+            margin: torch.Tensor = ((logits * right).sum(1) - others)[-question.answer :].mean()
+            return margin
 
         def get_out_to_loss_grad(self, model: Any, weights: Any, buffers: Any, batch: Any) -> torch.Tensor:  # noqa: ARG002
             with torch.no_grad():

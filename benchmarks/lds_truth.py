@@ -27,10 +27,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from corpora import documents_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from corpus import documents_of
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "open"
 START = "<s>"
@@ -229,7 +228,7 @@ def _pretrain(settings: Settings, ids: torch.Tensor) -> Any:
     for step, rows in enumerate(batches):
         optimizer.param_groups[0]["lr"] = settings.rate * min((step + 1) / 40, 1.05 - step / len(batches))
         loss = losses(model, ids[rows]).mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -244,7 +243,7 @@ def warm_state(model: Any, ids: torch.Tensor, settings: Settings, batches: int =
     random = np.random.default_rng(settings.seed + 1)
     squares = [torch.zeros_like(parameter) for parameter in model.parameters()]
     for _ in range(batches):
-        losses(model, ids[random.choice(len(ids), _SLOTS // 2, replace=False)]).mean().backward()
+        losses(model, ids[random.choice(len(ids), _SLOTS // 2, replace=False)]).mean().backward()  # type: ignore[no-untyped-call]
         for square, parameter in zip(squares, model.parameters(), strict=True):
             square.addcmul_(parameter.grad, parameter.grad, value=1 / batches)
         model.zero_grad()
@@ -281,7 +280,7 @@ class Retraining:
         for _ in range(epochs):
             for first in range(0, len(self.order), _SLOTS):
                 rows = self.order[first : first + _SLOTS]
-                (losses(self.model, self.ids[rows[kept[rows]]]).sum() / (_SLOTS // 2)).backward()
+                (losses(self.model, self.ids[rows[kept[rows]]]).sum() / (_SLOTS // 2)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 optimizer.zero_grad()
         return self.model

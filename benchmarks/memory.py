@@ -12,9 +12,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from corpora import Corpus, corpus, parser_of
 from measure import DVSEL, Cost, command, machine, table
-
-from corpus import Corpus, corpus, parser_of
 
 
 def main() -> None:

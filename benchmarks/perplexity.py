@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from corpora import corpus, parser_of
 from measure import alternate, here, machine, ratio, spread, table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from corpus import corpus, parser_of
 from dvsel.language.feeding import cut
 from dvsel.language.losses import LossMeter
 from dvsel.language.models import load

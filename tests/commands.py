@@ -82,9 +82,11 @@ def start(*words: object, command: tuple[str, ...] = COMMAND, **options: Any) ->
     return subprocess.Popen([*command, *map(str, words)], **pipes | {"env": environment()} | options)
 
 
-def run(*words: object, command: tuple[str, ...] = COMMAND, stdin: bytes = b"", timeout: float = 120) -> Answer:
-    """Run a command in a process of its own."""
-    with start(*words, command=command, stdin=subprocess.PIPE) as process:
+def run(
+    *words: object, command: tuple[str, ...] = COMMAND, stdin: bytes = b"", timeout: float = 120, **options: Any
+) -> Answer:
+    """Run a command in a process of its own, started as `start` does."""
+    with start(*words, command=command, stdin=subprocess.PIPE, **options) as process:
         out, err = process.communicate(stdin, timeout)
     return Answer(process.returncode, out, err.decode())
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from litter import pytest_runtest_teardown, pytest_sessionstart  # noqa: F401 (hooks)
+
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "open"
 
 
@@ -15,7 +17,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "open"
 def shared_data() -> Path:
     """The folder of real data that lies beside a developer's checkout."""
     if not SHARED.is_dir():
-        pytest.skip(f"no real data beside the checkout ({SHARED.name} folder absent)")
+        pytest.skip("reads real text, which is not part of the repository: see CONTRIBUTING.md, Tests that are skipped")
     return SHARED
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,11 @@ MAKER = Maker("./made-up", "00", "mean", 1, 128)
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows of length 1."""
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit.astype(np.float32)
 
 
-def write_pool(folder: Path, documents: Sequence[dict[str, object]], shards: int = 2) -> Path:
+def write_pool(folder: Path, documents: Sequence[Mapping[str, object]], shards: int = 2) -> Path:
     """Shards of documents, each with its row for an id; the folder."""
     place = folder / "pool"
     place.mkdir(parents=True)
@@ -42,6 +44,6 @@ def kept(folder: Path) -> list[int]:
     return sorted(int(document["id"]) for document in documents(folder))
 
 
-def documents(folder: Path) -> list[dict[str, object]]:
+def documents(folder: Path) -> list[dict[str, Any]]:
     """The documents in a folder of shards."""
     return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]

@@ -134,8 +134,11 @@ def _distilled(*learned: str) -> Fitted:
     if "vectors" in learned:
         scorer = MAKER.chosen_in(scorer)
     draws = np.random.default_rng(0)
-    weights = {"weights": draws.normal(size=(2, 50)).astype(np.float32), "vectors": draws.normal(size=(2, WIDTH))}
-    arrays = {"intercepts": np.ones(2), "shares": np.full(2, 0.5), "groups": packed(("code", "maths"))}
+    weights: dict[str, Any] = {
+        "weights": draws.normal(size=(2, 50)).astype(np.float32),
+        "vectors": draws.normal(size=(2, WIDTH)),
+    }
+    arrays: dict[str, Any] = {"intercepts": np.ones(2), "shares": np.full(2, 0.5), "groups": packed(("code", "maths"))}
     made = FittedDistilled(scorer, {name: weights[name] for name in learned} | arrays)
     teacher = {"scorer": "influence", "options": {}, "selector": "topk", "fingerprint": "f"}
     found = {"embeddings": 0.1, "penalty": 0.1, "trained": 960, "held_out": 240, "top_tenth": 0.6, "spearman": 0.5}

@@ -32,7 +32,7 @@ def write(place: Path, scores: Mapping[str, float]) -> Path:
 
 def documents(count: int = 300) -> list[corpus.Document]:
     """Short documents, each text once."""
-    found = {}
+    found: dict[str, corpus.Document] = {}
     for document in corpus.documents():
         words = document["text"].split(" ")
         for part, first in enumerate(range(0, len(words) - _WORDS, _WORDS)):

@@ -90,14 +90,14 @@ def adapt(folder: Path, base: str, *, task: str = "CAUSAL_LM", seed: int = 0, **
     more = {"num_labels": settings.pop("num_labels", 3)} if task == "SEQ_CLS" else {}
     torch.manual_seed(seed)
     network = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(base, **more)
-    options = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5, "target_modules": "all-linear"} | settings
+    options: dict[str, Any] = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5, "target_modules": "all-linear"} | settings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted = peft.get_peft_model(network, peft.LoraConfig(task_type=task, **options))
         for name, parameter in adapted.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.3)  # the second factor begins at 0
-        adapted.save_pretrained(folder)
+        adapted.save_pretrained(str(folder))
     return str(folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     ok(*words_for(folder, tmp_path / "whole"))
     rounds = 0
 
-    def stops_in_the_fifth(*arguments: object) -> object:
+    def stops_in_the_fifth(*arguments: Any) -> object:
         nonlocal rounds
         rounds += 1
         if rounds == 5:

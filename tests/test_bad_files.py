@@ -206,8 +206,8 @@ def test_where_no_file_can_be_left_out_the_option_is_refused(fitted: Path, tmp_p
     assert "--on-bad-file: is for shards, and lines from stdin are none" in failure(*words, stdin=b"")
     place = pool(tmp_path, "b.jsonl.zst")
     ok(*score(place / "a.jsonl", fitted, tmp_path / "scores"))
-    words = ("select", tmp_path / "scores", "--budget", "20%", *SKIP, "-o", tmp_path / "out")
-    assert "--on-bad-file: is for scoring" in failure(*words)
+    selecting = ("select", tmp_path / "scores", "--budget", "20%", *SKIP, "-o", tmp_path / "out")
+    assert "--on-bad-file: is for scoring" in failure(*selecting)
 
 
 def test_a_dry_run_passes_over_it(fitted: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def ranks(numbers: Floats) -> Floats:
     """1 for the least; equal numbers share the mean of their ranks."""
     less = (numbers[None, :] < numbers[:, None]).sum(1)
     equal = (numbers[None, :] == numbers[:, None]).sum(1)
-    return less + (equal + 1) / 2
+    return less + (equal + 1) / 2  # type: ignore[no-any-return]
 
 
 def spearman(one: Floats, other: Floats) -> float:
@@ -463,7 +463,7 @@ def test_embeddings_are_learned_from_beside_ngrams(folder: Path, embedded: Path,
         mean = matrix[rows].mean(0)
         centred = matrix[rows] - mean
         gram = centred.T @ centred + penalty * np.square(centred).sum(1).mean() * np.eye(len(mean))
-        return (matrix - mean) @ np.linalg.solve(gram, centred.T @ (numbers - numbers.mean())) + numbers.mean()
+        return (matrix - mean) @ np.linalg.solve(gram, centred.T @ (numbers - numbers.mean())) + numbers.mean()  # type: ignore[no-any-return]
 
     (report,) = fitted.report["groups"]
     best = {
@@ -476,7 +476,7 @@ def test_embeddings_are_learned_from_beside_ngrams(folder: Path, embedded: Path,
     np.testing.assert_allclose(fitted.score(batch), expected, atol=1e-3)
     assert report["spearman"] == pytest.approx(spearman(expected[held_out], true[held_out]), abs=2e-3)
     assert report["spearman"] > 0.9 and (report["trained"], report["held_out"]) == (len(rest), len(held_out))
-    assert fitted.scorer.model == MAKER.model and fitted.report["embedder"] == dataclasses.asdict(MAKER)
+    assert fitted.scorer.model == MAKER.model and fitted.report["embedder"] == dataclasses.asdict(MAKER)  # type: ignore[attr-defined]
 
 
 def test_the_sample_keeps_the_pools_vectors(folder: Path, embedded: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_shard_that_cannot_be_read_can_be_left_out(folder: Path, tmp_path: Pat
 def test_queries_of_another_shape_take_turns(folder: Path, tmp_path: Path) -> None:
     asked = [{"question": document["text"]} for document in DOCUMENTS[:3]]
     words = ("--method", "round-robin", "--queries", corpus.write(tmp_path / "q.jsonl", asked), "--budget", "3 docs")
-    words = ("select", folder / "emb", *words, "-o", tmp_path / "out")
+    words = ("select", folder / "emb", *words, "-o", tmp_path / "out")  # type: ignore[assignment]
     assert "did you mean" in failure(*words, "--target-text-field", "questions")
     ok(*words, "--target-text-field", "question")
     assert corpus.selected_ids(tmp_path / "out") == {document["id"] for document in DOCUMENTS[:3]}

@@ -49,7 +49,7 @@ def _polars(glob: str) -> set[str]:
 
 def _duckdb(glob: str) -> set[str]:
     read = "read_parquet" if glob.endswith(".parquet") else "read_json"
-    return {name for (name,) in duckdb.sql(f"select id from {read}('{glob}')").fetchall()}
+    return {name for (name,) in duckdb.sql(f"select id from {read}('{glob}')").fetchall()}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("read", [_polars, _duckdb])

@@ -182,9 +182,11 @@ def test_pieces_change_nothing_in_the_files(
     whole = score(pool, target, tmp_path / "whole")
     monkeypatch.setattr(rowfiles, "PIECE_SECONDS", 0.0)
     joined: list[int] = []
-    absorb = rowfiles.ScoreFileWriter.absorb
+    absorb = rowfiles.ScoreFileWriter.absorb  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        rowfiles.ScoreFileWriter, "absorb", lambda writer, part: (joined.append(len(part)), absorb(writer, part))[1]
+        rowfiles.ScoreFileWriter,  # type: ignore[attr-defined]
+        "absorb",
+        lambda writer, part: (joined.append(len(part)), absorb(writer, part))[1],  # type: ignore[func-returns-value]
     )
     assert score(pool, target, tmp_path / "pieces") == whole
     assert len(joined) > 2 * len(NAMES)

@@ -102,7 +102,7 @@ def test_the_report_says_what_it_was_made_from(folder: Path) -> None:
     strength = strengths(steps)
     assert [model["name"] for model in report["ladder"]] == ["low", "middle", "high"]
     assert [model["score"] for model in report["ladder"]] == [0.2, 0.3, 0.5]
-    assert report["strength"]["documents"] == [list(strength.values()).count(np.float32(k / 3)) for k in range(4)]
+    assert report["strength"]["documents"] == [list(strength.values()).count(np.float32(k / 3)) for k in range(4)]  # type: ignore[arg-type]
     count = len(texts(steps / "positive"))
     assert report["labelled"] == {"positive": count, "negative": count}
     assert sum(report["trained"].values()) + report["documents"] == 2 * count

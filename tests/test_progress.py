@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_every_stage_of_a_selection_is_told(tmp_path: Path) -> None:
 
     shard = corpus.write(tmp_path / "pool.jsonl", corpus.pool())
     target = corpus.write(tmp_path / "target.jsonl", corpus.target())
-    files = {"pool": (str(shard),), "target": (str(target),), "output": str(tmp_path / "out")}
+    files: dict[str, Any] = {"pool": (str(shard),), "target": (str(target),), "output": str(tmp_path / "out")}
     last: dict[str, tuple[Done, int]] = {}
 
     def tell(stage: str, done: Done, total: int) -> None:

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 
 from dvsel import __version__
 from dvsel.errors import UserError
-from dvsel.fit import FitRun
 from dvsel.options import LARGEST
 from dvsel.recipe import dump, load, make
-from dvsel.score import ScoreRun
+from dvsel.runs import FitRun, ScoreRun, SelectRun
 from dvsel.scorers.dsir import DSIR
-from dvsel.select import SelectRun
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.threshold import Threshold
 from dvsel.selectors.topk import TopK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ class Dense:
 
     @property
     def width(self) -> int:
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     @property
     def square(self) -> float:
@@ -81,7 +82,7 @@ def numbers_of(count: int) -> Floats:
 @pytest.mark.parametrize("make", [shares, dense, joint])
 @pytest.mark.parametrize("rows", [20, 200], ids=["fewer rows than n-grams", "more"])
 @pytest.mark.parametrize("penalty", [10.0, 1.0, 0.03, 0.001])
-def test_a_line_is_the_closed_form(make: type[Dense], rows: int, penalty: float) -> None:
+def test_a_line_is_the_closed_form(make: Callable[..., Design], rows: int, penalty: float) -> None:
     design, others, numbers = make(rows), make(50, 5), numbers_of(rows)
     (line,) = Ridge(design, numbers).path([penalty])
     weights, intercept = closed_form(written(design), numbers, penalty)
@@ -117,7 +118,7 @@ def test_the_same_rows_give_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("make", [shares, dense, joint])
-def test_spread_is_the_mean_squared_distance_from_the_mean(make: type[Dense]) -> None:
+def test_spread_is_the_mean_squared_distance_from_the_mean(make: Callable[..., Design]) -> None:
     matrix = written(make(30))
     assert spread(make(30)) == pytest.approx(np.square(matrix - matrix.mean(0)).sum(1).mean(), rel=1e-5)
 

@@ -153,7 +153,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def losses(source: Path, tmp_path: Path) -> Losses:
     """As `dvsel losses` would leave them; document 7 has no loss under d."""
     generator = np.random.default_rng(0)
-    values = generator.integers(1, 30, (len(DOCUMENTS), len(MODELS))).astype(np.float32) / 8
+    values = generator.integers(1, 30, (len(DOCUMENTS), len(MODELS))).astype(np.float32) / np.float32(8)
     values[:5] = [1, 4, 3, 2]  # as the benchmark has it
     values[7, 3] = np.nan
     for number, name in enumerate(MODELS):
@@ -207,11 +207,11 @@ def test_strengths_are_score_files_of_the_same_documents(losses: Losses, source:
     first = read(tmp_path / "out", "a.jsonl")
     assert Status(first.status[7]) == Status.UNSCORED and np.isnan(first.score[7])
     assert [Status(value) for value in first.status[100:]] == [Status.EMPTY_TEXT, Status.BAD_LINE, Status.BAD_LINE]
-    (old, new) = (ScoreFile(str(folder / "a.jsonl.dvsel.parquet")).header for folder in
+    (before, after) = (ScoreFile(str(folder / "a.jsonl.dvsel.parquet")).header for folder in
                   (source / "scores", tmp_path / "out"))  # fmt: skip
-    assert new.shard == old.shard and new.reading == old.reading and new.tokens == old.tokens
-    assert (new.totals.named, new.totals.bad_lines) == (old.totals.named, old.totals.bad_lines)
-    assert new.scorer == "strength" and new.fingerprint != old.fingerprint
+    assert after.shard == before.shard and after.reading == before.reading and after.tokens == before.tokens
+    assert (after.totals.named, after.totals.bad_lines) == (before.totals.named, before.totals.bad_lines)
+    assert after.scorer == "strength" and after.fingerprint != before.fingerprint
 
 
 def test_the_report_counts_values_and_ties(losses: Losses, tmp_path: Path) -> None:

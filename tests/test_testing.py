@@ -60,7 +60,7 @@ class Length(Scorer):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every class of this file is registered, under its name."""
-    real = plugins.entry_points
+    real = plugins.entry_points  # type: ignore[attr-defined]
 
     def points(group: str) -> list[EntryPoint]:
         own = [

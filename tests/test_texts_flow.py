@@ -131,9 +131,11 @@ def test_a_target_whose_text_lies_in_another_field(folder: Path, tmp_path: Path)
     same(found, expected)
     assert "target_text_field: question,answer" in (tmp_path / "b" / "recipe.yaml").read_text()
     ok("fit", "dsir", "--pool", folder / "one", "--min-words", 20, *words, "-o", tmp_path / "dsir.fitted")
-    found, was = (load(str(place))[0].arrays for place in (tmp_path / "dsir.fitted", tmp_path / "a" / "dsir.fitted"))
-    for name, array in was.items():
-        np.testing.assert_array_equal(found[name], array)
+    arrays, others = (
+        load(str(place))[0].arrays for place in (tmp_path / "dsir.fitted", tmp_path / "a" / "dsir.fitted")
+    )
+    for name, array in others.items():
+        np.testing.assert_array_equal(arrays[name], array)
 
 
 def test_another_field_of_the_target_is_another_run(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dvsel.yamlfile import read, read_nodes
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
-REFUSED = {
+REFUSED: dict[str, tuple[str | bytes, str]] = {
     "nested lists": ("[" * 100_000, "more than 32 levels deep"),
     "nested mappings": ("{a: " * 100_000, "more than 32 levels deep"),
     "nested blocks": ("- " * 100_000, "more than 32 levels deep"),

@@ -73,7 +73,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
 def sentence_model(bert: str, tmp_path: Path) -> Callable[..., Any]:
     """Makes a model of sentence-transformers in `tmp_path`; returns it as that library loads it."""
     library = pytest.importorskip("sentence_transformers")
-    from sentence_transformers import models
+    from sentence_transformers import models  # type: ignore[attr-defined]
 
     def make(*modules: Any, pooling: Any = "mean", **options: Any) -> Any:
         parts = [models.Transformer(bert), models.Pooling(32, pooling_mode=pooling), *modules]
@@ -123,7 +123,7 @@ def test_pooling_is_that_of_the_module(
 def test_what_follows_pooling_is_done(
     activation: Any, bias: bool, safe: bool, sentence_model: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from sentence_transformers import models
+    from sentence_transformers import models  # type: ignore[attr-defined]
 
     peer = sentence_model(models.Dense(32, 12, bias, activation), models.Normalize())
     if not safe:
@@ -241,7 +241,7 @@ def test_any_encoder_is_pooled_as_it_is_told(pooling: str, layer: int, bert: str
 
 @pytest.mark.parametrize("family", ["roberta", "t5"])
 def test_encoders_of_other_kinds_are_read(family: str, tmp_path: Path) -> None:
-    more = {"d_kv": 8, "num_heads": 4, "d_ff": 64} if family == "t5" else {"pad_token_id": 1}
+    more: dict[str, Any] = {"d_kv": 8, "num_heads": 4, "d_ff": 64} if family == "t5" else {"pad_token_id": 1}
     kind = {"roberta": "AutoModel", "t5": "AutoModelForTextEncoding"}[family]
     task = {"roberta": "MaskedLM", "t5": "Seq2SeqLM"}[family]
     folder = language_models.build(tmp_path, family, window=WINDOW + 2, task=task, **more)
@@ -409,7 +409,7 @@ def test_modules_that_are_not_known(
 def test_settings_that_are_not_known(
     file: str, settings: dict[str, Any], complaint: str, sentence_model: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from sentence_transformers import models
+    from sentence_transformers import models  # type: ignore[attr-defined]
 
     sentence_model(models.Dense(32, 12))
     if settings:

@@ -23,7 +23,7 @@ class Lengths:
     """Embeds a text as its length, twice."""
 
     def __init__(self, options: EmbedderOptions) -> None:
-        resolved = {"pooling": "mean", "layer": 6, "max_tokens": options.max_tokens or 256}
+        resolved: dict[str, Any] = {"pooling": "mean", "layer": 6, "max_tokens": options.max_tokens or 256}
         self.maker = dataclasses.replace(MAKER, model=options.model, **resolved)
 
     def embed(self, texts: Sequence[str]) -> Any:
@@ -34,7 +34,7 @@ class Lengths:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[EmbedderOptions]:
     """The options of embedders that are asked for, which are `Lengths`."""
     asked: list[EmbedderOptions] = []
-    monkeypatch.setattr(source, "embedder_of", lambda options: asked.append(options) or Lengths(options))
+    monkeypatch.setattr(source, "embedder_of", lambda options: asked.append(options) or Lengths(options))  # type: ignore[func-returns-value]
     return asked
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from dvsel.fasttext import cache
 
-ARRAYS = {"a": np.arange(5, dtype=np.float32), "b": np.zeros((0, 3), np.uint32), "c": np.frombuffer(b"text", np.uint8)}
+ARRAYS: dict[str, npt.NDArray[Any]] = {
+    "a": np.arange(5, dtype=np.float32),
+    "b": np.zeros((0, 3), np.uint32),
+    "c": np.frombuffer(b"text", np.uint8),
+}
 
 
 @pytest.fixture(autouse=True)

@@ -205,7 +205,7 @@ def folds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     read: list[str] = []
     whole = model.read_model
-    monkeypatch.setattr(model, "read_model", lambda path: (read.append(path), whole(path))[1])
+    monkeypatch.setattr(model, "read_model", lambda path: (read.append(path), whole(path))[1])  # type: ignore[func-returns-value]
     return read
 
 

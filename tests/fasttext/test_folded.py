@@ -176,7 +176,7 @@ def sources(shared_data: Path) -> dict[str, list[str]]:
     return samples(shared_data)
 
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "bigrams": {"wordNgrams": 2, "bucket": 20_000},
     "words": {"wordNgrams": 1},
     "chars": {"wordNgrams": 3, "bucket": 5_003, "minn": 2, "maxn": 5, "minCount": 2},

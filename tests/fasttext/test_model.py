@@ -27,7 +27,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sampling": {"loss": "ns"},
     "tree": {"loss": "hs"},
 }
-QUANTISED = {"quantised": {}, "output too": {"qout": True, "qnorm": True}, "pruned": {"cutoff": 300}}
+QUANTISED: dict[str, dict[str, Any]] = {
+    "quantised": {},
+    "output too": {"qout": True, "qnorm": True},
+    "pruned": {"cutoff": 300},
+}
 MANY = {f"label{n}": [f"word{n} w{n % 7}"] for n in range(300)}  # what a quantised output takes at least
 
 

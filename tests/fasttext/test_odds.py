@@ -87,7 +87,7 @@ def test_softmax_logits_come_back_from_reported_probabilities(chosen: list[bool]
 
 @given(st.lists(st.floats(-9, 9, width=32), min_size=2, max_size=2))
 def test_one_vs_all_logits_come_back_in_the_tables_steps(outputs: list[float]) -> None:
-    values = np.float32([library_sigmoid(x) + 1e-5 for x in outputs]).astype(float)[None, :]
+    values = np.float32([library_sigmoid(x) + 1e-5 for x in outputs]).astype(float)[None, :]  # type: ignore[arg-type]
     found = odds.reported_logit(values, np.array([True, False]), "ova")
     step = np.floor((np.float32(outputs[0]) + np.float32(8)) * 32) / 32 - 8
     expected = 8 + 1 / 32 if outputs[0] > 8 else max(step, -8 - 1 / 32)

@@ -22,7 +22,7 @@ from dvsel.errors import UserError
 
 NUMBERS = [0, -1, 1, 2, 7, 255, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 0.0, -1.0, 0.5, 1e308, 1e-308]
 WORDS = ["", "x", "topk", "dclm", "cosine", "lava", "knn", "margin", "all", "*", "label", "hs", "ova", "mean", "\ud800"]
-VALUES = [*NUMBERS, *WORDS, None, True, [], {}, [[]], float("nan"), float("inf"), "é" * 1000, [1, "a"]]
+VALUES: list[Any] = [*NUMBERS, *WORDS, None, True, [], {}, [[]], float("nan"), float("inf"), "é" * 1000, [1, "a"]]
 DTYPES = ["BOOL", "U8", "I8", "U16", "I32", "U32", "I64", "U64", "F16", "F32", "F64", "BF16", "X", 3, None]
 
 
@@ -59,7 +59,7 @@ class Parts:
                 continue
         return hashed.hexdigest()
 
-    def lay(self, name: str, dtype: str, shape: list[int], data: bytes) -> None:
+    def lay(self, name: str, dtype: str, shape: list[int], data: bytes) -> None:  # type: ignore[valid-type]
         """Give an array other bytes, and move those behind it. Large types come first, as safetensors has it."""
         held = {key: self.content[slice(*one["data_offsets"])] for key, one in self.tensors.items()}
         held[name] = bytearray(data)

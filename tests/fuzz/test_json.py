@@ -76,7 +76,7 @@ class GuardedTables:
 
 def try_lines(cases: int, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, tables = GuardedMemory(1 << 20), GuardedTables()
-    monkeypatch.setattr(module.Table, "empty", tables)
+    monkeypatch.setattr(module.Table, "empty", tables)  # type: ignore[attr-defined]
 
     def case(chance: random.Random) -> int:
         place = chance.choice([memory.at_end, memory.at_start])

@@ -8,6 +8,7 @@ import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -57,7 +58,7 @@ def packed(content: bytes, compression: str, chance: random.Random) -> bytes:
     for part in pieces(content, chance):
         if chance.random() < 0.2:
             made += b"\x50\x2a\x4d\x18\x03\0\0\0abc"  # a frame to be passed over
-        options = {"write_checksum": chance.random() < 0.5, "write_content_size": chance.random() < 0.5}
+        options: dict[str, Any] = {"write_checksum": chance.random() < 0.5, "write_content_size": chance.random() < 0.5}
         made += zstandard.ZstdCompressor(level=1, **options).compress(part)
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def value(chance: random.Random) -> str:
 def made_up(chance: random.Random) -> tuple[bytes, type]:
     """Lines of one of the files, and the run whose recipe they could be."""
     base, cls = chance.choice(list(BASES.items()))
-    keys = [*cls.__dataclass_fields__] * 5 + OTHER_KEYS
+    keys = [*cls.__dataclass_fields__] * 5 + OTHER_KEYS  # type: ignore[attr-defined]
     lines = {chance.choice(keys): value(chance) for _ in range(chance.choice([0, 1, 1, 2, 3]))}
     kept = [line for line in base.splitlines() if line.partition(":")[0] not in lines]
     if chance.random() < 0.1:
@@ -83,7 +84,7 @@ def rubbish(chance: random.Random) -> tuple[bytes, type]:
 
 def recipe(file: Path, cls: type) -> None:
     _, values = load(str(file))
-    run = make(cls, values, str(file))
+    run: Any = make(cls, values, str(file))
     assert dump("x", run) == dump("x", run)
 
 

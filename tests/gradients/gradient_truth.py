@@ -132,11 +132,11 @@ def moments(layers: Sequence[Layer], number: Callable[[], torch.Tensor]) -> list
         return see
 
     handles = [layer.module.register_forward_hook(hook(place)) for place, layer in enumerate(layers)]
-    number().backward()
+    number().backward()  # type: ignore[no-untyped-call]
     for handle in handles:
         handle.remove()
     return [
-        (sum(flat(x).T @ flat(x) for x, _ in mine), sum(flat(out.grad).T @ flat(out.grad) for _, out in mine))
+        (sum(flat(x).T @ flat(x) for x, _ in mine), sum(flat(out.grad).T @ flat(out.grad) for _, out in mine))  # type: ignore[arg-type, misc]
         for mine in seen
     ]
 
@@ -167,7 +167,7 @@ def random_bases(layers: Sequence[Layer]) -> list[tuple[Basis, Basis]]:
     generator = torch.Generator().manual_seed(1)
 
     def draw(width: int, like: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0].to(like.dtype)
+        return torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0].to(like.dtype)  # type: ignore[no-any-return]
 
     return [
         (draw(one.outputs, one.module.weight), None if one.embeds else draw(one.inputs, one.module.weight))

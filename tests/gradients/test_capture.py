@@ -25,7 +25,7 @@ class Watch(Collector):
         self.taken: list[tuple[int, torch.Size]] = []
         self.padding = 0.0
 
-    def keep(self, layer: int, inputs: torch.Tensor) -> torch.Tensor:
+    def keep(self, layer: int, inputs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         assert not inputs.requires_grad
         self.kept.append((layer, inputs.shape))
         return inputs

@@ -38,7 +38,10 @@ def classifier_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mod
         key = f"{family} {more}"
         if key not in built:
             folder = tmp_path_factory.mktemp("classifier")
-            settings = {"id2label": NAMES, "label2id": {name: number for number, name in NAMES.items()}} | more
+            settings: dict[str, Any] = {
+                "id2label": NAMES,
+                "label2id": {name: number for number, name in NAMES.items()},
+            } | more
             name = language_models.build(folder, family, task="SequenceClassification", **settings)
             built[key] = in_precision(load(name, "fp32", classifiers=True))
         return built[key]
@@ -51,7 +54,7 @@ def label_loss(model: Model, text: str, number: int, window: int = WINDOW) -> to
     ids = model.card.tokenizer(text, truncation=True, max_length=window, return_tensors="pt")["input_ids"]
     if model.network.config.pad_token_id is None:
         model.network.config.pad_token_id = model.card.tokenizer.eos_token_id
-    return -model.network(input_ids=ids).logits[0].log_softmax(-1)[number]
+    return -model.network(input_ids=ids).logits[0].log_softmax(-1)[number]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

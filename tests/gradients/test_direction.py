@@ -16,9 +16,9 @@ def some(seed: int, outputs: int = 5, inputs: int = 8) -> tuple[torch.Tensor, Kr
     """A gradient, a K-FAC and an EK-FAC."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    rows, slopes = draw(40, inputs), draw(40, outputs)
+    rows, slopes = draw(40, inputs), draw(40, outputs)  # type: ignore[no-untyped-call]
     base = kfac(Factors(rows.T @ rows, slopes.T @ slopes, 40), 0.1)
-    return draw(outputs, inputs), base, ekfac(base, draw(outputs, inputs).square(), 3, 0.1)
+    return draw(outputs, inputs), base, ekfac(base, draw(outputs, inputs).square(), 3, 0.1)  # type: ignore[no-untyped-call]
 
 
 def whole(one: Direction) -> torch.Tensor:
@@ -27,7 +27,7 @@ def whole(one: Direction) -> torch.Tensor:
 
 def roots(metric: Kronecker) -> tuple[torch.Tensor, torch.Tensor]:
     """S^1/2 and A^1/2."""
-    return tuple(side.basis * side.values.sqrt() @ side.basis.T for side in (metric.outputs, metric.inputs))  # type: ignore[return-value]
+    return tuple(side.basis * side.values.sqrt() @ side.basis.T for side in (metric.outputs, metric.inputs))  # type: ignore[operator, return-value, union-attr]
 
 
 @settings(max_examples=20, deadline=None)
@@ -40,9 +40,10 @@ def test_at_full_rank_nothing_is_lost(seed: int, shape: tuple[int, int]) -> None
         found = base.direction(gradient, 0, Cut(rank, energy))
         torch.testing.assert_close(whole(found), expected, rtol=1e-8, atol=1e-10)
         assert found.energy == pytest.approx(1)
-    rotated = (base.outputs.basis.T @ gradient @ base.inputs.basis) / corrected.damped
+    rotated = (base.outputs.basis.T @ gradient @ base.inputs.basis) / corrected.damped  # type: ignore[operator, union-attr]
     torch.testing.assert_close(
-        whole(corrected.direction(gradient, 0, Cut(0))), base.outputs.basis @ rotated @ base.inputs.basis.T
+        whole(corrected.direction(gradient, 0, Cut(0))),
+        base.outputs.basis @ rotated @ base.inputs.basis.T,  # type: ignore[operator, union-attr]
     )
     torch.testing.assert_close(whole(Metric().direction(gradient, 0, Cut(0))), gradient)
 

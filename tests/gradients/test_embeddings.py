@@ -143,7 +143,7 @@ def test_curvature_by_brute_force(
 
 
 def _eigen(moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.linalg.eigh(moments if moments.ndim == 2 else moments.diag())
+    return torch.linalg.eigh(moments if moments.ndim == 2 else moments.diag())  # type: ignore[no-any-return]
 
 
 def _damped(factors: sums.Factors, own: list[torch.Tensor], preconditioner: str) -> torch.Tensor:

@@ -36,7 +36,7 @@ class Batches(Collector):
         self.seen.append(rows)
         super().begin(rows)
 
-    def keep(self, layer: int, inputs: torch.Tensor) -> None:
+    def keep(self, layer: int, inputs: torch.Tensor) -> None:  # type: ignore[override]
         pass
 
     def take(self, layer: int, kept: None, slopes: torch.Tensor) -> None:
@@ -49,7 +49,7 @@ class Batches(Collector):
 def scores_of(meter: GradientMeter, texts: list[str]) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     comparisons = [
-        comparison([Direction(*(torch.randn(n, 2, generator=generator, dtype=torch.float64) for n in shape))])
+        comparison([Direction(*(torch.randn(n, 2, generator=generator, dtype=torch.float64) for n in shape))])  # type: ignore[arg-type]
         for shape in ((layer.outputs, layer.inputs) for layer in meter.layers)
     ]
     scores = Scores(comparisons, len(texts), 1, "cpu")
@@ -134,7 +134,7 @@ def broken(model_of: Callable[..., Model]) -> Model:
     model = in_double(model_of("llama"))
     (token,) = model.card.tokenizer("~", add_special_tokens=False)["input_ids"]
     model.network.get_input_embeddings().weight.data[token] = math.nan
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def test_losses_that_are_no_numbers_spoil_no_other_document(broken: Model) -> None:

@@ -57,7 +57,7 @@ def test_ekfac_replaces_the_eigenvalues_of_the_kronecker_product(damping: float)
     generator = torch.Generator().manual_seed(2)
     squares = torch.rand(4, 6, generator=generator, dtype=torch.float64) * 70
     gradient = torch.randn(4, 6, generator=generator, dtype=torch.float64)
-    vectors = torch.kron(base.outputs.basis, base.inputs.basis)
+    vectors = torch.kron(base.outputs.basis, base.inputs.basis)  # type: ignore[arg-type]
     values = squares.flatten() / 70 + damping * squares.mean() / 70
     expected = vectors @ ((vectors.T @ gradient.flatten()) / values)
     found = solved(ekfac(base, squares, 70, damping), gradient)
@@ -74,7 +74,7 @@ def moments_by_hand(model: Model, layers: Sequence[Layer], texts: Sequence[str])
     def watch(layer: Layer) -> Callable[..., None]:
         def see(module: object, given: tuple[torch.Tensor], output: torch.Tensor) -> None:
             inputs[layer.name].append(given[0][0].detach())
-            output.register_hook(lambda slopes: outputs[layer.name].append(slopes[0]))
+            output.register_hook(lambda slopes: outputs[layer.name].append(slopes[0]))  # type: ignore[no-untyped-call]
 
         return see
 
@@ -82,7 +82,7 @@ def moments_by_hand(model: Model, layers: Sequence[Layer], texts: Sequence[str])
     for text in texts:
         ids = torch.tensor([[model.card.start, *model.card.tokenizer(text)["input_ids"][1:]]])
         logits = model.network(input_ids=ids[:, :-1]).logits[0]
-        torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").backward()
+        torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").backward()  # type: ignore[no-untyped-call]
     for handle in handles:
         handle.remove()
     for layer in layers:
@@ -104,8 +104,8 @@ def test_the_curvature_of_a_model_is_that_of_its_positions(name: str, model_of: 
         assert isinstance(one, Kronecker)
         for side, other in ((one.inputs, expected.inputs), (one.outputs, expected.outputs)):
             torch.testing.assert_close(
-                side.basis * side.values @ side.basis.T,
-                other.basis * other.values @ other.basis.T,
+                side.basis * side.values @ side.basis.T,  # type: ignore[operator, union-attr]
+                other.basis * other.values @ other.basis.T,  # type: ignore[operator, union-attr]
                 rtol=1e-8,
                 atol=1e-12,
             )
@@ -121,7 +121,7 @@ def test_corrected_eigenvalues_are_mean_squares_of_documents(model_of: Callable[
     positions = sum(positions_fed(model, text, 32, 16) for text in TEXTS)
     for number, (one, other) in enumerate(zip(base, found, strict=True)):
         assert isinstance(one, Kronecker) and isinstance(other, Kronecker)
-        rotated = [one.outputs.basis.T @ mine[number] @ one.inputs.basis for mine in documents]
+        rotated = [one.outputs.basis.T @ mine[number] @ one.inputs.basis for mine in documents]  # type: ignore[union-attr]
         expected = torch.stack(rotated).square().sum(0) / positions
         torch.testing.assert_close(other.damped, expected + 0.1 * expected.mean(), rtol=1e-7, atol=1e-12)
         # K-FAC takes a document's positions for independent, and inputs and gradients too; so only about as large.

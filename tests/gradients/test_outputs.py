@@ -11,7 +11,7 @@ from dvsel.gradients.outputs import Output, cross_entropy, error, logit, margin
 
 
 def plain_error(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    return (logits.softmax(1) - torch.nn.functional.one_hot(right[:, 0], logits.shape[1])).norm(dim=1)
+    return (logits.softmax(1) - torch.nn.functional.one_hot(right[:, 0], logits.shape[1])).norm(dim=1)  # type: ignore[no-any-return]
 
 
 def plain_margin(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

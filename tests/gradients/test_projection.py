@@ -212,7 +212,7 @@ def test_ekfac_is_of_projected_gradients(projection: str, model_of: Callable[...
     documents = by_document(meter, "sum")
     for number, (basis, factors) in enumerate(zip(expected_bases(meter, projection), sums.factors, strict=True)):
         base = kfac(basis.factors(factors), 0.1)
-        left, right = basis.left @ base.outputs.basis, basis.right @ base.inputs.basis
+        left, right = basis.left @ base.outputs.basis, basis.right @ base.inputs.basis  # type: ignore[operator]
         squares = torch.stack([left.T @ mine[number] @ right for mine in documents]).square().sum(0) / factors.tokens
         inner = (left.T @ target[number] @ right) / (squares + 0.1 * squares.mean())
         torch.testing.assert_close(found[number], left @ inner @ right.T, rtol=1e-6, atol=1e-12)

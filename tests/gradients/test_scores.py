@@ -171,7 +171,7 @@ def test_a_positions_part_is_that_of_its_input_and_its_outputs_gradient(model_of
 
     def see(_: object, given: tuple[torch.Tensor], output: torch.Tensor) -> None:
         seen.append(given[0][0].detach())
-        output.requires_grad_(True).register_hook(lambda slopes: seen.append(slopes[0]))
+        output.requires_grad_(True).register_hook(lambda slopes: seen.append(slopes[0]))  # type: ignore[no-untyped-call]
 
     handle = layer.module.register_forward_hook(see)
     loss(model, TEXTS[0], 64, 32).backward()

@@ -38,13 +38,13 @@ def some_metrics(layers: Sequence[Layer], corrected: bool = False) -> list[Krone
 
 def written_out(metric: Kronecker) -> torch.Tensor:
     """H, a matrix over all weights of the layer."""
-    vectors = torch.kron(metric.outputs.basis, metric.inputs.basis)
+    vectors = torch.kron(metric.outputs.basis, metric.inputs.basis)  # type: ignore[arg-type]
     return vectors * metric.damped.flatten() @ vectors.T
 
 
 def solved(metric: Kronecker, gradient: torch.Tensor) -> float:
     """<G, S^-1 G A^-1> for a layer too large to write H out."""
-    outputs = metric.outputs.basis * metric.outputs.values @ metric.outputs.basis.T
+    outputs = metric.outputs.basis * metric.outputs.values @ metric.outputs.basis.T  # type: ignore[operator, union-attr]
     turned = torch.linalg.solve(outputs, gradient)
     if metric.inputs.basis is None:
         return float((gradient * turned / metric.inputs.values).sum())
@@ -94,7 +94,7 @@ def test_corrected_eigenvalues_of_embeddings(model_of: Callable[..., Model]) -> 
     model = model_of("llama")
     layers = choose(model, "model.embed_tokens")
     (metric,) = some_metrics(layers, corrected=True)
-    rotated = [metric.outputs.basis.T @ gradients(model, layers, text, 32, 16)[0] for text in TEXTS]
+    rotated = [metric.outputs.basis.T @ gradients(model, layers, text, 32, 16)[0] for text in TEXTS]  # type: ignore[union-attr]
     expected = torch.stack([(one.square() / metric.damped).sum() for one in rotated])
     close(found_by(GradientMeter(model, layers, 32, batch_tokens=70), [squares.ekfac(metric)]), expected, 1e-8)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,8 @@ def test_losses_are_those_after_training_by_those_steps(
     walk = a_walk(model, size=size)
     walk.walk(steps, KeptCurvature(preconditioner), Documents(SAMPLE), Cut(0))
     assert walk.sizes == [size] * steps
-    trained, metrics = copied(model), []
+    trained = copied(model)
+    metrics: list[Any] = []
     for taken in range(steps):
         assert walk.losses[taken] == pytest.approx(mean_loss(trained, TARGET), rel=1e-9)
         metrics = step_by_hand(trained, LAYERS[name], Curvature(preconditioner), size, metrics)

@@ -42,7 +42,7 @@ def by_inputs(model: Model, text: str, prompt: str = "") -> torch.Tensor:
             logits = model.network(inputs_embeds=vectors[None, begin:end]).logits[0]
             total = total + sum(logits[at - begin - 1, document[at]] for at in range(done, end + 1))
             done = end + 1
-    return torch.autograd.grad(total, vectors)[0]
+    return torch.autograd.grad(total, vectors)[0]  # type: ignore[no-any-return]
 
 
 def meters(checkpoints: list[Model], batch_tokens: int = 70, packing: bool = False) -> list[GradientMeter]:

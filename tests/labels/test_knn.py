@@ -146,7 +146,7 @@ def test_more_neighbours_than_could_be_held(sample: Labelled, learned: Learned) 
         Judge(learned.arrays, count).score(sample.vectors, sample.labels, sample.keys) for count in (COUNT, 1 << 60)
     ]
 
-    assert np.array_equal(*scores)
+    assert np.array_equal(scores[0], scores[1])
 
 
 def test_fewer_documents_than_neighbours(sample: Labelled) -> None:

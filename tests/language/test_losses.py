@@ -193,7 +193,7 @@ def test_batches_hold_to_the_budget_and_waste_little(lengths: list[int], budget:
 def test_logits_are_made_for_scored_positions_only_and_in_slices(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SLICE", dict.fromkeys(("cpu", "cuda"), 130 * llama.tokens))
     logits, made = Model.logits, []
-    monkeypatch.setattr(Model, "logits", lambda self, states: made.append(len(states)) or logits(self, states))
+    monkeypatch.setattr(Model, "logits", lambda self, states: made.append(len(states)) or logits(self, states))  # type: ignore[func-returns-value]
     found = LossMeter(llama, 32, 8).token_losses(LONG)
     assert sum(made) == sum(map(len, found))
     assert max(made) == 130

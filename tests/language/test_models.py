@@ -59,7 +59,8 @@ def test_logits_are_those_of_the_model(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["logit_scale", "logits_scaling"])
 def test_a_model_that_scales_its_logits_runs_whole(name: str, tmp_path: Path) -> None:
     family = {"logit_scale": "cohere", "logits_scaling": "granite"}[name]
-    assert not load(language_models.build(tmp_path, family, **{name: 0.5})).has_head
+    scales: dict[str, Any] = {name: 0.5}
+    assert not load(language_models.build(tmp_path, family, **scales)).has_head
 
 
 @pytest.mark.parametrize(("special", "start"), [(("bos", "eos"), "<s>"), (("eos",), "</s>"), ((), None)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ SHAPES = [(1, 1, 1), (3, 7, 5), (33, 64, 16), (130, 96, 257)]
 
 
 @pytest.fixture
-def made() -> torch.nn.Sequential:
+def made() -> Any:
     """A network, before."""
     torch.manual_seed(0)
     layers = [torch.nn.Linear(24, 40), torch.nn.GELU(), torch.nn.Linear(40, 8, bias=False)]
@@ -34,7 +35,7 @@ def test_products_are_those_of_torch_whatever_the_strides(shape: tuple[int, int,
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_precisions_are_torchs_own(dtype: torch.dtype) -> None:
+def test_other_precisions_are_torchs_own(dtype: Any) -> None:
     x, w = torch.randn(5, 8, dtype=dtype), torch.randn(6, 8, dtype=dtype)
     assert torch.equal(products.multiply(x, w), torch.nn.functional.linear(x, w))
 
@@ -44,7 +45,7 @@ def test_no_rows() -> None:
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_a_network_gives_what_it_gave_and_so_do_gradients(trained: bool, made: torch.nn.Sequential) -> None:
+def test_a_network_gives_what_it_gave_and_so_do_gradients(trained: bool, made: Any) -> None:
     quick = copy.deepcopy(made).requires_grad_(trained)
     products.quicken(quick)
     found = []
@@ -57,14 +58,14 @@ def test_a_network_gives_what_it_gave_and_so_do_gradients(trained: bool, made: t
     assert (quick[0].weight.grad is not None) == trained
 
 
-def test_a_copy_in_double_computes_in_double(made: torch.nn.Sequential) -> None:
+def test_a_copy_in_double_computes_in_double(made: Any) -> None:
     quick = copy.deepcopy(made)
     products.quicken(quick)
     x = torch.randn(4, 24, dtype=torch.float64)
     assert torch.equal(copy.deepcopy(quick).double()(x), made.double()(x))
 
 
-def test_where_it_cannot_be_done_nothing_changes(made: torch.nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_cannot_be_done_nothing_changes(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "available", lambda: False)
     products.quicken(made)
     assert type(made[0]) is torch.nn.Linear

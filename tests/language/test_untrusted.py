@@ -53,7 +53,7 @@ class Trace:
     def __init__(self, folder: Path) -> None:
         self.file = str(folder / "trace")
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return open, (self.file, "w")
 
 

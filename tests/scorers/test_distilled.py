@@ -30,7 +30,7 @@ def made(
 ) -> FittedDistilled:
     """learned: the arrays that it has. maker: of the embeddings that it could learn from."""
     draw = np.random.default_rng(0)
-    weights = {
+    weights: dict[str, Any] = {
         "weights": draw.normal(size=(len(groups), SCORER.buckets)).astype(np.float32),
         "vectors": draw.normal(size=(len(groups), 3)),
     }

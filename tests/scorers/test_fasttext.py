@@ -74,7 +74,7 @@ def test_probabilities_are_the_librarys_in_every_mode(model: Path, mode: str) ->
         "datatrove": lambda text: text.strip().replace("\n", ""),
     }[mode]
     found = fit(model=str(model), preprocess=mode, probability=True).score(Batch.of(POOL))
-    expected = predict(model, [truth(text).encode() for text in POOL])["hq"]
+    expected = predict(model, [truth(text).encode() for text in POOL])["hq"]  # type: ignore[no-untyped-call]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -140,7 +140,7 @@ def test_training_on_documents() -> None:
 
 def test_the_pool_stands_in_for_negatives() -> None:
     fitted = FastText(**SMALL, preprocess="space").fit(batches(CODE * 3), {"positive": batches(REFERENCE)})
-    assert fitted.about.preprocess == fitted.scorer.preprocess == "space"
+    assert fitted.about.preprocess == fitted.scorer.preprocess == "space"  # type: ignore[attr-defined]
     assert fitted.score(Batch.of(REFERENCE)).mean() > fitted.score(Batch.of(CODE)).mean()
 
 

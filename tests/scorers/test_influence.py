@@ -162,7 +162,7 @@ def test_cosines_are_between_minus_1_and_1(model: str) -> None:
 
 
 def test_bf16_orders_documents_as_fp32(model: str) -> None:
-    options = {"reduction": "sum", "rank": 4}
+    options: dict[str, Any] = {"reduction": "sum", "rank": 4}
     exact = score(model, TEXTS + TARGET, **options)
     targets = {"t": [Batch.of(TARGET)]}
     fitted = Influence(model=model, precision="bf16", **options).fit([Batch.of(TEXTS)], targets)

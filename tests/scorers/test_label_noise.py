@@ -126,7 +126,7 @@ def test_saved_and_loaded_it_scores_the_same(mode: str, clean: Batch) -> None:
     loaded = storage.from_bytes(storage.to_bytes(fitted), "saved")
 
     np.testing.assert_array_equal(loaded.score(pool), fitted.score(pool))
-    assert loaded.scorer.model == MAKER.model and loaded.report == fitted.report
+    assert loaded.scorer.model == MAKER.model and loaded.report == fitted.report  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["trec", "subjectivity"])

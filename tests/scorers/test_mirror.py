@@ -102,7 +102,7 @@ def test_a_precision_that_is_too_coarse_is_told(model: str, precision: str) -> N
 
 
 def test_classifiers_have_steps_too(tmp_path: Path) -> None:
-    more = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    more: dict[str, Any] = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
     name = language_models.build(tmp_path, "bert", hidden=16, layers=1, task="SequenceClassification", **more)
     batch = Batch(Batch.of(TEXTS).text, {"label": Column.of([b"good", b"bad"] * 5)})
     other = Batch(Batch.of(TEXTS).text, {"label": Column.of([b"bad", b"good"] * 5)})

@@ -127,7 +127,7 @@ def test_a_model_that_changed_after_the_fit_is_refused(model: str, tmp_path: Pat
 
 def test_the_model_is_loaded_once_and_late(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    monkeypatch.setattr("dvsel.language.models.load", lambda *which: loaded.append(which) or load(*which))
+    monkeypatch.setattr("dvsel.language.models.load", lambda *which: loaded.append(which) or load(*which))  # type: ignore[func-returns-value]
     fitted = FittedPerplexity(Perplexity(model=model), Perplexity(model=model).fit([], {}).arrays)
     assert fitted.score(Batch.of([])).shape == (0,) and loaded == []
     for _ in range(2):

@@ -50,7 +50,7 @@ def pool() -> Array:
 def target() -> Array:
     """Half of one crowd, half of the other."""
     draws = np.random.default_rng(1)
-    return draws.normal(size=(40, 6)) + np.array([[4, 0, 0, 0, 0, 0]] * 20 + [[0, 4, 0, 0, 0, 0]] * 20)
+    return draws.normal(size=(40, 6)) + np.array([[4, 0, 0, 0, 0, 0]] * 20 + [[0, 4, 0, 0, 0, 0]] * 20)  # type: ignore[no-any-return]
 
 
 def fit(scorer: Target, pool: Array, **targets: Array) -> FittedTarget:

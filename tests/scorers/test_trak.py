@@ -84,7 +84,7 @@ def test_scores_are_the_papers_with_features_written_out(models: list[str], coun
 
 
 def test_a_scorer_as_any_other(models: list[str]) -> None:
-    options = {"projection_dim": 100, "batch_tokens": 3000, "stride": 128, "layers": "*.mlp.*"}
+    options: dict[str, Any] = {"projection_dim": 100, "batch_tokens": 3000, "stride": 128, "layers": "*.mlp.*"}
     scorer = Trak(model=models[0], precision="fp32", **options)
     assert isinstance(check_scorer(scorer, TEXTS, TARGET), FittedTrak)
 

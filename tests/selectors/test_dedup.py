@@ -89,7 +89,7 @@ def test_one_text_many_times_fills_no_file(tmp_path: Path, monkeypatch: pytest.M
         dedup._Spill,
         "settle",
         lambda self: (
-            spilled.extend(path.stat().st_size for path in self._folder.glob("rows-*")),
+            spilled.extend(path.stat().st_size for path in self._folder.glob("rows-*")),  # type: ignore[func-returns-value]
             settle(self),
         ),
     )

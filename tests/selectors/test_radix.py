@@ -204,5 +204,5 @@ def test_a_kernel_is_compiled_once_whatever_the_source_of_the_arrays() -> None:
     read_only = np.frombuffer(pool.key.tobytes(), np.float32)
     strided = np.stack([pool.cost, pool.cost], axis=1)[:, 0]
     for chunk in (pool, Chunk(0, read_only, pool.tie, strided, pool.stratum)):
-        cut(lambda chunk=chunk: [[chunk]], np.array([1000, 1000])).keep(chunk)
-    assert all(len(kernel.signatures) == 1 for kernel in (radix._count, radix._undecided, radix._keep))
+        cut(lambda chunk=chunk: [[chunk]], np.array([1000, 1000])).keep(chunk)  # type: ignore[misc]
+    assert all(len(kernel.signatures) == 1 for kernel in (radix._count, radix._undecided, radix._keep))  # type: ignore[union-attr]

@@ -199,7 +199,7 @@ def test_weights_make_up_for_the_probabilities(folder: Path, vectors: np.ndarray
         found = documents(out)
         assert len(found) == 60
         weights = np.array([document["weight"] for document in found])
-        own = np.array([int(document["id"]) % GROUPS for document in found])  # type: ignore[call-overload]
+        own = np.array([int(document["id"]) % GROUPS for document in found])
         assert weights.min() >= 1
         totals.append(weights.sum())
         groups.append(weights[own == 0].sum())
@@ -232,8 +232,8 @@ def test_scores_that_are_no_losses_are_refused(vectors: np.ndarray, tmp_path: Pa
     (tmp_path / "target.jsonl").write_text(json.dumps(texts[0]) + "\n")
     words = ("--target", tmp_path / "target.jsonl", "--min-words", 0, "-o", tmp_path / "scores")
     ok("score", "dsir", tmp_path / "pool", *words)
-    words = ("--embeddings", emb, "--method", "sensitivity", "--clusters", 6)
-    words = (*words, "--budget", "9 docs", "-o", tmp_path / "out")
+    words = ("--embeddings", emb, "--method", "sensitivity", "--clusters", 6)  # type: ignore[assignment]
+    words = (*words, "--budget", "9 docs", "-o", tmp_path / "out")  # type: ignore[assignment]
     assert "takes losses" in failure("select", tmp_path / "scores", *words)
 
 

@@ -197,7 +197,9 @@ def test_a_shard_that_changes_between_two_batches(tmp_path: Path, name: str, cha
     table = pa.table({"text": [f"{number} {number * 7919 % 65537}" for number in range(50_000)]})
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in table.to_pylist())
     if ".jsonl" in name:
-        pack = {"gz": gzip.compress, "zst": zstandard.compress}.get(name.rpartition(".")[2], bytes)
+        pack: Callable[[bytes], bytes] = {"gz": gzip.compress, "zst": zstandard.compress}.get(  # type: ignore[assignment]
+            name.rpartition(".")[2], bytes
+        )
         (tmp_path / name).write_bytes(pack(lines))
     source = expand([str(tmp_path / name)])[0] if ".jsonl" in name else store(str(tmp_path), table, name)
     end = len(lines) // 3 * 2 if name.startswith("range") else None

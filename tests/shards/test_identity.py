@@ -111,7 +111,7 @@ def test_a_column_of_every_type_tells_rows_apart(kind: str) -> None:
 
 def test_neither_the_order_of_columns_nor_empty_ones_matter_but_names_do() -> None:
     def hashes(**columns: list[Any]) -> list[int]:
-        return row_hashes(pa.RecordBatch.from_pydict(columns)).tolist()
+        return row_hashes(pa.RecordBatch.from_pydict(columns)).tolist()  # type: ignore[no-any-return]
 
     assert hashes(a=[1], b=["x"]) == hashes(b=["x"], a=[1]) == hashes(a=[1], b=["x"], c=[None])
     assert hashes(a=["x"], b=["y"]) != hashes(a=["y"], b=["x"])

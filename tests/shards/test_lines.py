@@ -178,7 +178,7 @@ def test_a_fast_producer_fills_blocks() -> None:
     content = b"".join(b"line %d\n" % number for number in range(200_000))
     reading, writing = os.pipe()
     producer = os.fdopen(writing, "wb")
-    thread = threading.Thread(target=lambda: (producer.write(content), producer.close()))
+    thread = threading.Thread(target=lambda: (producer.write(content), producer.close()))  # type: ignore[func-returns-value]
     thread.start()
     with os.fdopen(reading, "rb") as stream:
         reader = LineReader(stream)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dvsel.errors import UserError
 from dvsel.shards import scorefile
+from dvsel.shards.columns import Status
 from dvsel.shards.scorefile import (
     NAMED_BAD_LINES,
     SUFFIX,
@@ -24,7 +25,6 @@ from dvsel.shards.scorefile import (
     Rows,
     ScoreFile,
     ScoreFileWriter,
-    Status,
     Totals,
 )
 
@@ -77,7 +77,7 @@ def piece(rows: Rows, first: int, last: int, rotate: int = 0) -> Rows:
     order = np.roll(np.arange(len(rows.domains)), rotate)
     number = np.argsort(order).astype(np.int32)
     columns = [getattr(rows, field)[first:last] for field in PLAIN]
-    return Rows(last - first, *columns, number[rows.domain[first:last]], [rows.domains[at] for at in order])
+    return Rows(last - first, *columns, number[rows.domain[first:last]], [rows.domains[at] for at in order])  # type: ignore[call-arg]
 
 
 def bad_lines(rows: Rows) -> dict[int, str]:
@@ -175,7 +175,7 @@ def test_how_rows_arrive_does_not_show(
 ) -> None:
     rows = random_rows(total, 2)
     ends = sorted(min(at, total) for at in [0, *cuts, total])
-    pieces = [piece(rows, *ends[at : at + 2], at * rotate) for at in range(len(ends) - 1)]
+    pieces = [piece(rows, *ends[at : at + 2], at * rotate) for at in range(len(ends) - 1)]  # type: ignore[call-arg]
     write(tmp_path / "whole", [rows], ("a", "b"))
     file = write(tmp_path / "pieces", pieces, ("a", "b"))
     assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()

@@ -105,9 +105,9 @@ def test_tables_are_read_as_lines_are(
 )
 def test_lists_of_strings_of_any_type(type_: pa.DataType, tmp_path: Path) -> None:
     documents = [{"a": ["é", "b"]}, {"a": ["", None]}, {"a": None}, {"a": ["c", "d"]}]
-    rows = [{"a": [one if one is None else one.encode() for one in row["a"]]} if row["a"] else row for row in documents]
+    rows = [{"a": [one if one is None else one.encode() for one in row["a"]]} if row["a"] else row for row in documents]  # type: ignore[index]
     is_bytes = pa.types.is_binary(type_.value_type)
-    assert of_table(tmp_path / "a.arrow", rows if is_bytes else documents, "a", {"a": type_}) == [
+    assert of_table(tmp_path / "a.arrow", rows if is_bytes else documents, "a", {"a": type_}) == [  # type: ignore[arg-type]
         "é\nb",
         "",
         BAD,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_the_same_files_in_another_folder_make_the_same_vectors() -> None:
         ({"max_tokens": 64}, "max_tokens 128 and 64"),
     ],
 )
-def test_any_difference_is_named(change: dict[str, object], says: str) -> None:
+def test_any_difference_is_named(change: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=rf"those were embedded by models/one.*\({says}\)"):
         MAKER.check_same(dataclasses.replace(MAKER, **change), "these", "those")
 

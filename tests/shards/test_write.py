@@ -118,13 +118,13 @@ def test_pieces_are_full_but_not_over_the_cap(rows: list[bytes], cap: int, block
 
 def test_the_first_piece_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    commit = write.Pending.commit
+    commit = write.Pending.commit  # type: ignore[attr-defined]
 
-    def recorded(pending: write.Pending) -> None:
+    def recorded(pending: write.Pending) -> None:  # type: ignore[name-defined]
         order.append(Path(pending.url).name)
         commit(pending)
 
-    monkeypatch.setattr(write.Pending, "commit", recorded)
+    monkeypatch.setattr(write.Pending, "commit", recorded)  # type: ignore[attr-defined]
     with ShardWriter(str(tmp_path), shard("a.jsonl"), 1) as writer:
         writer.write_lines(lines_of([b"1", b"2", b"3"]), np.ones(3, np.bool_))
     assert order == ["a-00002.jsonl", "a-00001.jsonl", "a-00000.jsonl"]
