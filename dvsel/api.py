@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from dvsel import cache, guests, scopes
 from dvsel import fitted as storage
+from dvsel.counts import NO_SCORES
 from dvsel.errors import Notice, UserError, shown
 from dvsel.folder import RECIPE
 from dvsel.options import base_type, fields_of, from_mapping, nearest, refuse_unread
@@ -263,6 +264,8 @@ def read_scores(source: Places) -> pyarrow.dataset.Dataset:
     files = Pool.of([ScoreFile(url) for one in _plural(source) for url in row_files(one)]).files
     if files[0].header.embedding:
         raise UserError(f"{files[0].url}: holds vectors and no scores; score the pool first")
+    if files[0].header.scorer == NO_SCORES:
+        warnings.warn(Notice(f"{files[0].url}: was counted for a rule that needs no scores; all are 0"), stacklevel=2)
     if lines := left_out(unread_of(files)):
         warnings.warn(Notice(" ".join(lines)), stacklevel=2)
     scanning = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -371,9 +374,7 @@ def _parted(function: str, options: Mapping[str, Any], *classes: type) -> list[d
             raise TypeError(f"dvsel.{function}() takes no keyword {name!r}; {nearest(name, known)}")
         if len(owners) > 1:
             names = " and ".join(classes[number].__name__ for number in owners)
-            raise TypeError(
-                f"dvsel.{function}(): {name!r} is an option of {names}; make {names.split()[-1]} and pass it"
-            )
+            raise TypeError(f"{name!r} is an option of {names}; make the latter with it, and pass that")
         parts[owners[0]][name] = _plain(value, fields[owners[0]][name][1])
     return parts
 

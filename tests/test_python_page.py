@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_runs(folder: Path) -> None:
-    """As a script of its own, in which nothing guards the calls, by several workers."""
+    """As a script of its own, in which nothing guards the calls."""
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) > 5
     (folder / "page.py").write_text("".join(blocks))

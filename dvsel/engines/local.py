@@ -35,6 +35,7 @@ _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _context: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 _COUNTED = 4  # bytes, documents, tokens, bytes of an earlier start; then who waits
 _progress: Any = None
+_starting = threading.Lock()
 
 
 def advance(read: int, documents: int = 0, tokens: int = 0, before: int = 0) -> None:
@@ -184,12 +185,13 @@ def _without_script() -> Iterator[None]:
 
     It needs nothing of that, and a script of a few lines, without `if __name__ == "__main__":`, would run once more.
     """
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
+    with _starting:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
 
 
 def _start_worker(progress: Any, started: Any) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import language_models
-from dvsel.score import score
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.gradients.options import GradientOptions
 from dvsel.language import models
 from dvsel.runs import Execution, ScoreRun
+from dvsel.score import score
 from dvsel.scorers.dsir import DSIR
 from dvsel.scorers.influence import Influence
 from dvsel.scorers.perplexity import Perplexity
