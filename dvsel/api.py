@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from dvsel.embed import EmbedReport
 
 Place = str | os.PathLike[str]
-Places = Place | Sequence[Place]
+Places = Place | Sequence[Place] | Iterator[Place]
 Method = TypeVar("Method", Scorer, Selector)
 Run = TypeVar("Run")
 
@@ -65,16 +65,34 @@ class FittedScorer:
     """A fitted scorer and its file, for which it stands wherever a file is named.
 
     path: of the file. fingerprint: 32 hex digits of all that its scores come from, as score files note them.
-    fitted: has the scorer's options (`.scorer`), what the fit found out (`.report`) and the names of the score's
-    columns (`.groups`).
     """
 
     path: str
     fingerprint: str
-    fitted: Fitted = field(repr=False, compare=False)
+    _fitted: Fitted = field(repr=False, compare=False)
 
     def __fspath__(self) -> str:
         return self.path
+
+    @property
+    def scorer(self) -> Scorer:
+        """The scorer with the options that it was fitted with."""
+        return self._fitted.scorer
+
+    @property
+    def selector(self) -> str:
+        """The name of the selection rule for its scores."""
+        return self._fitted.selector
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """What the fit found out, as plain values."""
+        return self._fitted.report
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the score's columns, one for most scorers."""
+        return self._fitted.groups
 
     def score_texts(self, texts: Iterable[str]) -> npt.NDArray[np.float32]:
         """Score texts as documents with these are scored: higher = keep, NaN where there is no usable score.
@@ -82,16 +100,16 @@ class FittedScorer:
         Returns float32 (n,), or (n, groups) where the scorer gives several scores. Raises UserError for a scorer that
         reads more than the text, and for what is no text.
         """
-        if needs := self.fitted.scorer.needs:
+        if needs := self.scorer.needs:
             raise UserError(f"{self.path}: scores by {', '.join(needs)} beside the text; score shards with dvsel.score")
         if isinstance(texts, str):
             raise UserError(f"texts is {shown(texts)}; it takes a list of strings")
         scores = np.concatenate([self._scores(part) for part in _parts(map(_encoded, texts))])
-        return scores[:, 0] if len(self.fitted.groups) == 1 else scores
+        return scores[:, 0] if len(self.groups) == 1 else scores
 
     def _scores(self, texts: Sequence[bytes]) -> npt.NDArray[np.float32]:
         column = Column.of(texts)
-        scores = guests.scores(self.fitted, Batch(column))
+        scores = guests.scores(self._fitted, Batch(column))
         usable = np.isfinite(scores) & (column.sizes > 0)[:, None]
         return np.where(usable, scores, np.float32(np.nan))
 
@@ -206,7 +224,7 @@ def select(
     """
     from dvsel.select import select as flow
 
-    asked = options | _asked(pool=pool, output=output, budget=budget)
+    asked = options | _asked(pool=_plural(pool), output=output, budget=budget)
     cls = None if scorer is None else _scorer_class(scorer)
     method = method or _rule_of(asked, scorer)
     rule = _class_of(method, selector_class, Selector) if method else None
@@ -305,7 +323,7 @@ def _class_of(
 
 
 def _scorer_class(scorer: str | type[Scorer] | Scorer | FittedScorer) -> type[Scorer]:
-    return _class_of(scorer.fitted.scorer if isinstance(scorer, FittedScorer) else scorer, scorer_class, Scorer)
+    return _class_of(scorer.scorer if isinstance(scorer, FittedScorer) else scorer, scorer_class, Scorer)
 
 
 def _file_of(scorer: Any) -> dict[str, str]:
@@ -347,8 +365,8 @@ def _rule_of(asked: Mapping[str, Any], scorer: Any) -> str | None:
     if not _BOUNDS.isdisjoint(asked):
         return "threshold"
     if scorer is not None:
-        return scorer.fitted.selector if isinstance(scorer, FittedScorer) else _scorer_class(scorer).selector
-    for place in _plural(asked.get("pool", ())):
+        return scorer.selector if isinstance(scorer, FittedScorer) else _scorer_class(scorer).selector
+    for place in asked.get("pool", ()):
         with contextlib.suppress(UserError):  # told when the run reads it
             if exists(join(place, RECIPE)):
                 return ScoreFile(row_files(place)[0]).header.selector or None
@@ -360,7 +378,11 @@ def _rule_of(asked: Mapping[str, Any], scorer: Any) -> str | None:
 
 def _asked(**named: Any) -> dict[str, Any]:
     """The arguments that have a value."""
-    return {name: value for name, value in named.items() if value is not None and value != ()}
+    return {name: value for name, value in named.items() if value is not None and not _is_nothing(value)}
+
+
+def _is_nothing(value: Any) -> bool:
+    return isinstance(value, tuple) and not value
 
 
 def _parted(function: str, options: Mapping[str, Any], *classes: type) -> list[dict[str, Any]]:

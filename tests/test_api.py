@@ -21,6 +21,7 @@ import pytest
 import corpus
 import dvsel
 import embedded_pool
+import language_models
 from commands import ROOT, environment, ok
 from dvsel.progress import Done
 from dvsel.scorers.dsir import DSIR
@@ -196,7 +197,7 @@ def test_a_fit_is_that_of_the_command(fitted: dvsel.FittedScorer, pool: Path, ta
 
     assert Path(fitted).read_bytes() == (tmp_path / "dsir.fitted").read_bytes()
     assert dvsel.load_fitted(Path(fitted)) == fitted
-    assert fitted.fitted.scorer == DSIR(**OPTIONS)
+    assert fitted.scorer == DSIR(**OPTIONS)
 
 
 def test_texts_have_the_scores_of_documents(pool: Path, scored: Path, fitted: dvsel.FittedScorer) -> None:
@@ -219,11 +220,29 @@ def test_scores_of_texts_do_not_depend_on_batches(fitted: dvsel.FittedScorer, mo
     assert fitted.score_texts([]).shape == (0,)
 
 
+def test_a_language_model_scores_texts_as_it_scores_documents(pool: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    model = language_models.build(tmp_path / "model")
+    options: dict[str, Any] = {"model": model, "output": tmp_path / "f"}
+    documents = corpus.pool()[:20]
+    shard = corpus.write(tmp_path / "some.jsonl", [*documents, {"text": ""}])
+    made = dvsel.fit("perplexity", **options)
+    dvsel.score(made, shard, output=tmp_path / "scores")
+    there = dvsel.read_scores(tmp_path / "scores").to_table()["score"].to_numpy()
+
+    scores = made.score_texts([*(one["text"] for one in documents), ""])
+
+    assert np.allclose(scores, there, atol=1e-5, equal_nan=True) and np.isfinite(scores).sum() == 20
+    prompted = dvsel.fit("perplexity", prompt_field="question", **options)
+    with pytest.raises(dvsel.UserError, match="scores by question beside the text; score shards"):
+        prompted.score_texts(["a"])
+
+
 def test_several_scores_are_several_columns(pool: Path, target: Path, tmp_path: Path) -> None:
     other = corpus.write(tmp_path / "other.jsonl", corpus.pool()[-20:])
     made = dvsel.fit("dsir", pool, target=[target, other], separate_targets=True, output=tmp_path / "f", **OPTIONS)
     scores = made.score_texts([one["text"] for one in corpus.pool()[:3]])
-    assert scores.shape == (3, 2) and made.fitted.groups == ("target.jsonl", "other.jsonl")
+    assert scores.shape == (3, 2) and made.groups == ("target.jsonl", "other.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -346,7 +365,8 @@ def test_embeddings_are_no_scores(pool: Path, tmp_path: Path) -> None:
 def test_shards_that_were_left_out_are_named(pool: Path, target: Path, tmp_path: Path) -> None:
     bad = corpus.write(tmp_path / "pool" / "bad.jsonl.zst", b"\x28\xb5\x2f\xfd no zstd")
     shards = [pool / "0.jsonl", bad]
-    dvsel.score("dsir", shards, target=target, on_bad_file="skip", output=tmp_path / "out", **OPTIONS)
+    with pytest.warns(dvsel.Notice, match="it is left out of the sample"):
+        dvsel.score("dsir", shards, target=target, on_bad_file="skip", output=tmp_path / "out", **OPTIONS)
     with pytest.warns(dvsel.Notice, match=r"left out 1 files that cannot be read: .*bad.jsonl.zst"):
         found = dvsel.read_scores(tmp_path / "out")
     assert {name.rpartition("/")[2] for name in found.to_table()["shard"].to_pylist()} == {"0.jsonl"}
@@ -447,7 +467,15 @@ def test_another_run_is_replaced_when_asked(pool: Path, target: Path, tmp_path: 
     with pytest.raises(dvsel.UserError, match="holds another run"):
         dvsel.score("dsir", pool, target=target, output=tmp_path / "out", **other)
     dvsel.score("dsir", pool, target=target, output=tmp_path / "out", overwrite=True, **other)
-    assert dvsel.load_fitted(tmp_path / "out" / "dsir.fitted").fitted.scorer == DSIR(**other)
+    assert dvsel.load_fitted(tmp_path / "out" / "dsir.fitted").scorer == DSIR(**other)
+
+
+def test_shards_may_come_one_by_one(pool: Path, scored: Path, tmp_path: Path) -> None:
+    dvsel.select(iter([scored]), budget="9 docs", temperature=0.1, output=tmp_path / "out")
+    dvsel.select(scored, budget="9 docs", temperature=0.1, output=tmp_path / "same")
+    assert content(tmp_path / "out") == content(tmp_path / "same")
+    with pytest.raises(dvsel.UserError, match="it takes a list"):
+        dvsel.score("dsir", np.array([str(pool)]), output=tmp_path / "none")  # type: ignore[arg-type]
 
 
 def test_what_is_odd_is_a_warning(pool: Path, tmp_path: Path) -> None:
