@@ -194,7 +194,7 @@ def score(
     from dvsel.score import score as flow
 
     cls = _scorer_class(scorer)
-    asked = options | _asked(pool=pool, output=output, target=target) | _file_of(scorer)
+    asked = options | _file_of(scorer, options) | _asked(pool=pool, output=output, target=target)
     given, own = _parted("score", asked, ScoreRun, cls)
     run = _run("score", ScoreRun, given, scorer=_unfitted(scorer, cls, own, given))
     with _executing(run, progress, workers=workers, overwrite=overwrite) as execution:
@@ -224,11 +224,10 @@ def select(
     """
     from dvsel.select import select as flow
 
-    asked = options | _asked(pool=_plural(pool), output=output, budget=budget)
+    asked = options | _file_of(scorer, options) | _asked(pool=_plural(pool), output=output, budget=budget)
     cls = None if scorer is None else _scorer_class(scorer)
     method = method or _rule_of(asked, scorer)
     rule = _class_of(method, selector_class, Selector) if method else None
-    asked |= _file_of(scorer)
     given, *parts = _parted("select", asked, SelectRun, *filter(None, (rule, cls)))
     selector = _made(method, rule, parts.pop(0)) if method and rule else None
     unfitted = _unfitted(scorer, cls, parts.pop(0), given) if scorer and cls else None
@@ -288,25 +287,23 @@ def read_scores(source: Places) -> pyarrow.dataset.Dataset:
         warnings.warn(Notice(" ".join(lines)), stacklevel=2)
     scanning = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     form = ds.ParquetFileFormat(default_fragment_scan_options=scanning)
-    fragments = []
-    for file in files:
-        fs, path = _opened_by_arrow(file.url)
-        shard = pc.field(_SHARD) == file.header.shard["name"]
-        fragments.append(form.make_fragment(path, fs, partition_expression=shard))
+    fragments = [
+        form.make_fragment(*_opened_by_arrow(file.url), pc.field(_SHARD) == file.header.shard["name"]) for file in files
+    ]
     columns = fragments[0].physical_schema.remove_metadata()
     domain = pa.field("domain", pa.string())  # tables of several dictionaries are more than most programs can group by
     schema = columns.set(columns.get_field_index("domain"), domain).insert(0, pa.field(_SHARD, pa.string()))
     return ds.FileSystemDataset(fragments, schema, form, fragments[0].filesystem)
 
 
-def _opened_by_arrow(url: str) -> tuple[Any, str]:
-    """Arrow's file system for a place, and the path in it."""
+def _opened_by_arrow(url: str) -> tuple[str, Any]:
+    """A place as Arrow takes it: the path, and the file system that it is in."""
     from pyarrow import fs
 
     if not is_remote(url):
-        return fs.LocalFileSystem(), str(local_path(url))
+        return str(local_path(url)), fs.LocalFileSystem()
     store, path = filesystem(url)
-    return fs.PyFileSystem(fs.FSSpecHandler(store)), path
+    return path, fs.PyFileSystem(fs.FSSpecHandler(store))
 
 
 # --- Scorers and selectors. ---
@@ -326,9 +323,13 @@ def _scorer_class(scorer: str | type[Scorer] | Scorer | FittedScorer) -> type[Sc
     return _class_of(scorer.scorer if isinstance(scorer, FittedScorer) else scorer, scorer_class, Scorer)
 
 
-def _file_of(scorer: Any) -> dict[str, str]:
+def _file_of(scorer: Any, options: Mapping[str, Any]) -> dict[str, str]:
     """What a fitted scorer stands for, as an option."""
-    return {"fitted": scorer.path} if isinstance(scorer, FittedScorer) else {}
+    if not isinstance(scorer, FittedScorer):
+        return {}
+    if "fitted" in options:
+        raise TypeError(f"fitted: the scorer is that of {scorer.path} already; name one of the two")
+    return {"fitted": scorer.path}
 
 
 def _made(part: str | type[Method] | Method, cls: type[Method], options: Mapping[str, Any]) -> Method:
@@ -366,7 +367,8 @@ def _rule_of(asked: Mapping[str, Any], scorer: Any) -> str | None:
         return "threshold"
     if scorer is not None:
         return scorer.selector if isinstance(scorer, FittedScorer) else _scorer_class(scorer).selector
-    for place in asked.get("pool", ()):
+    places = asked.get("pool", ())
+    for place in places if isinstance(places, tuple) else ():
         with contextlib.suppress(UserError):  # told when the run reads it
             if exists(join(place, RECIPE)):
                 return ScoreFile(row_files(place)[0]).header.selector or None
@@ -439,8 +441,10 @@ def _executing(run: Any, progress: bool | Progress, **options: Any) -> Iterator[
 
 
 def _shown(progress: bool | Progress) -> contextlib.AbstractContextManager[Progress]:
-    if not isinstance(progress, bool):
+    if callable(progress):
         return contextlib.nullcontext(progress)
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress is {shown(progress)}; give True, False or a function")
     if not progress:
         return contextlib.nullcontext(silent)
     from dvsel.cli import stages

@@ -269,6 +269,8 @@ def test_a_fitted_scorer_stands_in_place_of_one(
         assert rows(dvsel.read_scores(tmp_path / place)) == rows(dvsel.read_scores(scored))
     with pytest.raises(dvsel.UserError, match=r"buckets: is for a fit, and .*dsir.fitted is one that is done"):
         dvsel.score(fitted, pool, buckets=5, output=tmp_path / "none")
+    with pytest.raises(TypeError, match=r"fitted: the scorer is that of .*dsir.fitted already; name one of the two"):
+        dvsel.score(fitted, pool, fitted="other", output=tmp_path / "none")
     with pytest.raises(dvsel.UserError, match="is a fitted dsir, not fasttext"):
         dvsel.score("fasttext", pool, fitted=fitted, output=tmp_path / "none")
 
@@ -382,6 +384,8 @@ def test_an_unknown_keyword_is_a_type_error_with_the_nearest(pool: Path, target:
         dvsel.score(DSIR(), pool, target=target, buckets=5, output="none")
     with pytest.raises(TypeError, match="5 is no scorer; give a name, a class or an instance"):
         dvsel.score(5, pool, target=target, output="none")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="progress is 3; give True, False or a function"):
+        dvsel.score("dsir", pool, target=target, progress=3, output="none")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="is no selector"):
         dvsel.select(pool, method=DSIR, output="none")  # type: ignore[arg-type]
 
@@ -476,6 +480,8 @@ def test_shards_may_come_one_by_one(pool: Path, scored: Path, tmp_path: Path) ->
     assert content(tmp_path / "out") == content(tmp_path / "same")
     with pytest.raises(dvsel.UserError, match="it takes a list"):
         dvsel.score("dsir", np.array([str(pool)]), output=tmp_path / "none")  # type: ignore[arg-type]
+    with pytest.raises(dvsel.UserError, match="option 'pool' is 5; it takes a list"):
+        dvsel.select(5, budget="9 docs", output=tmp_path / "none")  # type: ignore[arg-type]
 
 
 def test_what_is_odd_is_a_warning(pool: Path, tmp_path: Path) -> None:
