@@ -24,11 +24,12 @@ import embedded_pool
 import language_models
 from commands import ROOT, environment, ok
 from dvsel.progress import Done
+from dvsel.scorers import Fitted
 from dvsel.scorers.dsir import DSIR
 from dvsel.scorers.perplexity import Perplexity
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.topk import TopK
-from dvsel.shards.columns import Status
+from dvsel.shards.columns import Batch, Status
 
 NAMES = ["EmbedReport", "FittedScorer", "Notice", "ScoreReport", "SelectReport", "UserError", "__version__",
          "embed", "fit", "load_fitted", "read_scores", "score", "select"]  # fmt: skip
@@ -210,6 +211,20 @@ def test_texts_have_the_scores_of_documents(pool: Path, scored: Path, fitted: dv
     assert scores.dtype == np.float32 and scores.shape == (len(documents),)
     assert np.array_equal(scores, np.concatenate(there), equal_nan=True)
     assert np.isfinite(scores[:-2]).any() and np.isnan(scores[-2:]).all()
+
+
+class Logarithms(Fitted):
+    """Scores by log2(size - 1), and empty texts too."""
+
+    def score(self, batch: Batch) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return np.log2(np.abs(batch.text.sizes - 1)).astype(np.float32)
+
+
+def test_empty_texts_and_infinite_scores_are_none_whatever_the_scorer_says() -> None:
+    """As `dvsel.pool.PoolBatch.score` has it."""
+    made = dvsel.FittedScorer("logarithms.fitted", "", Logarithms(DSIR(), {}))
+    assert made.score_texts(["", "a", "abc"]).tolist() == pytest.approx([np.nan, np.nan, 1], nan_ok=True)
 
 
 def test_scores_of_texts_do_not_depend_on_batches(fitted: dvsel.FittedScorer, monkeypatch: pytest.MonkeyPatch) -> None:
