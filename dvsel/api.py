@@ -27,7 +27,7 @@ import numpy.typing as npt
 from dvsel import cache, guests, scopes
 from dvsel import fitted as storage
 from dvsel.counts import NO_SCORES
-from dvsel.errors import Notice, UserError, shown
+from dvsel.errors import Notice, UserError, needing_packages, shown
 from dvsel.folder import RECIPE
 from dvsel.options import base_type, fields_of, from_mapping, nearest, refuse_unread
 from dvsel.plugins import SCORERS, name_of, scorer_class, selector_class
@@ -109,7 +109,8 @@ class FittedScorer:
 
     def _scores(self, texts: Sequence[bytes]) -> npt.NDArray[np.float32]:
         column = Column.of(texts)
-        scores = guests.scores(self._fitted, Batch(column))
+        with needing_packages():
+            scores = guests.scores(self._fitted, Batch(column))
         usable = np.isfinite(scores) & (column.sizes > 0)[:, None]
         return np.where(usable, scores, np.float32(np.nan))
 
@@ -436,7 +437,7 @@ def _executing(run: Any, progress: bool | Progress, **options: Any) -> Iterator[
     cache.check()
     execution = from_mapping(Execution, options, "dvsel")
     refuse_unread(execution, run=run)
-    with _shown(progress) as show, showing(show):
+    with needing_packages(), _shown(progress) as show, showing(show):
         yield dataclasses.replace(execution, progress=show)
 
 

@@ -442,6 +442,16 @@ def test_what_a_run_does_not_read_is_refused(pool: Path, target: Path, scored: P
         dvsel.fit("perplexity", model="none", sample="uniform", output=tmp_path / "out")
 
 
+def test_a_package_that_is_not_there_is_named_with_its_extra(pool: Path, tmp_path: Path) -> None:
+    calls = (
+        f"dvsel.embed({str(pool)!r}, model='m', output={str(tmp_path / 'out')!r})",
+        f"dvsel.fit('perplexity', model='m', output={str(tmp_path / 'f')!r}).score_texts(['a'])",
+    )
+    for call in calls:
+        code = f"import sys, dvsel\nsys.modules['torch'] = None\ntry: {call}\nexcept dvsel.UserError as e: print(e)"
+        assert python(code).endswith("the package torch; pip install 'dvsel[models]'")
+
+
 def test_what_two_have_an_option_for_is_asked_back() -> None:
     """None of dvsel's own methods have one; those of others may."""
     from dvsel.api import _parted
