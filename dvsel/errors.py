@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 _LONGEST = 80  # characters
 _UNCLEAR = (AttributeError, LookupError, TypeError)  # say little without their names
+_EXTRA = ("torch", "transformers")  # packages that come with the extra `models`
 
 
 class UserError(Exception):
@@ -30,6 +31,17 @@ class BadLine(UserError):
 
     def __init__(self, place: str, line: int, cause: str) -> None:
         super().__init__(f"{place}, line {line}: {cause}; mend the line, or pass --on-bad-line skip")
+
+
+@contextlib.contextmanager
+def needing_packages() -> Iterator[None]:
+    """Turns the lack of a package that an extra brings into a UserError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        raise UserError(f"this needs the package {error.name}; pip install 'dvsel[models]'") from error
 
 
 def shown(value: object) -> str:

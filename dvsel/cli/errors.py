@@ -13,7 +13,7 @@ import typer
 
 from dvsel import cache
 from dvsel.cli import interrupts
-from dvsel.errors import Notice, UserError
+from dvsel.errors import Notice, UserError, needing_packages
 from dvsel.redact import printable
 from dvsel.shards.files import check_utf8
 
@@ -23,7 +23,6 @@ _LAST_RESORT: dict[type[Exception], str] = {  # what input can bring about almos
     RecursionError: "an input is nested too deeply; mend it",
     UnicodeError: "a name or a text is not UTF-8; mend it",
 }
-_EXTRA = ("torch", "transformers")  # what comes with the extra `models`
 
 
 def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,7 +32,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **options: Any) -> None:
         warnings.showwarning = _warn
         try:
-            with interrupts.command():
+            with interrupts.command(), needing_packages():
                 for word in sys.argv:
                     check_utf8(word)
                 cache.check()
@@ -47,10 +46,6 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(interrupts.EXIT_CODE) from None
         except UserError as error:
             _fail(str(error))
-        except ModuleNotFoundError as error:
-            if error.name not in _EXTRA:
-                raise
-            _fail(f"this needs the package {error.name}; pip install 'dvsel[models]'")
         except tuple(_LAST_RESORT) as error:
             _fail(f"{next(said for kind, said in _LAST_RESORT.items() if isinstance(error, kind))} ({_SEE})")
         except OSError as error:

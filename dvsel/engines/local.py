@@ -15,10 +15,12 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType
 from typing import Any, TypeVar
 
 from dvsel import worker
@@ -33,6 +35,7 @@ _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _context: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 _COUNTED = 4  # bytes, documents, tokens, bytes of an earlier start; then who waits
 _progress: Any = None
+_starting = threading.Lock()
 
 
 def advance(read: int, documents: int = 0, tokens: int = 0, before: int = 0) -> None:
@@ -154,7 +157,8 @@ def _in_processes(
     try:
         while True:
             while len(running) < workers * _IN_FLIGHT_A_WORKER and (task := next(waiting, None)) is not None:
-                running.add(pool.submit(function, task))
+                with _without_script():
+                    running.add(pool.submit(function, task))
             if not running:
                 break
             finished, running = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
@@ -173,6 +177,21 @@ def _in_processes(
             process.terminate()
         for process in processes:
             process.join()
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Keep a worker that is started from importing the caller's script, as Python has it do.
+
+    It needs nothing of that, and a script of a few lines, without `if __name__ == "__main__":`, would run once more.
+    """
+    with _starting:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
 
 
 def _start_worker(progress: Any, started: Any) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import language_models
-from dvsel import score as flow
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.gradients.options import GradientOptions
 from dvsel.language import models
 from dvsel.runs import Execution, ScoreRun
+from dvsel.score import score
 from dvsel.scorers.dsir import DSIR
 from dvsel.scorers.influence import Influence
 from dvsel.scorers.perplexity import Perplexity
@@ -114,7 +114,7 @@ def test_a_pool_is_scored_by_as_many_processes(
     monkeypatch.setattr(models, "gpus", lambda: GPUS)
     monkeypatch.setattr(local, "run", watched)
     scored = ScoreRun(scorer=Perplexity(model=name), pool=(str(tmp_path / "*.jsonl"),), output=str(tmp_path / "out"))
-    flow.score(scored, Execution(workers=asked))
+    score(scored, Execution(workers=asked))
     assert seen[-1] == expected
 
 
