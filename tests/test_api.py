@@ -83,7 +83,7 @@ def test_the_names_are_these() -> None:
     assert set(NAMES) <= set(dir(dvsel))
     assert all(getattr(dvsel, name).__doc__ for name in NAMES)
     with pytest.raises(AttributeError, match="'dvsel' has no attribute 'scores'"):
-        dvsel.scores  # type: ignore[attr-defined]  # noqa: B018
+        dvsel.scores  # noqa: B018
 
 
 def test_type_checkers_see_each_name_where_it_is_loaded_from() -> None:
