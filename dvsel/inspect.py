@@ -23,7 +23,7 @@ from dvsel.origin import Relocated, reading_of, unchanged_shard
 from dvsel.plan import Plan
 from dvsel.pool import paths_to_read, read_pool
 from dvsel.recipe import command_of
-from dvsel.report import SelectReport, Share
+from dvsel.report import ScoreReport, SelectReport, Share
 from dvsel.rule import Pool
 from dvsel.runs import Reading
 from dvsel.select import domains_of, histogram_of
@@ -52,7 +52,10 @@ class Document:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the scores say. Shares are those that topk under `budget` keeps."""
+    """What the scores say. Shares are those that topk under `budget` keeps.
+
+    lost: what has no score, and why, in lines.
+    """
 
     scorer: str
     documents: int
@@ -62,6 +65,7 @@ class Inspection:
     domains: dict[str, Share]
     best: list[Document]
     worst: list[Document]
+    lost: list[str]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -86,6 +90,7 @@ def inspect(
         domains_of(plan),
         _with_texts(pool, best, places),
         _with_texts(pool, worst, places),
+        ScoreReport.of(pool.files).lost(),
     )
 
 

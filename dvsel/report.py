@@ -84,8 +84,12 @@ class ScoreReport:
             f"tokens {totals.tokens:,}, {self.tokens}",
             *self.notes,
         ]
-        lost = losses(totals, self.unscored, self.skipped, self.empty_shards, domains=self.unscored_domains)
-        return lines + lost + left_out(self.unread)
+        return lines + self.lost()
+
+    def lost(self) -> list[str]:
+        """Of the summary, what has no score, and why."""
+        lost = losses(self.totals, self.unscored, self.skipped, self.empty_shards, domains=self.unscored_domains)
+        return lost + left_out(self.unread)
 
 
 def _unscored_domains(files: Sequence[ScoreFile]) -> dict[str, int]:

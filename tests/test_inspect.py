@@ -108,6 +108,11 @@ def test_fewer_documents_than_asked_for(scored: Path) -> None:
     assert none.best == none.worst == []
 
 
+def test_what_has_no_score_is_told(inspection: Inspection, scored: Path) -> None:
+    assert inspection.lost == ["no score for 1 documents: empty text"]
+    assert "no score for 1 documents: empty text" in ok("inspect", scored / "scores").out.decode()
+
+
 def test_it_is_json(inspection: Inspection) -> None:
     values = json.loads(json.dumps(inspection.as_json()))
     assert values["best"][0]["text"] == inspection.best[0].text

@@ -78,7 +78,8 @@ def _show_scores(sources: list[str], budget: str, documents: int, pool: Sequence
 
     console = plain_console()
     counts = f"{inspection.documents:,} documents, {inspection.tokens:,} tokens"
-    console.print(printable(f"{counts}, scored with {inspection.scorer}"))
+    for line in (f"{counts}, scored with {inspection.scorer}", *inspection.lost):
+        console.print(printable(line), soft_wrap=True)
     console.print("\n".join(histogram_lines(inspection.histogram)))
     console.print(domains_table(inspection.domains, f"share of each domain that topk keeps of {inspection.budget}"))
     console.print(documents_table("best documents", inspection.best))
