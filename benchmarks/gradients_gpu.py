@@ -42,7 +42,8 @@ from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.objective import Read
 from dvsel.gradients.scores import Scores, comparison
 from dvsel.language import Documents
-from dvsel.language.models import Card, Model
+from dvsel.language.cards import Card
+from dvsel.language.models import Model
 from gradients import SCORINGS, random_directions
 
 TARGET = 0.45

@@ -83,3 +83,9 @@ def test_forms_for_issues_have_what_github_asks_for(form: str) -> None:
     assert content["name"] and content["description"]
     assert len({one["id"] for one in fields}) == len(fields)
     assert all(one["attributes"]["label"] for one in fields)
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [name for name in set(names) if names.count(name) > 1] == []

@@ -83,7 +83,7 @@ def check_starts(folder: Path, rounds: int) -> None:
 
 
 def test_simultaneous_starts(tmp_path: Path) -> None:
-    check_starts(tmp_path, 25)
+    check_starts(tmp_path, 15)
 
 
 def test_a_folder_is_not_judged_while_another_run_changes_it(tmp_path: Path) -> None:

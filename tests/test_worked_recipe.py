@@ -169,6 +169,7 @@ def test_differences_to_random_are_paired_by_seed() -> None:
 # The whole
 
 
+@pytest.mark.slow
 def test_a_quick_run_compares_all_methods_and_resumes(tmp_path: Path) -> None:
     first = quick(tmp_path / "work")
     results = [json.loads(path.read_text()) for path in sorted((tmp_path / "work" / "results").iterdir())]

@@ -23,8 +23,9 @@ import xxhash
 
 from dvsel.embeddings import EmbedderOptions, sentence
 from dvsel.errors import UserError
+from dvsel.language.cards import LONGEST, Card
 from dvsel.language.feeding import Feeder, Tokens, cut
-from dvsel.language.models import LONGEST, Card, Model, load
+from dvsel.language.models import Model, load
 from dvsel.progress import within
 from dvsel.shards.vectors import Maker
 

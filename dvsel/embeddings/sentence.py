@@ -19,7 +19,7 @@ import xxhash
 from safetensors.torch import load as load_safetensors
 
 from dvsel.errors import UserError, explained
-from dvsel.language.models import find
+from dvsel.language.cards import find
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 

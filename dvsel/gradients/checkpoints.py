@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dvsel.gradients.layers import Layer
     from dvsel.gradients.meter import GradientMeter
     from dvsel.gradients.outputs import Output
-    from dvsel.language.models import Card
+    from dvsel.language.cards import Card
     from dvsel.shards.columns import Batch
 
 Floats = npt.NDArray[np.float64]

@@ -16,7 +16,8 @@ from dvsel.options import fields_of, option, provided
 if TYPE_CHECKING:
     from dvsel.gradients.meter import GradientMeter
     from dvsel.gradients.outputs import Output
-    from dvsel.language.models import Card, Model
+    from dvsel.language.cards import Card
+    from dvsel.language.models import Model
     from dvsel.shards.columns import Batch
 
 UNSCORED = "no tokens to score, no label that the model knows, or a loss that is no number"
@@ -77,7 +78,7 @@ class GradientOptions(PromptOptions):
         """The models without their weights; UserError where one is not named, or cannot be found and used."""
         if not all(self.models):
             raise UserError("no model; name a folder or hub name with --model")
-        from dvsel.language.models import describe
+        from dvsel.language.cards import describe
 
         cards = [describe(name, classifiers=True) for name in self.models]
         for card in cards:

@@ -78,7 +78,7 @@ def cut(lengths: npt.NDArray[np.int64], first: int, budget: int) -> int:
 class Feeder:
     """Cuts documents for one model.
 
-    window, stride: in positions; 0 stands for the model's window, at most `models.LONGEST`, and for half a window.
+    window, stride: in positions; 0 stands for the model's window, at most `cards.LONGEST`, and for half a window.
     batch_tokens: positions in a batch, 0 for what suits the device. On a GPU whose memory it exceeds, it is halved.
     whole: whether logits of all positions are made at once, as is done anyway for a model that gives them only so.
     Raises UserError for a window or stride that the model cannot have.

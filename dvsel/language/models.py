@@ -1,10 +1,6 @@
-"""Language models of transformers, causal ones, sequence classifiers and encoders: found, loaded and checked.
+"""Language models of transformers with their weights (causal ones, sequence classifiers, encoders): loaded and checked.
 
-A model is named by a folder (config.json, weights and tokenizer, as `save_pretrained` leaves them) or by its name on
-the Hugging Face hub; so is a PEFT adapter, which names its base model. Code that comes with a model is never run.
-`describe` reads what is cheap, `load` the weights too.
-
-What a loaded causal model promises, tried out on a few tokens at load time:
+`dvsel.language.cards` finds them. What a loaded causal model promises, tried out on a few tokens at load time:
 
 - A token's logits depend on no later token. So rows of a batch may be padded at their right end, with no attention
   mask: nothing real sees the padding.
@@ -14,87 +10,25 @@ What a loaded causal model promises, tried out on a few tokens at load time:
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import importlib.util
-import json
 import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import xxhash
 
 from dvsel import worker
 from dvsel.errors import UserError, explained
+from dvsel.language.cards import CLASSIFIER, WANTED, Card, describe, need, quiet
 from dvsel.progress import WAITS, waiting
-from dvsel.shards import tokenizer as tokenizers
 
-LONGEST = 8192
-_UNSTATED = 2048  # the window where the model states no limit
-_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-_PARTS = (
-    "config.json",
-    "adapter_config.json",
-    "*.safetensors",
-    "adapter_model.bin",
-    "pytorch_model*.bin",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-)
-_END = 1 << 20  # bytes at each end of a file that its digest reads
 _PROBE = 8  # tokens
-_CLASSIFIER = "ForSequenceClassification"
 _IN_ADAPTER = "base_model.model."  # before the names of an adapter's weights
 _POOLER = "pooler."  # in the names of weights that make one vector of a sequence, and that hidden states do without
-_WANTED = {False: "a causal language model", True: "a sentence encoder or causal language model"}  # by `encoders`
-
-
-@dataclass(frozen=True)
-class Card:
-    """A model without its weights.
-
-    name: as the user gave it. source: the folder or hub name of the weights without an adapter; adapter: that of the
-    adapter, or "". classifier: whether it gives a sequence one of some labels. config, tokenizer: transformers'
-    objects. limit: positions that the model takes, None where it states no limit. start: the token that a document's
-    first token is predicted from: the tokenizer's bos, else its eos (as GPT-2 and Qwen 2 have it), else None. digest:
-    16 bytes that change with the model's files; of a large file its size and both ends are read. From the hub: of its
-    commit. encoder: whether it gives hidden states alone; a model that is neither this nor a classifier is causal.
-    """
-
-    name: str
-    source: str
-    adapter: str
-    classifier: bool
-    config: Any
-    tokenizer: Any
-    limit: int | None
-    start: int | None
-    digest: bytes
-    encoder: bool = False
-
-    @property
-    def layers(self) -> int:
-        """How many hidden layers it states; 0 where it states none."""
-        return int(getattr(_text_config(self.config), "num_hidden_layers", 0))
-
-    def windows(self, window: int, stride: int) -> tuple[int, int]:
-        """Window and stride to use, in tokens, where 0 stands for the default: all the model takes, but at most
-        `LONGEST`, since the cost of attention grows with its square; and half a window. UserError for what cannot be.
-        """
-        if self.limit is not None and window > self.limit:
-            raise UserError(f"window {window}: model {self.name} takes {self.limit} tokens; give {self.limit} or fewer")
-        window = window or min(self.limit or _UNSTATED, LONGEST)
-        if stride > window:
-            raise UserError(f"stride {stride}: beyond the window of {window} tokens; give {window} or fewer")
-        return window, stride or max(window // 2, 1)
 
 
 @dataclass(frozen=True)
@@ -187,30 +121,6 @@ def _stop(_module: Any, _inputs: Any, output: Any) -> None:
     raise _Stopped(output[0] if isinstance(output, tuple) else output)
 
 
-def describe(name: str, classifiers: bool = False, encoders: bool = False) -> Card:
-    """Find a model and its tokenizer. Raises UserError where there is none that can be used.
-
-    classifiers: whether a sequence classifier can be. encoders: whether any model that gives hidden states can be.
-    """
-    transformers = _libraries()
-    source, adapter, task = _places(name)
-    with _quiet(transformers), explained(f"model {name}", f"give a folder or hub name of {_WANTED[encoders]}"):
-        place = adapter if (Path(adapter) / "config.json").is_file() else source
-        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-        _refuse_code(config)
-        encoder = encoders and _is_encoder(name, config, task)
-        classifier = not encoder and _is_classifier(name, config, task, classifiers)
-        place = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else source
-        tokenizer = tokenizers.load(place, f"model {name}: no usable tokenizer", "save its tokenizer beside it")
-        longest, tokenizer.model_max_length = tokenizer.model_max_length, tokenizers.ANY_LENGTH
-        limit = _limit(config)
-    start = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None), None)
-    if encoders or (classifier and limit is not None):
-        limit = min(limit or longest, longest)  # RoBERTa's configuration counts two positions that no token has
-    digest = _digest([source, adapter] if adapter else [source], config)
-    return Card(name, source, adapter, classifier, config, tokenizer, limit, start, digest, encoder)
-
-
 def load(
     name: str, precision: str = "auto", *, classifiers: bool = False, encoders: bool = False, spread: bool = False
 ) -> Model:
@@ -236,7 +146,7 @@ def _loaded(card: Card, precision: str, spread: bool) -> Model:
     _limit_threads()
     device = _device(spread)
     dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and device == "cuda") else torch.float32
-    with _quiet(transformers), explained(f"model {card.name}", "give another model"):
+    with quiet(transformers), explained(f"model {card.name}", "give another model"):
         network = _network(card, dtype if spread else None)
         _cast(network, dtype)
         with explained(f"model {card.name}", "give a smaller model, or --precision bf16"):
@@ -274,143 +184,6 @@ def _device(spread: bool) -> str:
     return "cuda"
 
 
-def _libraries() -> Any:
-    """transformers, where both packages are there; torch, which takes seconds to import, is imported for weights."""
-    _need("language models need", "torch", "transformers")
-    return importlib.import_module("transformers")
-
-
-def _need(who: str, *packages: str) -> None:
-    for name in packages:
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"{who} the package {name}; pip install 'dvsel[models]'")
-
-
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without progress bars and advice."""
-    log = transformers.utils.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
-
-
-def _places(name: str) -> tuple[str, str, str]:
-    """Where the model lies, where its adapter does, and the adapter's task, or "" twice.
-
-    Places are folders as transformers shall see them, or hub names. A base model's is as seen from here or from the
-    adapter's folder.
-    """
-    place = _source(name)
-    with explained(f"model {name}", "give a folder or hub name of a causal language model"):
-        found = importlib.import_module("transformers.utils.peft_utils").find_adapter_config_file(place)
-    if found is None:
-        return place, "", ""
-    _need(f"model {name}: is an adapter, which needs", "peft")
-    with explained(f"model {name}: no usable adapter_config.json", "give an adapter that PEFT saved"):
-        settings = json.loads(Path(found).read_text())
-        base, task = settings.get("base_model_name_or_path"), settings.get("task_type") or ""
-        if settings.get("megatron_config"):  # for which PEFT imports the module that `megatron_core` names
-            raise ValueError("it is for Megatron")
-    if not (base and isinstance(base, str)):
-        raise UserError(f"model {name}: an adapter that names no base model in adapter_config.json; name it there")
-    beside = Path(place) / base
-    try:
-        return str(beside) if beside.is_dir() else _source(base), place, task
-    except UserError as error:
-        raise UserError(
-            f"model {name}: its base model {base} is not there; name its place in adapter_config.json"
-        ) from error
-
-
-def _source(name: str) -> str:
-    """The folder as transformers shall see it, or the hub name."""
-    folder = find(name)
-    if folder is None:
-        return name
-    if not any((folder / file).is_file() for file in ("config.json", "adapter_config.json")):
-        raise UserError(f"model {name}: the folder holds no config.json; give one that save_pretrained made")
-    return str(folder)
-
-
-def find(name: str) -> Path | None:
-    """A model's folder; None for a name on the hub. Raises UserError for what can be neither."""
-    folder = Path(os.path.expanduser(name))  # noqa: PTH111  (which fails for the home of nobody)
-    if os.path.isdir(folder):  # noqa: PTH112  (which fails for long names)
-        return folder
-    if os.path.lexists(folder) or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UserError(f"model {name}: no such folder; give a model's folder, or its name on the hub")
-    return None
-
-
-def _is_classifier(name: str, config: Any, task: str, classifiers: bool) -> bool:
-    """Whether it is one, which it may be if `classifiers`; UserError where it is nothing that can be used."""
-    (architecture,) = (getattr(config, "architectures", None) or [""])[:1]
-    if task == "SEQ_CLS" or architecture.endswith(_CLASSIFIER):
-        if not classifiers:
-            raise UserError(f"model {name}: is a sequence classifier; give a model that predicts text")
-        if config.num_labels < 2 or config.problem_type in ("regression", "multi_label_classification"):
-            raise UserError(
-                f"model {name}: does not choose one of several labels; give a sequence classifier that does"
-            )
-        return True
-    kinds = importlib.import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if config.model_type not in kinds or architecture.endswith("ForMaskedLM"):
-        raise UserError(f"model {name}: {config.model_type} is no causal language model; give one that predicts text")
-    return False
-
-
-def _is_encoder(name: str, config: Any, task: str) -> bool:
-    """Whether it is used for its hidden states alone; UserError where it gives none for a text."""
-    auto = importlib.import_module("transformers.models.auto.modeling_auto")
-    (architecture,) = (getattr(config, "architectures", None) or [""])[:1]
-    if task == "CAUSAL_LM" or (not task and architecture in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-        return False
-    known = auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES if config.is_encoder_decoder else auto.MODEL_MAPPING_NAMES
-    if config.model_type not in known:
-        raise UserError(f"model {name}: {config.model_type} is no encoder of text; give {_WANTED[True]}")
-    return True
-
-
-def _refuse_code(config: Any) -> None:
-    """A configuration may have transformers load kernels, which are code, from the hub."""
-    for name in ("_attn_implementation", "_experts_implementation"):
-        if "/" in str(getattr(config, name, None)):
-            raise ValueError(f"its config.json asks for code, {getattr(config, name)}, which is never run")
-
-
-def _text_config(config: Any) -> Any:
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
-
-
-def _limit(config: Any) -> int | None:
-    """The positions that a model takes, under whichever name its configuration states them."""
-    stated = (getattr(_text_config(config), limit, None) for limit in _LIMITS)
-    return next((limit for limit in stated if isinstance(limit, int) and limit > 0), None)
-
-
-def _digest(sources: Sequence[str], config: Any) -> bytes:
-    digest = xxhash.xxh3_128()
-    for source in sources:
-        if not Path(source).is_dir():
-            digest.update(f"{source} {getattr(config, '_commit_hash', None)}".encode())
-    parts = [{path for part in _PARTS for path in Path(source).glob(part) if path.is_file()} for source in sources]
-    for path in (path for source in parts for path in sorted(source)):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_END))
-            file.seek(max(size - _END, 0))
-            digest.update(file.read(_END))
-    return digest.digest()
-
-
 def _limit_threads() -> None:
     """One thread in a process of several, where torch would take every core for each."""
     import torch
@@ -424,13 +197,13 @@ def _network(card: Card, spread_in: Any) -> Any:
     import transformers
 
     if spread_in is not None:
-        _need(f"model {card.name}: to be spread over all GPUs needs", "accelerate")
+        need(f"model {card.name}: to be spread over all GPUs needs", "accelerate")
     saved = _saved_by_adapter(card) if card.adapter else {}
     kind, said = _kind(card)
     if card.encoder:
         card.config.use_cache = False  # not all of them take it as an argument
     spread = {} if spread_in is None else {"device_map": "auto", "dtype": spread_in}
-    with explained(f"model {card.name}", f"give a folder or hub name of {_WANTED[card.encoder]}"):
+    with explained(f"model {card.name}", f"give a folder or hub name of {WANTED[card.encoder]}"):
         network, found = getattr(transformers, kind).from_pretrained(
             card.source, config=card.config, trust_remote_code=False, output_loading_info=True, **spread
         )
@@ -463,7 +236,7 @@ def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
         saved: dict[str, Any] = importlib.import_module("peft.utils").load_peft_weights(card.adapter, device="cpu")
     heights = [len(weight) for name, weight in saved.items() if weight.ndim == 2 and "lora_" not in name]
     (architecture,) = (card.config.architectures or [""])[:1]
-    if card.classifier and heights and not architecture.endswith(_CLASSIFIER):
+    if card.classifier and heights and not architecture.endswith(CLASSIFIER):
         card.config.num_labels = min(heights)
     return saved
 

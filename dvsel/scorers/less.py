@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from dvsel.gradients.lora import LoRA
     from dvsel.gradients.meter import GradientMeter
     from dvsel.gradients.warmup import Checkpoint, Course
-    from dvsel.language.models import Card, Model
+    from dvsel.language.cards import Card
+    from dvsel.language.models import Model
     from dvsel.shards.columns import Batch
 
 VARIANTS = ("paper", "code")

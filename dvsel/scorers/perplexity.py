@@ -62,7 +62,7 @@ class Perplexity(PromptOptions, Scorer):
         """Check that the model can be used, without its weights."""
         if not self.model:
             raise UserError("perplexity: no model; name a folder or hub name with --model")
-        from dvsel.language.models import describe
+        from dvsel.language.cards import describe
 
         card = describe(self.model)
         window, stride = card.windows(self.window, self.stride)

@@ -23,7 +23,7 @@ from dvsel.options import option, under
 from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
-    from dvsel.language.models import Card
+    from dvsel.language.cards import Card
     from dvsel.shards.columns import Batch
 
 

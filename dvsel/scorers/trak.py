@@ -31,7 +31,8 @@ from dvsel.scorers import Scorer
 if TYPE_CHECKING:
     from dvsel.gradients.meter import GradientMeter, Passed
     from dvsel.gradients.outputs import Output
-    from dvsel.language.models import Card, Model
+    from dvsel.language.cards import Card
+    from dvsel.language.models import Model
     from dvsel.shards.columns import Batch
 
 _ODDS = "log odds against the target"  # minus the margin, a token

@@ -206,7 +206,10 @@ def interrupted(pool: Path, folder: Path, delay: float, workers: int) -> str:
     return "interrupted"
 
 
-@pytest.mark.parametrize(("delay", "workers"), [(0.05, 1), (0.7, 1), (1.5, 1), (1.0, 2)])
+@pytest.mark.parametrize(
+    ("delay", "workers"),
+    [(0.7, 1), (1.0, 2), *(pytest.param(delay, 1, marks=pytest.mark.slow) for delay in (0.05, 1.5))],
+)
 def test_ctrl_c_while_kernels_compile(delay: float, workers: int, pool: Path, tmp_path: Path) -> None:
     interrupted(pool, tmp_path, delay, workers)
 

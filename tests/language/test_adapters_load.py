@@ -17,8 +17,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
+from dvsel.language.cards import describe  # noqa: E402
 from dvsel.language.losses import LossMeter  # noqa: E402  (needs both)
-from dvsel.language.models import describe, load  # noqa: E402
+from dvsel.language.models import load  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT
 

@@ -19,7 +19,8 @@ from language_models import FAMILIES
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from dvsel.language.models import describe, load  # noqa: E402  (needs both)
+from dvsel.language.cards import describe  # noqa: E402
+from dvsel.language.models import load  # noqa: E402  (needs both)
 
 CPU = not torch.cuda.is_available()
 
