@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dvsel.report import SelectReport
 
 _COMMAND = """$ dvsel select {output}/pool/*.jsonl.zst --with dsir --target {output}/target.jsonl \\
-    --normalise length --temperature 0.1 --budget {budget} -o {output}/selected"""
+    --normalise length --temperature 0.3 --budget {budget} -o {output}/selected"""
 
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
@@ -65,7 +65,7 @@ def _selected(pool: Sequence[str], target: str, budget: str, output: Path) -> Se
 
     run = SelectRun(
         scorer=DSIR(normalise="length"),
-        selector=Resample(temperature=0.1),
+        selector=Resample(temperature=0.3),
         pool=tuple(pool),
         target=(target,),
         budget=budget,
