@@ -3,8 +3,8 @@ in the line that refuses it.
 
 The walk goes over the commands as they are made, so an option that comes new fails here until it says how it is tried.
 Methods run over two shards of a few documents, with models that know nothing. `TRIES` says with which value an option
-is given, and beside which others it has something to do. The options that scorers share are walked for one of them,
-and for all with `-m slow`.
+is given, and beside which others it has something to do. The options that scorers share are walked for one of them in
+the usual run, and for all with `-m slow`, as are the own options of those that take long.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ METHODS: dict[str, Words] = {
 """What each scorer needs."""
 COMPLETE = "score influence"  # whose options of all kinds are tried in the usual run; those of others when it is long
 LARGE = ("distilled", "preselect")  # which learn from a hundred documents or more
+LONG = ("score distilled", "score less", "score preselect")  # whose own options take too long for the usual run
 
 RULES: dict[str, Words] = {
     "round-robin": ("--queries", "target.jsonl", "--embeddings", "emb"),
@@ -581,7 +582,9 @@ def check(name: str, parameters: list[Any], walk: Walk) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CASES]
+)
 def test_every_option_is_honoured_or_refused(name: str, walk: Walk) -> None:
     check(name, shown(name, own=True), walk)
 
