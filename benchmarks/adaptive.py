@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from measure import DVSEL, command, machine, table
 
-from dvsel.fitted import load
-from dvsel.folder import REPORT
-from dvsel.plugins import SCORERS, name_of
-from dvsel.shards.scorefile import ScoreFile
+from dvsel.interface.registry import SCORERS, name_of
+from dvsel.runs.fitted_files import load
+from dvsel.runs.output_folder import REPORT
+from dvsel.score_files.score_file import ScoreFile
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import orjson
 import zstandard
 from measure import DVSEL
 
-from dvsel import demo
+from dvsel.commands import demo
 from dvsel.shards.expand import expand
 from dvsel.shards.lines import LineReader
 

@@ -25,18 +25,18 @@ from corpora import Corpus, corpus, parser_of
 from measure import Cost, alternate, here, machine, ratio, spread, table
 from perplexity import build
 
-from dvsel import fitted as storage
-from dvsel.distil import TEACHER, documents_of, scores_of
-from dvsel.embed import EmbedRun, embed
-from dvsel.fit import fit
-from dvsel.folder import STEPS
-from dvsel.plugins import scorer_class
-from dvsel.runs import Execution, FitRun
+from dvsel.commands.distil import TEACHER, documents_of, scores_of
+from dvsel.commands.embed import EmbedRun, embed
+from dvsel.commands.fit import fit
+from dvsel.distillation.student import Features, learn
+from dvsel.documents.columns import Batch
+from dvsel.interface.registry import scorer_class
+from dvsel.linalg.ranks import spearman
+from dvsel.runs import fitted_files as storage
+from dvsel.runs.output_folder import STEPS
+from dvsel.runs.requests import Execution, FitRun
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled
-from dvsel.shards.columns import Batch
-from dvsel.strength import spearman
-from dvsel.student import Features, learn
 
 _TIMES = 40  # that the distilled scorer does what the teacher does once
 
@@ -133,7 +133,7 @@ def by_part(name: str, run: FitRun, pool: str) -> None:
     run = dataclasses.replace(run, scorer=student, pool=(pool,), target=(), distil=False, output=f"{run.output}.emb")
     distilled = fit(run, Execution(workers=1))
     steps = run.output + STEPS
-    features = Features.of(documents_of(run, steps), student)
+    features = Features.of(documents_of(run, steps), student.spec, student)
     true = scores_of(steps)[:, 0].astype(np.float64)
     rows = []
     for part, design in features.designs.items():

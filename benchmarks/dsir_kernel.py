@@ -28,8 +28,8 @@ import numpy as np
 import zstandard
 from data_selection import HashedNgramDSIR
 
+from dvsel.documents.columns import Batch
 from dvsel.scorers.dsir import DSIR, FittedDSIR
-from dvsel.shards.columns import Batch
 
 PASSES = 10
 """Runs of dvsel for one of the reference, so that both take long enough to be timed."""

@@ -19,9 +19,9 @@ from corpora import Corpus, corpus, parser_of
 from data_selection import HashedNgramDSIR
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from dvsel import fitted as storage
-from dvsel.runs import Execution, ScoreRun
-from dvsel.score import score
+from dvsel.commands.score import score
+from dvsel.runs import fitted_files as storage
+from dvsel.runs.requests import Execution, ScoreRun
 
 
 def main() -> None:

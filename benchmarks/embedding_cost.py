@@ -33,11 +33,11 @@ import torch
 from corpora import corpus, parser_of
 from measure import DVSEL, Cost, command, here, machine, table
 
-from dvsel.embed import EmbedRun, embed
+from dvsel.commands.embed import EmbedRun, embed
+from dvsel.documents.vectors import Maker
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.encoder import Embedder
-from dvsel.runs import Execution
-from dvsel.shards.vectors import Maker
+from dvsel.runs.requests import Execution
 
 Vectors = npt.NDArray[np.float32]
 
@@ -92,7 +92,7 @@ class Made:
                 text = self.texts[number % len(self.texts)][:CHARACTERS]
                 file.write(orjson.dumps({"id": f"{folder.name}-{number}", "text": text}) + b"\n")
         run = EmbedRun(pool=(str(shard),), output=str(folder / "emb"), model=self.maker.model)
-        with mock.patch("dvsel.embed.embedder_of", return_value=Repeater(self)):
+        with mock.patch("dvsel.commands.embed.embedder_of", return_value=Repeater(self)):
             embed(run, Execution(workers=1))
         return folder / "emb"
 

@@ -32,11 +32,11 @@ from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from dvsel.runs import Execution, ScoreRun, SelectRun
-from dvsel.score import score
-from dvsel.select import select
+from dvsel.commands.score import score
+from dvsel.commands.select import select
+from dvsel.runs.requests import Execution, ScoreRun, SelectRun
+from dvsel.score_files.score_file import ScoreFile
 from dvsel.selectors.threshold import Threshold
-from dvsel.shards.scorefile import ScoreFile
 
 _TRAINING_BYTES = 4_000_000
 _THRESHOLD = 0.5

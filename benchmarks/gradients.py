@@ -39,13 +39,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from dvsel.gradients.direction import Direction
+from dvsel.gradients.compare import Scores, comparison
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import Layer, choose
-from dvsel.gradients.meter import GradientMeter
-from dvsel.gradients.scores import Scores, comparison
+from dvsel.gradients.low_rank import Direction
 from dvsel.language import Documents
-from dvsel.language.feeding import cut
 from dvsel.language.models import load
+from dvsel.language.windows import cut
 
 VOCABULARY = 2048
 WINDOW = 512

@@ -37,10 +37,10 @@ from measure import spread, table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dvsel.errors import Notice, UserError
+from dvsel.gradients.compare import Scores, comparison
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose
-from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.objective import Read
-from dvsel.gradients.scores import Scores, comparison
 from dvsel.language import Documents
 from dvsel.language.cards import Card
 from dvsel.language.models import Model

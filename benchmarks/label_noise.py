@@ -35,11 +35,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from dvsel.documents.columns import Batch, Column
+from dvsel.documents.vectors import Maker, Vectors
 from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.encoder import Embedder
 from dvsel.scorers.label_noise import LabelNoise
-from dvsel.shards.columns import Batch, Column
-from dvsel.shards.vectors import Maker, Vectors
 
 UNIFORM, SHARE, FOLDS = "uniform20", 0.2, 5
 MAX_TOKENS = 128

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from lds_scores import MARK, Clock, Floats, Method, Question, Scored
 
-from dvsel.gradients.directed import FittedDirections
-from dvsel.gradients.direction import Direction
-from dvsel.gradients.sums import ByDocument
+from dvsel.documents.columns import Batch, Column
+from dvsel.gradients.fitted_directions import FittedDirections
+from dvsel.gradients.low_rank import Direction
+from dvsel.gradients.moments import ByDocument
 from dvsel.scorers import Fitted, Scorer
 from dvsel.scorers.influence import Influence
-from dvsel.shards.columns import Batch, Column
 
 Options = Mapping[str, Any]
 

@@ -32,16 +32,16 @@ import pyarrow.parquet as pq
 from measure import Cost, alternate, command, here, machine, ratio, spread, table
 
 from dvsel.budget import Budget
-from dvsel.plan import Plan
-from dvsel.rule import Pool
+from dvsel.documents.columns import Status
+from dvsel.documents.hashing import mix, uniform
+from dvsel.documents.tokens import BUILT_IN
+from dvsel.score_files.score_file import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.selection.plan import Plan
+from dvsel.selection.ranking import Pool
 from dvsel.selectors import Selector
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.topk import TopK
-from dvsel.shards.columns import Status
-from dvsel.shards.files import Shard
-from dvsel.shards.hashing import mix, uniform
-from dvsel.shards.scorefile import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
-from dvsel.shards.tokens import BUILT_IN
+from dvsel.storage.places import Shard
 
 SELECTORS: dict[str, Callable[[], Selector]] = {"topk": TopK, "resample": Resample}
 SHARE = 0.1

@@ -39,13 +39,13 @@ from measure import Cost, alternate, here, machine, ratio, spread, table
 from sklearn.cluster import KMeans
 
 from dvsel.embeddings import EmbedderOptions
-from dvsel.embeddings.cells import ROWS
 from dvsel.embeddings.clusters import assign, fit_centres
 from dvsel.embeddings.duplicates import semantic_duplicates
 from dvsel.embeddings.facility import greedy, value
 from dvsel.embeddings.neighbours import nearest, unit
-from dvsel.embeddings.turns import Heaps
-from dvsel.selectors.candidates import Part
+from dvsel.embeddings.partition import ROWS
+from dvsel.embeddings.round_robin_heaps import Heaps
+from dvsel.interface.candidates import Part
 from dvsel.selectors.coverage import Coverage
 
 Floats = npt.NDArray[np.float32]

@@ -28,17 +28,17 @@ from corpora import Corpus, corpus, parser_of
 from isal import igzip
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
-from dvsel import fitted as storage
-from dvsel.pool import paths_to_read
-from dvsel.runs import Execution, Reading, ScoreRun
-from dvsel.score import score
-from dvsel.shards.columns import Batch
+from dvsel.commands.score import score
+from dvsel.documents.columns import Batch
+from dvsel.documents.hashing import combine, hash_rows
+from dvsel.documents.tokens import BUILT_IN
+from dvsel.pool.read import paths_to_read
+from dvsel.runs import fitted_files as storage
+from dvsel.runs.requests import Execution, Reading, ScoreRun
+from dvsel.score_files.score_file import SUFFIX, ScoreFile, ScoreFileWriter
 from dvsel.shards.expand import expand
 from dvsel.shards.extract import Extracted, extract, find_lines
-from dvsel.shards.hashing import combine, hash_rows
 from dvsel.shards.lines import BLOCK, LineReader, Lines
-from dvsel.shards.scorefile import SUFFIX, ScoreFile, ScoreFileWriter
-from dvsel.shards.tokens import BUILT_IN
 
 BOUND = ("read", "decompress", "extract", "kernel")
 SHARDS = 12

@@ -54,22 +54,22 @@ import torch
 from corpora import documents_of
 from measure import machine, table
 
-from dvsel.embed import EmbedRun, embed
+from dvsel.commands.embed import EmbedRun, embed
+from dvsel.commands.select import select
 from dvsel.embeddings.neighbours import unit
 from dvsel.errors import Notice
-from dvsel.runs import Execution, SelectRun
+from dvsel.runs.requests import Execution, SelectRun
+from dvsel.score_files.find import row_files
+from dvsel.score_files.score_file import ScoreFile
 from dvsel.scorers import Scorer
 from dvsel.scorers.dsir import DSIR
 from dvsel.scorers.target import Target
-from dvsel.select import select
 from dvsel.selectors import Selector
 from dvsel.selectors.coverage import Coverage
 from dvsel.selectors.random import Random
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.round_robin import RoundRobin
 from dvsel.selectors.topk import TopK
-from dvsel.shards.scorefile import ScoreFile
-from dvsel.sources import row_files
 
 Document = dict[str, Any]
 Rows = npt.NDArray[np.float32]

@@ -19,10 +19,10 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from dvsel.shards.columns import Column
+from dvsel.documents.columns import Column
+from dvsel.documents.tokens import FEATURES, errors, exact_counts, features, non_negative_fit
 from dvsel.shards.expand import expand
 from dvsel.shards.lines import LineReader
-from dvsel.shards.tokens import FEATURES, errors, exact_counts, features, non_negative_fit
 
 VOCABULARY = 1 << 16
 A_DOMAIN = 3000  # documents

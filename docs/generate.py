@@ -24,12 +24,12 @@ from dvsel.cli import COMMANDS, flags
 from dvsel.cli.app import build
 from dvsel.cli.show import Terminal
 from dvsel.embeddings import EmbedderOptions
-from dvsel.fasttext.training import Training
+from dvsel.fasttext.examples import Training
 from dvsel.gradients import options as gradients
+from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.language import ModelOptions, PromptOptions
 from dvsel.options import fields_of
-from dvsel.plugins import SCORERS, SELECTORS, found
-from dvsel.runs import Counting, Execution, FitRun, Reading, Sampling, ScoreRun, StreamOptions, Targeting
+from dvsel.runs.requests import Counting, Execution, FitRun, Reading, Sampling, ScoreRun, StreamOptions, Targeting
 
 PAGE = Path(__file__).parent / "cli-reference.md"
 _INTRODUCTION = """# Command line

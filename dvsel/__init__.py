@@ -12,15 +12,13 @@ docs/python.md is the guide. Names are loaded when they are first asked for, so 
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dvsel.api import FittedScorer, embed, fit, load_fitted, read_scores, score, select
-    from dvsel.embed import EmbedReport
+    from dvsel.commands.embed import EmbedReport
     from dvsel.errors import Notice, UserError
-    from dvsel.report import ScoreReport, SelectReport
+    from dvsel.runs.report import ScoreReport, SelectReport
 
 __version__ = "0.1.0"
 
@@ -42,9 +40,9 @@ __all__ = [
 
 _HOMES = {
     "dvsel.api": ("FittedScorer", "embed", "fit", "load_fitted", "read_scores", "score", "select"),
-    "dvsel.embed": ("EmbedReport",),
+    "dvsel.commands.embed": ("EmbedReport",),
     "dvsel.errors": ("Notice", "UserError"),
-    "dvsel.report": ("ScoreReport", "SelectReport"),
+    "dvsel.runs.report": ("ScoreReport", "SelectReport"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -57,14 +55,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps `dvsel.score` the function: Python would put the module of that name in its place once it is imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

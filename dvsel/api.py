@@ -24,28 +24,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dvsel import cache, guests, scopes
-from dvsel import fitted as storage
-from dvsel.counts import NO_SCORES
+from dvsel.documents.columns import Batch, Column
 from dvsel.errors import Notice, UserError, needing_packages, shown
-from dvsel.folder import RECIPE
+from dvsel.interface import checked
+from dvsel.interface.registry import SCORERS, name_of, scorer_class, selector_class
+from dvsel.interface.scorer import Fitted, Scorer
+from dvsel.interface.selector import Selector
+from dvsel.kernels import cache
 from dvsel.options import base_type, fields_of, from_mapping, nearest, refuse_unread
-from dvsel.plugins import SCORERS, name_of, scorer_class, selector_class
+from dvsel.pool.counting import NO_SCORES
 from dvsel.progress import Progress, showing, silent
-from dvsel.report import ScoreReport, SelectReport, left_out, unread_of
-from dvsel.rule import Pool
-from dvsel.runs import Execution, FitRun, ScoreRun, SelectRun
-from dvsel.scorers import Fitted, Scorer
-from dvsel.selectors import Selector
-from dvsel.shards.columns import Batch, Column
-from dvsel.shards.files import exists, filesystem, is_remote, join, local_path
-from dvsel.shards.scorefile import ScoreFile
-from dvsel.sources import row_files
+from dvsel.runs import fitted_files as storage
+from dvsel.runs import scopes
+from dvsel.runs.output_folder import RECIPE
+from dvsel.runs.report import ScoreReport, SelectReport, left_out, unread_of
+from dvsel.runs.requests import Execution, FitRun, ScoreRun, SelectRun
+from dvsel.score_files.find import row_files
+from dvsel.score_files.score_file import ScoreFile
+from dvsel.selection.ranking import Pool
+from dvsel.storage.places import exists, filesystem, is_remote, join, local_path
 
 if TYPE_CHECKING:
     import pyarrow.dataset
 
-    from dvsel.embed import EmbedReport
+    from dvsel.commands.embed import EmbedReport
 
 Place = str | os.PathLike[str]
 Places = Place | Sequence[Place] | Iterator[Place]
@@ -110,7 +112,7 @@ class FittedScorer:
     def _scores(self, texts: Sequence[bytes]) -> npt.NDArray[np.float32]:
         column = Column.of(texts)
         with needing_packages():
-            scores = guests.scores(self._fitted, Batch(column))
+            scores = checked.scores(self._fitted, Batch(column))
         usable = np.isfinite(scores) & (column.sizes > 0)[:, None]
         return np.where(usable, scores, np.float32(np.nan))
 
@@ -164,7 +166,7 @@ def fit(
     show it on stderr, or a function of stage, what is done (`dvsel.progress.Done`) and bytes in all, 0 where unknown.
     options: the scorer's, and those of `dvsel fit`, as keywords.
     """
-    from dvsel.fit import fit as flow
+    from dvsel.commands.fit import fit as flow
 
     cls = _class_of(scorer, scorer_class, Scorer)
     asked = options | _asked(pool=pool, output=output, target=target)
@@ -192,7 +194,7 @@ def score(
     target, workers, progress: as for `fit`. overwrite: replace what another run left in the folder. options: the
     scorer's, and those of `dvsel score`, as keywords; `fitted=FILE` names one that is fitted.
     """
-    from dvsel.score import score as flow
+    from dvsel.commands.score import score as flow
 
     cls = _scorer_class(scorer)
     asked = options | _file_of(scorer, options) | _asked(pool=pool, output=output, target=target)
@@ -223,7 +225,7 @@ def select(
     the scorer's paper. scorer, workers, overwrite, progress: as for `score`. options: the selector's, the scorer's, and
     those of `dvsel select`, as keywords.
     """
-    from dvsel.select import select as flow
+    from dvsel.commands.select import select as flow
 
     asked = options | _file_of(scorer, options) | _asked(pool=_plural(pool), output=output, budget=budget)
     cls = None if scorer is None else _scorer_class(scorer)
@@ -254,8 +256,8 @@ def embed(
     model: a folder or a name on the hub. pool, workers, overwrite, progress: as for `score`. options: those of
     `dvsel embed`, as keywords.
     """
-    from dvsel.embed import EmbedReport, EmbedRun
-    from dvsel.embed import embed as flow
+    from dvsel.commands.embed import EmbedReport, EmbedRun
+    from dvsel.commands.embed import embed as flow
 
     (given,) = _parted("embed", options | _asked(pool=pool, output=output, model=model), EmbedRun)
     run = _run("embed", EmbedRun, given)
@@ -448,6 +450,6 @@ def _shown(progress: bool | Progress) -> contextlib.AbstractContextManager[Progr
         raise TypeError(f"progress is {shown(progress)}; give True, False or a function")
     if not progress:
         return contextlib.nullcontext(silent)
-    from dvsel.cli import stages
+    from dvsel import stages
 
     return stages.bars() if sys.stderr.isatty() else stages.lines()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.tensors import Malformed, parsed
+from dvsel.storage.tensors import Malformed, parsed
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | str, ...]

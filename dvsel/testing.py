@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvsel import fitted as storage
 from dvsel import schema
 from dvsel.budget import Budget
-from dvsel.guests import unlike_scores
+from dvsel.documents.columns import Batch
+from dvsel.interface.candidates import Part
+from dvsel.interface.checked import unlike_scores
+from dvsel.interface.registry import SCORERS, SELECTORS, name_of, selector_class
+from dvsel.interface.scorer import Fitted, Scorer
+from dvsel.interface.selector import Selector, SetSelector
 from dvsel.options import fields_of, from_mapping, to_mapping
-from dvsel.plugins import SCORERS, SELECTORS, name_of, selector_class
-from dvsel.scorers import Fitted, Scorer
-from dvsel.selectors import Selector, SetSelector
-from dvsel.selectors.candidates import Part
-from dvsel.shards.columns import Batch
+from dvsel.runs import fitted_files as storage
 
 _ODD_TEXTS = ("", " ", "\0", "a", "\n\n", "\U0001f642 caf\u00e9", "word " * 5000, "x" * 100_000)
 

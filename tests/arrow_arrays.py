@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dvsel.shards.columns import PAD, Column, Kind
+from dvsel.documents.columns import PAD, Column, Kind
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard, atomic_writer
+from dvsel.storage.places import Shard, atomic_writer
 
 _INDICES = pa.array([0, 1, 0], pa.int8())
 _DAY = datetime.date(2024, 1, 2)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from dvsel.storage import places
 from litter import pytest_runtest_teardown, pytest_sessionstart  # noqa: F401 (hooks)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "open"
@@ -38,3 +40,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty folder of each sort of place."""
+    if request.param == "memory":
+        url = f"memory://{uuid4().hex}"
+        yield url
+        places.remove(url)
+    else:
+        yield str(tmp_path) if request.param == "local" else f"file://{tmp_path}"

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dvsel.embed import keep
-from dvsel.runs import Reading
-from dvsel.shards.vectors import Maker, Vectors
+from dvsel.commands.embed import keep
+from dvsel.documents.vectors import Maker, Vectors
+from dvsel.runs.requests import Reading
 
 MAKER = Maker("./made-up", "00", "mean", 1, 128)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dvsel.documents.columns import Column
 from dvsel.fasttext.model import MAGIC, Model
-from dvsel.shards.columns import Column
 
 Array = np.ndarray[Any, Any]
 

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 import language_models
-from dvsel import fitted as storage
+from dvsel.documents.columns import Batch, Column
+from dvsel.documents.vectors import Maker, Vectors
 from dvsel.fasttext.classifier import classify
-from dvsel.fasttext.training import LABELS, learn
-from dvsel.plugins import scorer_class
+from dvsel.fasttext.examples import LABELS
+from dvsel.fasttext.training import learn
+from dvsel.interface.registry import scorer_class
+from dvsel.runs import fitted_files as storage
 from dvsel.schema import packed
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled, FittedDistilled
 from dvsel.scorers.preselect import FittedPreSelect, PreSelect
-from dvsel.shards.columns import Batch, Column
-from dvsel.shards.vectors import Maker, Vectors
 from fasttext_models import quantise, train
 
 MAKER = Maker("some-encoder", "00ff", "mean", 6, 128)

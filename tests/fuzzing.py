@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dvsel.shards.columns import Bytes
+from dvsel.documents.columns import Bytes
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 

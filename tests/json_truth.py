@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from dvsel.shards.columns import PAD, Bytes, Kind
+from dvsel.documents.columns import PAD, Bytes, Kind
 from dvsel.shards.extract import Extracted, extract
 
 PATHS = ["text", "id", "meta", "meta.domain", "meta.x.y", "é"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dvsel.shards.columns import Batch, Column
+from dvsel.documents.columns import Batch, Column
 
 FAMILIES = ("llama", "gpt2", "gpt_neox", "qwen2", "gemma2")
 TEXTS = tuple(pydoc_data.topics.topics.values())

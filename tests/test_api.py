@@ -20,13 +20,13 @@ import corpus
 import dvsel
 import language_models
 from commands import ROOT, environment, ok
+from dvsel.documents.columns import Batch
 from dvsel.progress import Done
 from dvsel.scorers import Fitted
 from dvsel.scorers.dsir import DSIR
 from dvsel.scorers.perplexity import Perplexity
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.topk import TopK
-from dvsel.shards.columns import Batch
 from python_pool import OPTIONS, rows, score_pool, write_pool
 
 NAMES = ["EmbedReport", "FittedScorer", "Notice", "ScoreReport", "SelectReport", "UserError", "__version__",
@@ -88,7 +88,7 @@ def test_importing_loads_nothing_heavy() -> None:
 
 
 def test_a_function_stays_one_when_the_module_of_its_name_is_imported() -> None:
-    code = "import dvsel, dvsel.score, dvsel.select, dvsel.fit, dvsel.embed; from dvsel.score import check; "
+    code = "import dvsel, dvsel.commands.score, dvsel.commands.embed; from dvsel.commands.score import check; "
     assert python(code + "print([callable(getattr(dvsel, name)) for name in dvsel.__all__[7:]])") == str([True] * 6)
 
 
@@ -210,7 +210,7 @@ class Logarithms(Fitted):
 
 
 def test_empty_texts_and_infinite_scores_are_none_whatever_the_scorer_says() -> None:
-    """As `dvsel.pool.PoolBatch.score` has it."""
+    """As `dvsel.pool.read.PoolBatch.score` has it."""
     made = dvsel.FittedScorer("logarithms.fitted", "", Logarithms(DSIR(), {}))
     assert made.score_texts(["", "a", "abc"]).tolist() == pytest.approx([np.nan, np.nan, 1], nan_ok=True)
 
@@ -344,7 +344,7 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(pool: Path, tmp_pat
 def test_what_two_have_an_option_for_is_asked_back() -> None:
     """None of dvsel's own methods have one; those of others may."""
     from dvsel.api import _parted
-    from dvsel.runs import ScoreRun
+    from dvsel.runs.requests import ScoreRun
 
     with pytest.raises(TypeError, match="'window' is an option of Perplexity and Perplexity; make the latter with it"):
         _parted("score", {"window": 5}, ScoreRun, Perplexity, Perplexity)
@@ -372,8 +372,8 @@ def test_progress_is_told_to_a_function(pool: Path, target: Path, tmp_path: Path
 def test_progress_is_shown_where_it_is_asked_for(
     pool: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dvsel.cli.stages._FIRST_LINE", 0.01)
-    monkeypatch.setattr("dvsel.cli.stages._NEXT_LINES", 0.01)
+    monkeypatch.setattr("dvsel.stages._FIRST_LINE", 0.01)
+    monkeypatch.setattr("dvsel.stages._NEXT_LINES", 0.01)
     dvsel.score("dsir", pool, target=target, output=tmp_path / "out", progress=True, **OPTIONS)
     out, err = capfd.readouterr()
     assert out == "" and "dsir: " in err

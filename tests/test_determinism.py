@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import corpus
 from commands import ok
-from dvsel.fitted import load
+from dvsel.runs.fitted_files import load
 
 # Every tenth document a second time, half of the copies under their own id, half under another one.
 DOCUMENTS = corpus.pool()[::2]
@@ -142,7 +142,7 @@ def test_byte_ranges_of_a_plain_file_give_the_same_scores(
     folder = scored["one plain file"]
     whole = pq.read_table(folder / "scores" / "0.jsonl.dvsel.parquet")
     for size in (1_000, 33_333):
-        monkeypatch.setattr("dvsel.origin.RANGE", size)
+        monkeypatch.setattr("dvsel.pool.locate.RANGE", size)
         out = tmp_path / str(size)
         fitted = folder / "scores" / "dsir.fitted"
         ok("score", "dsir", folder / "pool", "--fitted", fitted, "-w", 1, "-o", out)

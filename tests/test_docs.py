@@ -15,8 +15,8 @@ import pytest
 import language_models
 from commands import command_of
 from dvsel.cli import COMMANDS
-from dvsel.demo import build
-from dvsel.plugins import SCORERS, SELECTORS
+from dvsel.commands.demo import build
+from dvsel.interface.registry import SCORERS, SELECTORS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -58,7 +58,7 @@ def test_both_are_listed(environment: dict[str, str]) -> None:
 
 
 def test_its_scorer_scores(scores: Path) -> None:
-    from dvsel.shards.scorefile import SUFFIX, ScoreFile
+    from dvsel.score_files.score_file import SUFFIX, ScoreFile
 
     (rows,) = ScoreFile(str(scores / f"pool.jsonl{SUFFIX}")).rows()
     assert rows.score[:, 0].tolist() == [-abs(len(text) - 1000) for text in TEXTS]

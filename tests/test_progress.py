@@ -52,9 +52,9 @@ def test_ctrl_c_names_the_step_beside_what_is_kept() -> None:
 
 
 def test_every_stage_of_a_selection_is_told(tmp_path: Path) -> None:
-    from dvsel.runs import Execution, SelectRun
+    from dvsel.commands.select import select
+    from dvsel.runs.requests import Execution, SelectRun
     from dvsel.scorers.dsir import DSIR
-    from dvsel.select import select
 
     shard = corpus.write(tmp_path / "pool.jsonl", corpus.pool())
     target = corpus.write(tmp_path / "target.jsonl", corpus.target())
@@ -83,11 +83,11 @@ def test_every_stage_of_a_selection_is_told(tmp_path: Path) -> None:
 def test_models_tell_how_far_a_batch_is(name: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     import language_models
+    from dvsel.documents.columns import Batch
     from dvsel.embeddings import EmbedderOptions
     from dvsel.embeddings.encoder import Embedder
     from dvsel.scorers.mirror import Mirror
     from dvsel.scorers.perplexity import Perplexity
-    from dvsel.shards.columns import Batch
 
     texts = [text[:300] for text in language_models.TEXTS[:12]]
     model = language_models.build(tmp_path / "model")

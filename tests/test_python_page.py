@@ -13,7 +13,7 @@ import pytest
 import dvsel
 import language_models
 from commands import ROOT, environment
-from dvsel.demo import build
+from dvsel.commands.demo import build
 
 PAGE = ROOT / "docs" / "python.md"
 

@@ -17,9 +17,9 @@ import pytest
 import corpus
 from commands import start
 from dvsel.errors import UserError
-from dvsel.folder import RECIPE, working_in
-from dvsel.shards.files import atomic_writer
-from dvsel.shards.manifest import foreign, record
+from dvsel.runs.output_folder import RECIPE, working_in
+from dvsel.storage.manifest import foreign, record
+from dvsel.storage.places import atomic_writer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes are forked")
 

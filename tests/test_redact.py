@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 import corpus
 from commands import failure, ok
-from dvsel import fitted as storage
+from dvsel.commands.inspect import Document
+from dvsel.documents.tokens import BUILT_IN
 from dvsel.errors import UserError
-from dvsel.inspect import Document
-from dvsel.recipe import dump, load, make
 from dvsel.redact import lacks_secrets, printable, without_secrets
-from dvsel.report import ScoreReport, Share, write_json
-from dvsel.runs import SelectRun
+from dvsel.runs import fitted_files as storage
+from dvsel.runs.recipe import dump, load, make
+from dvsel.runs.report import ScoreReport, Share, write_json
+from dvsel.runs.requests import SelectRun
+from dvsel.score_files.score_file import Header, ScoreFileWriter, Totals
 from dvsel.scorers import Fitted
 from dvsel.scorers.fasttext import FastText
 from dvsel.scorers.perplexity import Perplexity
-from dvsel.shards.files import Shard, open_read
-from dvsel.shards.scorefile import Header, ScoreFileWriter, Totals
-from dvsel.shards.tokens import BUILT_IN
+from dvsel.storage.places import Shard, open_read
 
 SECRETS = [
     ("https://me:pa55@host/x.jsonl", "https://me:***@host/x.jsonl"),

@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dvsel import plugins
 from dvsel.budget import Budget
+from dvsel.documents.columns import Batch
+from dvsel.interface import registry
+from dvsel.interface.candidates import Candidates
 from dvsel.options import option
 from dvsel.schema import ArraySpec, Schema
 from dvsel.scorers import Fitted, Scorer
 from dvsel.scorers.dsir import DSIR
 from dvsel.selectors import Selector, SetSelector
-from dvsel.selectors.candidates import Candidates
 from dvsel.selectors.coverage import Coverage
 from dvsel.selectors.random import Random
 from dvsel.selectors.resample import Resample
@@ -29,7 +30,6 @@ from dvsel.selectors.semdedup import SemDedup
 from dvsel.selectors.sensitivity import Sensitivity
 from dvsel.selectors.threshold import Threshold
 from dvsel.selectors.topk import TopK
-from dvsel.shards.columns import Batch
 from dvsel.testing import check_scorer, check_selector
 
 POOL = [f"{subject} {verb} number {at}" for at, subject in enumerate("abcdefgh") for verb in ("sees", "takes")]
@@ -60,7 +60,7 @@ class Length(Scorer):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every class of this file is registered, under its name."""
-    real = plugins.entry_points  # type: ignore[attr-defined]
+    real = registry.entry_points  # type: ignore[attr-defined]
 
     def points(group: str) -> list[EntryPoint]:
         own = [
@@ -70,7 +70,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         return [*real(group=group), *own]
 
-    monkeypatch.setattr(plugins, "entry_points", points)
+    monkeypatch.setattr(registry, "entry_points", points)
 
 
 # --- Scorers. ---

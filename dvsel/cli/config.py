@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from dvsel.errors import UserError, shown
+from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.options import checked, nearest
-from dvsel.plugins import SCORERS, SELECTORS, found
 
 VARIABLE = "DVSEL_CONFIG"
 CONFIGURED = ("score", "select", "fit", "embed", "losses", "strength", "trace")

@@ -14,7 +14,7 @@ from dvsel.cli.errors import guarded
 from dvsel.redact import printable
 
 if TYPE_CHECKING:
-    from dvsel.report import SelectReport
+    from dvsel.runs.report import SelectReport
 
 _COMMAND = """$ dvsel select {output}/pool/*.jsonl.zst --with dsir --target {output}/target.jsonl \\
     --normalise length --temperature 0.3 --budget {budget} -o {output}/selected"""
@@ -37,7 +37,7 @@ def show(
       dvsel demo
       dvsel demo --budget '200k tokens' -o /tmp/demo
     """
-    from dvsel.demo import build
+    from dvsel.commands.demo import build
 
     shards, target = build(output)
     talks, shown = not (quiet or as_json), printable(str(output))
@@ -57,10 +57,10 @@ def show(
 
 
 def _selected(pool: Sequence[str], target: str, budget: str, output: Path) -> SelectReport:
-    from dvsel.report import SelectReport
-    from dvsel.runs import Execution, SelectRun
+    from dvsel.commands.select import select
+    from dvsel.runs.report import SelectReport
+    from dvsel.runs.requests import Execution, SelectRun
     from dvsel.scorers.dsir import DSIR
-    from dvsel.select import select
     from dvsel.selectors.resample import Resample
 
     run = SelectRun(

@@ -11,11 +11,11 @@ from typing import Any
 
 import typer
 
-from dvsel import cache
 from dvsel.cli import interrupts
 from dvsel.errors import Notice, UserError, needing_packages
+from dvsel.kernels import cache
 from dvsel.redact import printable
-from dvsel.shards.files import check_utf8
+from dvsel.storage.places import check_utf8
 
 _SEE = "`dvsel --debug` with the same command shows where"
 _LAST_RESORT: dict[type[Exception], str] = {  # what input can bring about almost everywhere

@@ -12,7 +12,7 @@ import typer
 from dvsel.cli.config import Defaults
 from dvsel.cli.flags import Group, Spreading, Values, command, sub_commands, ways_of
 from dvsel.errors import UserError
-from dvsel.plugins import SCORERS, scorer_class
+from dvsel.interface.registry import SCORERS, scorer_class
 from dvsel.redact import printable
 
 _HELP = """Fit {name} once; score with it many times.
@@ -31,7 +31,7 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
 def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
     """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
-    from dvsel.runs import FitRun
+    from dvsel.runs.requests import FitRun
 
     cls = scorer_class(name)
 
@@ -46,7 +46,7 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         if not run.output:
             raise UserError(f"nowhere to write to; name a file with -o {name}.fitted")
         with executing(terminal, run.pool) as execution:
-            from dvsel.fit import fit
+            from dvsel.commands.fit import fit
 
             fitted = fit(run, execution)
         if terminal["json"]:

@@ -19,9 +19,9 @@ from dvsel.cli.config import Defaults
 from dvsel.cli.errors import guarded
 from dvsel.cli.help import Command, Methods, about, show_all
 from dvsel.errors import UserError
+from dvsel.interface.registry import SCORERS, SELECTORS, found
+from dvsel.interface.scorer import Scorer
 from dvsel.options import base_type, draft, fields_of, flag_of, unread
-from dvsel.plugins import SCORERS, SELECTORS, found
-from dvsel.scorers import Scorer
 
 Run = TypeVar("Run")
 

@@ -15,8 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dvsel.errors import UserError
+from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, selector_class
 from dvsel.options import fields_of, flag_of, nearest
-from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class, selector_class
 
 OWN_GROUPS = ("no model", "classifier", "embeddings", "language model", "gradients")
 _MOST_OWNERS = 3
@@ -166,7 +166,7 @@ def owners_of(flag: str, command: str) -> Iterator[str]:
         for name in found(group):
             if flag in _flags(load, name):
                 yield f"{option} {name}" if selects else f"`dvsel {_of(group, command)} {name}`"
-    from dvsel.runs import FitRun, ScoreRun, SelectRun, StreamOptions
+    from dvsel.runs.requests import FitRun, ScoreRun, SelectRun, StreamOptions
 
     runs = {"fit": (FitRun,), "score": (ScoreRun, StreamOptions), "select": (SelectRun,)}
     for name, classes in runs.items():

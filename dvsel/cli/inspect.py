@@ -14,7 +14,7 @@ from dvsel.errors import UserError
 from dvsel.redact import printable
 
 if TYPE_CHECKING:
-    from dvsel.inspect import Embedded, Selection
+    from dvsel.commands.inspect import Embedded, Selection
 
 _NAMED = 4  # files of the pool or the target that are shown
 
@@ -42,7 +42,7 @@ def show(
       dvsel inspect emb/
       dvsel inspect dsir.fitted
     """
-    from dvsel import inspect
+    from dvsel.commands import inspect
 
     is_fitted = len(sources) == 1 and sources[0].endswith(".fitted")
     is_selection = not is_fitted and any(map(inspect.is_selection, sources))
@@ -67,8 +67,8 @@ def show(
 
 def _show_scores(sources: list[str], budget: str, documents: int, pool: Sequence[str], as_json: bool) -> None:
     from dvsel.budget import Budget
+    from dvsel.commands.inspect import inspect
     from dvsel.engines.local import available_workers
-    from dvsel.inspect import inspect
 
     inspection = inspect(sources, Budget.parse(budget), documents, available_workers(), pool)
     if as_json:
@@ -112,9 +112,9 @@ def _show_embedded(embedded: Embedded, as_json: bool) -> None:
 
 
 def _show_fitted(url: str, as_json: bool) -> None:
-    from dvsel import fitted as storage
+    from dvsel.interface.registry import SCORERS, name_of
     from dvsel.options import to_mapping
-    from dvsel.plugins import SCORERS, name_of
+    from dvsel.runs import fitted_files as storage
 
     fitted, fingerprint = storage.load(url)
     name, options, origin = name_of(SCORERS, type(fitted.scorer)), to_mapping(fitted.scorer), fitted.origin
@@ -136,7 +136,7 @@ def _shortened(names: list[str]) -> str:
 
 def _date(url: str) -> str:
     """When the file was written, which a store does not say in one way."""
-    from dvsel.shards.files import is_remote, local_path
+    from dvsel.storage.places import is_remote, local_path
 
     if is_remote(url):
         return ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from dvsel.cli.errors import guarded
-from dvsel.plugins import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.redact import printable
 
 

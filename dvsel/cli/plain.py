@@ -27,7 +27,7 @@ def plain(name: str, help: str, argument: str, nothing: str, nowhere: str, skip:
         from dvsel.cli.show import Terminal
 
         defaults, options = defaults or {}, f"{name.capitalize()}Run"
-        cls = getattr(importlib.import_module(f"dvsel.{name}"), options)
+        cls = getattr(importlib.import_module(f"dvsel.commands.{name}"), options)
 
         def body(pool: list[str], values: dict[str, Values]) -> None:
             from dvsel.cli.show import executing, print_report
@@ -39,7 +39,7 @@ def plain(name: str, help: str, argument: str, nothing: str, nowhere: str, skip:
             if not (run.output or terminal.get("dry_run")):
                 raise UserError(nowhere)
             with executing(terminal) as execution:
-                report = getattr(importlib.import_module(f"dvsel.{name}"), name)(run, execution)
+                report = getattr(importlib.import_module(f"dvsel.commands.{name}"), name)(run, execution)
             print_report(report, terminal)
 
         groups = [Group("Run", cls, defaults), Group("Execution", Terminal, skip=skip, prefix="run")]

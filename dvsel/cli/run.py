@@ -44,12 +44,12 @@ def _placeholder(file: str = typer.Argument(..., metavar="FILE", help="a recipe"
 
 def _made(file: str, rest: Sequence[str]) -> Any:
     from dvsel.cli import embed, fit, losses, score, select, strength, trace
-    from dvsel.embed import EmbedRun
-    from dvsel.losses import LossesRun
-    from dvsel.recipe import load, make
-    from dvsel.runs import FitRun, ScoreRun, SelectRun
-    from dvsel.strength import StrengthRun
-    from dvsel.trace import TraceRun
+    from dvsel.commands.embed import EmbedRun
+    from dvsel.commands.losses import LossesRun
+    from dvsel.commands.strength import StrengthRun
+    from dvsel.commands.trace import TraceRun
+    from dvsel.runs.recipe import load, make
+    from dvsel.runs.requests import FitRun, ScoreRun, SelectRun
 
     name, values = load(file)
     runs = {
@@ -81,12 +81,12 @@ def _part(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _fitted_name(values: Mapping[str, Any], file: str) -> str:
-    from dvsel import fitted
-    from dvsel.plugins import SCORERS, name_of
+    from dvsel.interface.registry import SCORERS, name_of
+    from dvsel.runs import fitted_files
 
     if not values.get("fitted"):
         raise UserError(f"{file}: names no scorer; add `scorer: NAME`, or `fitted: FILE`")
-    return name_of(SCORERS, type(fitted.load(values["fitted"])[0].scorer))
+    return name_of(SCORERS, type(fitted_files.load(values["fitted"])[0].scorer))
 
 
 def _without_file(made: Any, file: str) -> Any:

@@ -11,7 +11,7 @@ import typer
 from dvsel.cli.config import Defaults
 from dvsel.cli.flags import FITTED, Group, Values, command, sub_commands, ways_of
 from dvsel.errors import UserError
-from dvsel.plugins import SCORERS, scorer_class
+from dvsel.interface.registry import SCORERS, scorer_class
 
 _HELP = """{doc}
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
 def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
     """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
-    from dvsel.runs import ScoreRun, StreamOptions
+    from dvsel.runs.requests import ScoreRun, StreamOptions
 
     cls = scorer_class(name)
     defaults = defaults or {}
@@ -43,7 +43,7 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         run = values["Run"].make(ScoreRun, scorer=scorer, pool=tuple(pool))
         stream, terminal = values["Stream"].make(StreamOptions, run), values["Execution"].read_in(Terminal, run)
         if pool == ["-"]:
-            from dvsel.stream import score_stream
+            from dvsel.commands.stream import score_stream
 
             if run.output not in ("", "-"):
                 raise UserError(f"-o {run.output}: what comes from stdin goes to stdout; drop -o, or name shards")
@@ -56,11 +56,11 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         from dvsel.cli.show import executing, print_report
 
         with executing(terminal, () if cls.parallel else pool) as execution:
-            from dvsel import fitted
-            from dvsel.score import score
+            from dvsel.commands.score import score
+            from dvsel.runs import fitted_files
 
             if run.fitted:
-                fitted.load_of(name, run.fitted)
+                fitted_files.load_of(name, run.fitted)
             report = score(run, execution)
         print_report(report, terminal)
 

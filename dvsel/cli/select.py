@@ -16,10 +16,10 @@ from dvsel.cli.config import Defaults
 from dvsel.cli.errors import guarded
 from dvsel.cli.flags import ANY_FLAGS, FITTED, Group, Values, add, command, raising
 from dvsel.errors import UserError
-from dvsel.folder import RECIPE
+from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, selector_class
 from dvsel.options import fields_of, option
-from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class, selector_class
-from dvsel.scopes import on_shards
+from dvsel.runs.output_folder import RECIPE
+from dvsel.runs.scopes import on_shards
 
 _HELP = """Keep the documents that a budget allows, and write them out as shards.
 
@@ -58,7 +58,7 @@ def make(
 ) -> Any:
     """The command. defaults, scorer, selector: other defaults; the latter two name their class as `name`."""
     from dvsel.cli.show import Terminal
-    from dvsel.runs import SelectRun, StreamOptions
+    from dvsel.runs.requests import SelectRun, StreamOptions
 
     defaults, scorer, selector = defaults or {}, dict(scorer or {}), dict(selector or {})
     configured = Defaults.of("select")
@@ -82,7 +82,7 @@ def make(
         values["Choice"].read_in(_Choice, run)
         stream, terminal = values["Stream"].make(StreamOptions, run), values["Execution"].read_in(Terminal, run)
         if pool == ["-"]:
-            from dvsel.stream import select_stream
+            from dvsel.commands.stream import select_stream
 
             if run.output not in ("", "-"):
                 raise UserError(
@@ -101,7 +101,7 @@ def make(
 
         in_workers = bool((run.scorer and not run.scorer.parallel) or run.fitted)
         with executing(terminal, pool if in_workers else ()) as execution:
-            from dvsel.select import select
+            from dvsel.commands.select import select
 
             report = select(run, execution, values["Run"].given | _differing(defaults))
         print_report(report, terminal)
@@ -122,7 +122,7 @@ def make(
 
 def _differing(recipe: Mapping[str, Any]) -> set[str]:
     """What a recipe says that is not what it would be by itself."""
-    from dvsel.runs import SelectRun
+    from dvsel.runs.requests import SelectRun
 
     fields = fields_of(SelectRun)
     return {name for name, value in recipe.items() if name in fields and value != fields[name][0].default}
@@ -130,14 +130,14 @@ def _differing(recipe: Mapping[str, Any]) -> set[str]:
 
 def _rule_of_scores(words: Sequence[str]) -> str | None:
     """The selection rule that score files ask for, where the words name some; so its flags are known too."""
-    from dvsel.shards.files import exists, join
+    from dvsel.storage.places import exists, join
 
     output = _value(words, "--output", "-o")
     for word in words:
         with contextlib.suppress(UserError):  # told when the run reads them
             if word != output and exists(join(word, RECIPE)):
-                from dvsel.shards.scorefile import ScoreFile
-                from dvsel.sources import row_files
+                from dvsel.score_files.find import row_files
+                from dvsel.score_files.score_file import ScoreFile
 
                 return ScoreFile(row_files(word)[0]).header.selector
     return None

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress while it goes on (`dvsel.cli.stages`), and the summary, on stderr."""
+"""What a person sees of a run: progress while it goes on (`dvsel.stages`), and the summary, on stderr."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dvsel import scopes
-from dvsel.cli import stages
+from dvsel import stages
 from dvsel.engines import local
 from dvsel.options import option
 from dvsel.progress import showing
 from dvsel.redact import printable
-from dvsel.runs import Execution
+from dvsel.runs import scopes
+from dvsel.runs.requests import Execution
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[E
     """
     execution = Execution(**{name: values[name] for name in ("workers", "overwrite", "dry_run") if name in values})
     if pool and not execution.dry_run:
-        from dvsel.sources import expand_pool
+        from dvsel.pool.sources import expand_pool
 
         local.prepare(execution.processes(sum(shard.size for shard in expand_pool(pool))))
     if values["quiet"]:
@@ -58,7 +58,7 @@ def print_report(report: Report, values: Mapping[str, Any]) -> None:
     if values["json"]:
         print(json.dumps(dataclasses.asdict(report)))  # type: ignore[call-overload]
     if not values["quiet"]:
-        from dvsel.report import SelectReport
+        from dvsel.runs.report import SelectReport
 
         for line in report.lines():
             print(printable(line), file=sys.stderr)

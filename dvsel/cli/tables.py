@@ -10,9 +10,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from dvsel.inspect import Document
+from dvsel.commands.inspect import Document
 from dvsel.redact import printable
-from dvsel.report import SelectReport, Share
+from dvsel.runs.report import SelectReport, Share
 
 _WIDTH = 50
 _ROWS = 20

@@ -10,7 +10,7 @@ import typer
 from dvsel.cli.config import Defaults
 from dvsel.cli.flags import Group, Values, add, command
 from dvsel.errors import UserError
-from dvsel.plugins import scorer_class
+from dvsel.interface.registry import scorer_class
 
 _HELP = """Find the documents of a pool that lower the loss on each query most, and by which of their tokens.
 
@@ -32,13 +32,13 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
 def make(defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
     """The command. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
-    from dvsel.trace import TraceRun
+    from dvsel.commands.trace import TraceRun
 
     cls, defaults = scorer_class("influence"), defaults or {}
 
     def body(arguments: list[str], values: dict[str, Values]) -> None:
         from dvsel.cli.show import executing, print_report
-        from dvsel.trace import trace
+        from dvsel.commands.trace import trace
 
         named = values["Run"]["query"] or defaults.get("query", ())
         queries, pool = (named, arguments) if named else (arguments[:1], arguments[1:])

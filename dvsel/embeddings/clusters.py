@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 
 from dvsel.embeddings.kernels import squared_distance, summing_kernel
-from dvsel.language import products
-from dvsel.shards.jit import kernel
+from dvsel.kernels.jit import kernel
+from dvsel.linalg import cpu_matmul
 
 Floats = npt.NDArray[np.float32]
 Cells = npt.NDArray[np.int32]
@@ -56,7 +56,7 @@ def assign(vectors: Floats, centres: Floats) -> tuple[Cells, Floats]:
     step = max(_PRODUCTS // max(len(centres), 1), 1)
     for first in range(0, len(vectors), step):
         block = torch.from_numpy(vectors[first : first + step])
-        cell[first : first + step] = products.multiply(block, transposed, half).argmax(dim=1).numpy()
+        cell[first : first + step] = cpu_matmul.multiply(block, transposed, half).argmax(dim=1).numpy()
     cell[np.isnan(vectors).any(axis=1)] = -1
     distance = np.full(len(vectors), np.nan, np.float32)
     _distances(vectors, centres, cell, distance)
@@ -127,7 +127,7 @@ def _plus_plus(rows: Floats, count: int, generator: np.random.Generator) -> npt.
 
 def _sums_if_chosen(rows: Floats, drawn: Floats, distance: Floats) -> npt.NDArray[np.float64]:
     """For each that is drawn, the sum of all distances if it were chosen, up to rounding; float64 (draws,)."""
-    product = products.multiply(torch.from_numpy(rows), torch.from_numpy(drawn)).numpy()
+    product = cpu_matmul.multiply(torch.from_numpy(rows), torch.from_numpy(drawn)).numpy()
     sums = np.zeros(len(drawn))
     _add_nearer(product, (rows * rows).sum(axis=1), (drawn * drawn).sum(axis=1), distance, sums)
     return sums

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvsel.language import products
-from dvsel.shards.jit import kernel
+from dvsel.kernels.jit import kernel
+from dvsel.linalg import cpu_matmul
 
 Floats = npt.NDArray[np.float32]
 
@@ -51,7 +51,7 @@ def semantic_duplicates(
 
 
 def _products(one: Floats, other: Floats) -> Floats:
-    made: Floats = products.multiply(torch.from_numpy(one), torch.from_numpy(other)).numpy()
+    made: Floats = cpu_matmul.multiply(torch.from_numpy(one), torch.from_numpy(other)).numpy()
     return made
 
 

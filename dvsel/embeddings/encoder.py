@@ -21,13 +21,13 @@ import numpy.typing as npt
 import torch
 import xxhash
 
+from dvsel.documents.vectors import Maker
 from dvsel.embeddings import EmbedderOptions, sentence
 from dvsel.errors import UserError
 from dvsel.language.cards import LONGEST, Card
-from dvsel.language.feeding import Feeder, Tokens, cut
 from dvsel.language.models import Model, load
+from dvsel.language.windows import Feeder, Tokens, cut
 from dvsel.progress import within
-from dvsel.shards.vectors import Maker
 
 Embeddings = npt.NDArray[np.float32]
 

@@ -26,8 +26,8 @@ import numpy.typing as npt
 import torch
 
 from dvsel.embeddings.kernels import summing_kernel
-from dvsel.language import products
-from dvsel.shards.jit import kernel
+from dvsel.kernels.jit import kernel
+from dvsel.linalg import cpu_matmul
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -92,7 +92,7 @@ def taylor_log_probability(gain: Floats) -> Floats:
 
 def _similarity(rows: Floats, columns: Floats) -> Floats:
     one, other = (torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (rows, columns))
-    made: Floats = products.multiply(one, other).clamp_(min=0).numpy()
+    made: Floats = cpu_matmul.multiply(one, other).clamp_(min=0).numpy()
     return made
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.shards.jit import Kernel, kernel
+from dvsel.kernels.jit import Kernel, kernel
 
 Floats = npt.NDArray[np.float32]
 

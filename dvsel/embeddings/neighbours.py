@@ -1,6 +1,6 @@
 """Exact nearest neighbours by inner product, in bounded memory.
 
-Products are torch's, through oneDNN where `dvsel.language.products` finds it the faster; everywhere else faiss does the
+Products are torch's, through oneDNN where `dvsel.linalg.cpu_matmul` finds it the faster; everywhere else faiss does the
 search if it is installed. Measured on one core of an AMD EPYC, 10 neighbours of 10,000 queries of 384 numbers among
 50,000: torch with oneDNN and faiss take the same time, torch with MKL twice as long. All give the same answer up to the
 rounding of a product, about 1e-7: rows whose similarities differ by less may change places.
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvsel.language import products
+from dvsel.linalg import cpu_matmul
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ def _without(index: Places, similarity: Floats, skip: Places) -> tuple[Places, F
 
 
 def _searched(queries: Floats, base: Floats, count: int) -> tuple[Places, Floats]:
-    if not products.available() and importlib.util.find_spec("faiss"):
+    if not cpu_matmul.available() and importlib.util.find_spec("faiss"):
         return _by_faiss(queries, base, count)
     return _by_torch(queries, base, count)
 
@@ -82,7 +82,7 @@ def _by_torch(queries: Floats, base: Floats, count: int) -> tuple[Places, Floats
     for rows in _slices(len(queries), _QUERIES):
         best = None
         for columns in _slices(len(base), _BASE):
-            product = products.multiply(torch.from_numpy(queries[rows]), torch.from_numpy(base[columns]))
+            product = cpu_matmul.multiply(torch.from_numpy(queries[rows]), torch.from_numpy(base[columns]))
             values, places = _top(product, min(count, product.shape[1]))
             best = _merged(best, (values, places + columns.start), count)
         assert best is not None

@@ -1,4 +1,4 @@
-"""Embeddings as a matrix to regress on (`dvsel.ridge`), and the scores that come of it."""
+"""Embeddings as a matrix to regress on (`dvsel.distillation.ridge`), and the scores that come of it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 from typing import Any, TypeVar
 
-from dvsel import worker
+from dvsel.engines import worker
 from dvsel.errors import UserError
 from dvsel.progress import WAITS, Done, on_waits, watched
 
@@ -90,7 +90,7 @@ def prepare(workers: int) -> None:
     if workers > 1 and _FORKS:
         from multiprocessing import forkserver, resource_tracker
 
-        _context.set_forkserver_preload(["dvsel.engines.preload"])
+        _context.set_forkserver_preload(["dvsel.commands.worker_preload"])
         resource_tracker.ensure_running()  # which unblocks SIGINT when it starts
         # The server inherits the mask: Ctrl-C goes to all processes of a terminal, and is this one's to handle.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import xxhash
 
-from dvsel import __version__, cache
-from dvsel.shards.files import info, is_remote, local_path, open_read
-from dvsel.tensors import Arrays, Malformed, digest, pack, unpack
+from dvsel import __version__
+from dvsel.kernels import cache
+from dvsel.storage.places import info, is_remote, local_path, open_read
+from dvsel.storage.tensors import Arrays, Malformed, digest, pack, unpack
 
 _FOLDING = ("folded.py", "kernels/*.py")  # what other code of ours folded is stale
 _DIGEST = "digest"

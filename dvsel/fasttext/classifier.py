@@ -22,16 +22,16 @@ import numpy.typing as npt
 
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext import MODES, tables
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.options import from_mapping, nearest
 from dvsel.schema import ArraySpec, Schema, Unfit, check
-from dvsel.scorers import Fitted, Scorer
-from dvsel.tensors import parsed
+from dvsel.storage.tensors import parsed
 
 if TYPE_CHECKING:
+    from dvsel.documents.columns import Batch, Column
     from dvsel.fasttext.folded import Folded
     from dvsel.fasttext.library import Library
     from dvsel.fasttext.model import Model
-    from dvsel.shards.columns import Batch, Column
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -238,7 +238,7 @@ def _good_one(labels: Sequence[str], place: str) -> str:
 
 def _part(text: Column, first: int, last: int) -> Column:
     """The rows from `first` to before `last`, as views."""
-    from dvsel.shards.columns import Column
+    from dvsel.documents.columns import Column
 
     return Column(text.data, text.offsets[first : last + 1], text.kind[first:last])
 
@@ -307,7 +307,7 @@ def _fold(model: Model, chosen: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
 
 def _unfolded(model: Model, chosen: tuple[str, ...], path: str) -> dict[str, npt.NDArray[Any]]:
     from dvsel.fasttext.library import package
-    from dvsel.shards.files import open_read
+    from dvsel.storage.places import open_read
 
     package()
     with open_read(path) as file:

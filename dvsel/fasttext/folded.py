@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.columns import Column
 from dvsel.errors import UserError
 from dvsel.fasttext.kernels.documents import add_documents, multiply
 from dvsel.fasttext.kernels.layout import Scratch, Tables
 from dvsel.fasttext.kernels.lookup import place_words
 from dvsel.fasttext.kernels.ngrams import add_subwords
 from dvsel.fasttext.tables import LONGEST_RUN, longest_run
-from dvsel.shards.columns import Column
 
 if TYPE_CHECKING:
     from dvsel.fasttext.model import Model

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.columns import Column
 from dvsel.errors import UserError
 from dvsel.fasttext.model import PREFIX, read_content
-from dvsel.shards.columns import Column
 
 _PLACE = "the fastText model"
 _NO_THRESHOLD = -1.0  # at 0, hierarchical softmax leaves out labels below 1e-5

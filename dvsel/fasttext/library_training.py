@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
+from dvsel.fasttext.examples import LABELS, Examples, Training
 from dvsel.fasttext.model import PREFIX, Model, read_model
-from dvsel.fasttext.training import LABELS, Examples, Training
 
 LEAST_THREADS = 12
 

@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.columns import Bytes, Column
+from dvsel.documents.gather import gathered
 from dvsel.errors import UserError
 from dvsel.fasttext import MOST_CHARS, MOST_WORD_NGRAMS
-from dvsel.shards.columns import Bytes, Column
-from dvsel.shards.files import info, is_remote, open_read
-from dvsel.shards.gather import gathered
-from dvsel.shards.jit import kernel
+from dvsel.kernels.jit import kernel
+from dvsel.storage.places import info, is_remote, open_read
 
 MAGIC = 793712314
 PREFIX = "__label__"

@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.hashing import uniform
 from dvsel.errors import UserError
+from dvsel.fasttext.examples import LABELS, Examples, Training
 from dvsel.fasttext.model import Model
-from dvsel.fasttext.training import LABELS, Examples, Training
 from dvsel.fasttext.vocabulary import Features, features, read, vocabulary
+from dvsel.kernels.jit import kernel
+from dvsel.kernels.simd import prefetch
 from dvsel.progress import show
-from dvsel.shards.hashing import uniform
-from dvsel.shards.jit import kernel
-from dvsel.shards.simd import prefetch
 
 _BLOCK = 1 << 20  # elements
 _FEATURES_BETWEEN_SHOWS = 1 << 22  # some tenths of a second

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.shards.columns import PAD, Column
-from dvsel.shards.jit import kernel
-from dvsel.shards.simd import WIDTH, copy, equal, trailing_zeros, within
+from dvsel.documents.columns import PAD, Column
+from dvsel.kernels.jit import kernel
+from dvsel.kernels.simd import WIDTH, copy, equal, trailing_zeros, within
 
 Array = npt.NDArray[Any]
 

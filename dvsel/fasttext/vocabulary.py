@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.columns import PAD, Column
+from dvsel.documents.gather import gathered
+from dvsel.documents.hashing import hash_rows
 from dvsel.fasttext.kernels.ngrams import NGRAM_PRIME
 from dvsel.fasttext.kernels.words import FNV_START, fnv_step
 from dvsel.fasttext.model import PREFIX
-from dvsel.shards.columns import PAD, Column
-from dvsel.shards.gather import gathered
-from dvsel.shards.hashing import hash_rows
-from dvsel.shards.jit import kernel
-from dvsel.shards.simd import load64
+from dvsel.kernels.jit import kernel
+from dvsel.kernels.simd import load64
 
 END = b"</s>"
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 
 from dvsel.errors import UserError
-from dvsel.gradients.direction import Cut, Direction
+from dvsel.gradients.curvature import Metric
 from dvsel.gradients.layers import Layer, trained
-from dvsel.gradients.metric import Metric
+from dvsel.gradients.low_rank import Cut, Direction
 from dvsel.language.models import Model
 
 _MOMENT = "exp_avg_sq"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dvsel.errors import UserError
-from dvsel.gradients.inputs import Inputs, OneHot
+from dvsel.gradients.layer_inputs import Inputs, OneHot
 from dvsel.gradients.layers import Layer
 
 

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 
 from dvsel.gradients.capture import wide
-from dvsel.gradients.outputs import Output
+from dvsel.gradients.loss_outputs import Output
 from dvsel.language import Documents
-from dvsel.language.feeding import Feeder, Tokens, Window
+from dvsel.language.windows import Feeder, Tokens, Window
 
 _SLICE = {"cpu": 1 << 22, "cuda": 1 << 26}  # logits at a time
 

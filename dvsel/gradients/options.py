@@ -14,11 +14,11 @@ from dvsel.language import Documents, PromptOptions, strings
 from dvsel.options import fields_of, option, provided
 
 if TYPE_CHECKING:
-    from dvsel.gradients.meter import GradientMeter
-    from dvsel.gradients.outputs import Output
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.gradient_pass import GradientMeter
+    from dvsel.gradients.loss_outputs import Output
     from dvsel.language.cards import Card
     from dvsel.language.models import Model
-    from dvsel.shards.columns import Batch
 
 UNSCORED = "no tokens to score, no label that the model knows, or a loss that is no number"
 
@@ -104,9 +104,9 @@ class GradientOptions(PromptOptions):
 
     def meter(self, model: Model, names: Iterable[str] = (), output: Output | None = None) -> GradientMeter:
         """What documents go through, for the layers of these names. output: cross entropy, if None."""
+        from dvsel.gradients.gradient_pass import GradientMeter
         from dvsel.gradients.layers import named
-        from dvsel.gradients.meter import GradientMeter
-        from dvsel.gradients.outputs import cross_entropy
+        from dvsel.gradients.loss_outputs import cross_entropy
 
         return GradientMeter(
             model,

@@ -24,11 +24,11 @@ import torch
 
 from dvsel.errors import Notice
 from dvsel.gradients.capture import Collector, Rows, wide
-from dvsel.gradients.direction import Cut, Direction
-from dvsel.gradients.inputs import Inputs, OneHot, outer, project
+from dvsel.gradients.curvature import Metric, spectrum
+from dvsel.gradients.layer_inputs import Inputs, OneHot, outer, project
 from dvsel.gradients.layers import Layer
-from dvsel.gradients.metric import Metric, spectrum
-from dvsel.gradients.sums import Factors
+from dvsel.gradients.low_rank import Cut, Direction
+from dvsel.gradients.moments import Factors
 
 Floats = npt.NDArray[np.float64]
 

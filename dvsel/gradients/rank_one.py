@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import torch
 
 from dvsel.gradients.capture import wide
-from dvsel.gradients.direction import Cut, Direction
-from dvsel.gradients.inputs import Inputs
+from dvsel.gradients.curvature import Metric
+from dvsel.gradients.layer_inputs import Inputs
 from dvsel.gradients.layers import Layer
-from dvsel.gradients.metric import Metric
-from dvsel.gradients.sums import ByDocument
+from dvsel.gradients.low_rank import Cut, Direction
+from dvsel.gradients.moments import ByDocument
 
 
 class Products(ByDocument):

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 
 from dvsel.errors import Notice, UserError
-from dvsel.gradients.meter import GradientMeter, Passed
-from dvsel.gradients.sums import GradientSum
+from dvsel.gradients.gradient_pass import GradientMeter, Passed
+from dvsel.gradients.moments import GradientSum
 from dvsel.language import Documents
 from dvsel.progress import show
 

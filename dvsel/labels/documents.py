@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.columns import Batch, Column, Kind
+from dvsel.documents.hashing import hash_rows
 from dvsel.embeddings.neighbours import unit
-from dvsel.embeddings.source import VectorSource
+from dvsel.embeddings.vector_source import VectorSource
 from dvsel.schema import packed, unpacked
-from dvsel.shards.columns import Batch, Column, Kind
-from dvsel.shards.hashing import hash_rows
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

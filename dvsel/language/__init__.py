@@ -13,7 +13,7 @@ from dvsel.errors import UserError
 from dvsel.options import Options, option, under
 
 if TYPE_CHECKING:
-    from dvsel.shards.columns import Batch, Column
+    from dvsel.documents.columns import Batch, Column
 
 MEASURES = ("mean", "total", "bits-per-char", "min-k")
 PRECISIONS = ("auto", "fp32", "bf16", "autocast")
@@ -109,7 +109,7 @@ def strings(column: Column) -> list[str]:
 
 
 def _are_strings(column: Column) -> list[bool]:
-    from dvsel.shards.columns import Kind
+    from dvsel.documents.columns import Kind
 
     are: list[bool] = (column.kind == Kind.STRING).tolist()
     return are

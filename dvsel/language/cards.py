@@ -18,8 +18,8 @@ from typing import Any
 
 import xxhash
 
+from dvsel.documents import tokenizer as tokenizers
 from dvsel.errors import UserError, explained
-from dvsel.shards import tokenizer as tokenizers
 
 LONGEST = 8192
 _UNSTATED = 2048  # the window where the model states no limit

@@ -1,6 +1,6 @@
 """The losses of documents under a causal language model: of every token, in nats, each document by itself.
 
-`dvsel.language.feeding` says which tokens a document has, and which window each is scored in. A token's loss is minus
+`dvsel.language.windows` says which tokens a document has, and which window each is scored in. A token's loss is minus
 the natural log of its probability given all tokens before it, in float32.
 
 Batches are windows of like length: at most `batch_tokens` positions, of which at most `feeding.WASTE` are padding.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from dvsel.errors import UserError
-from dvsel.language.feeding import Feeder, Tokens, Window, cut
+from dvsel.language.windows import Feeder, Tokens, Window, cut
 from dvsel.progress import within
 
 Losses = npt.NDArray[np.float32]

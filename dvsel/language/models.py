@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dvsel import worker
+from dvsel.engines import worker
 from dvsel.errors import UserError, explained
 from dvsel.language.cards import CLASSIFIER, WANTED, Card, describe, need, quiet
 from dvsel.progress import WAITS, waiting
@@ -140,7 +140,7 @@ def _loaded(card: Card, precision: str, spread: bool) -> Model:
     import torch
     import transformers
 
-    from dvsel.language.products import quicken
+    from dvsel.linalg.cpu_matmul import quicken
 
     release()
     _limit_threads()

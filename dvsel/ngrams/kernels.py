@@ -22,20 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.kernels.jit import kernel
+from dvsel.kernels.simd import WIDTH, below, copy, copy_lowered, count_ones, equal, load64, trailing_zeros, within
 from dvsel.ngrams import spec
 from dvsel.ngrams.unicode import PAGE_BITS, PUNCTUATION, SPACE, WORD
-from dvsel.shards.jit import kernel
-from dvsel.shards.simd import (
-    WIDTH,
-    below,
-    copy,
-    copy_lowered,
-    count_ones,
-    equal,
-    load64,
-    trailing_zeros,
-    within,
-)
 
 PIECE = 4096
 

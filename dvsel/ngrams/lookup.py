@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.columns import Column
 from dvsel.ngrams import kernels
 from dvsel.ngrams.spec import NgramSpec
 from dvsel.ngrams.unicode import tables
-from dvsel.shards.columns import Column
 
 Array = npt.NDArray[Any]
 

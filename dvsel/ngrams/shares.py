@@ -1,4 +1,4 @@
-"""Documents as the shares of their n-grams in each bucket: a matrix to regress on (`dvsel.ridge`).
+"""Documents as the shares of their n-grams in each bucket: a matrix to regress on (`dvsel.distillation.ridge`).
 
 With weights for the buckets, a document's product is the mean of its n-grams' weights, which streams as one pass of
 `lookup.score`.
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.columns import Column
+from dvsel.kernels.jit import kernel
 from dvsel.ngrams.lookup import count
 from dvsel.ngrams.spec import NgramSpec
-from dvsel.shards.columns import Column
-from dvsel.shards.jit import kernel
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from dvsel.gradients import EFFORTS, directed
+from dvsel.gradients import EFFORTS, fitted_directions
 from dvsel.gradients.options import DirectedOptions, SampleOptions
+from dvsel.interface.scorer import Scorer
 from dvsel.options import option
-from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class DataInf(SampleOptions, DirectedOptions, Scorer):
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedDataInf:
         """The directions of all layers, in two passes over the sample."""
         self.check()
-        from dvsel.gradients.query import Curvature
+        from dvsel.gradients.target_gradient import Curvature
 
         sample = self.sample(pool, self.factor_documents)
         curvature = Curvature("datainf", self.damping, reduction=self.reduction)
-        arrays, report = directed.fit(self, sample, targets, curvature)
+        arrays, report = fitted_directions.fit(self, sample, targets, curvature)
         fitted = FittedDataInf(self, arrays)
         fitted.report = report
         return fitted
 
 
-class FittedDataInf(directed.FittedDirections):
+class FittedDataInf(fitted_directions.FittedDirections):
     """A fitted DataInf."""
 
 

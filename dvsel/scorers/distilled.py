@@ -8,10 +8,11 @@ named:
 
     score = intercept + mean over the document's n-grams of the weight of their buckets + v . weights,
 
-fitted by ridge regression (`dvsel.ridge`). Over n-grams it costs what DSIR costs, as it is the same pass. How much each
-of the two counts is chosen by how well it ranks; embeddings that make it rank hardly better are left out.
+fitted by ridge regression (`dvsel.distillation.ridge`). Over n-grams it costs what DSIR costs, as it is the same pass.
+How much each of the two counts is chosen by how well it ranks; embeddings that make it rank hardly better are left
+out.
 
-The fit goes in steps that leave files (`dvsel.distil`): the teacher, the sample, the teacher's scores of it.
+The fit goes in steps that leave files (`dvsel.commands.distil`): the teacher, the sample, the teacher's scores of it.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.vectors import Maker
 from dvsel.embeddings import EmbedderOptions
-from dvsel.embeddings.source import VectorSource
+from dvsel.embeddings.vector_source import VectorSource
 from dvsel.errors import UserError
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, NgramSpec
 from dvsel.options import option
 from dvsel.schema import ArraySpec, Names, Schema, Unfit, unpacked
-from dvsel.scorers import Fitted, Scorer
-from dvsel.shards.vectors import Maker
 
 if TYPE_CHECKING:
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
 
 
 class FittedDistilled(Fitted):
@@ -164,7 +165,7 @@ class Distilled(EmbedderOptions, Scorer):
 
     group: ClassVar[str] = "no model"
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --teacher influence.fitted",)
-    steps: ClassVar[str] = "dvsel.distil:fit"
+    steps: ClassVar[str] = "dvsel.commands.distil:fit"
     fitted: ClassVar[type[Fitted]] = FittedDistilled
 
     teacher: str = option("", "the scorer to learn from: a file of dvsel fit", files=True)

@@ -37,13 +37,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import Notice, UserError
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, WORDS, NgramSpec
 from dvsel.options import option
 from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
-from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
 
 NORMALISATIONS = ("none", "length")
 _MIN_WORDS = 100  # the package's bound

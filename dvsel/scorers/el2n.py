@@ -14,15 +14,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from dvsel.gradients import checkpoints, directed
+from dvsel.gradients import fitted_directions, fitted_norms
 from dvsel.gradients.options import CheckpointOptions
+from dvsel.interface.scorer import Scorer
 from dvsel.language import Documents
-from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
-    from dvsel.gradients.meter import GradientMeter
-    from dvsel.gradients.outputs import Output
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.gradient_pass import GradientMeter
+    from dvsel.gradients.loss_outputs import Output
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,25 @@ class EL2N(CheckpointOptions, Scorer):
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedEL2N:  # noqa: ARG002
         """Check that the models can be used, without their weights."""
-        arrays, report = checkpoints.fit(self)
+        arrays, report = fitted_norms.fit(self)
         fitted = FittedEL2N(self, arrays)
         fitted.report = report
         return fitted
 
 
-class FittedEL2N(checkpoints.FittedCheckpoints):
+class FittedEL2N(fitted_norms.FittedCheckpoints):
     """A fitted EL2N scorer."""
 
     def output(self) -> Output:
         """The length of the error."""
-        from dvsel.gradients.outputs import error
+        from dvsel.gradients.loss_outputs import error
 
         return error
 
-    def values(self, meter: GradientMeter, documents: Documents) -> checkpoints.Floats:
+    def values(self, meter: GradientMeter, documents: Documents) -> fitted_norms.Floats:
         """Lengths, float64 (n,)."""
         passed = meter.run(documents, None, self.options.reduction)
-        directed.tell_spoilt(passed, documents)
+        fitted_directions.tell_spoilt(passed, documents)
         return passed.reduced(self.options.reduction)
 
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, ClassVar
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext import MODES
 from dvsel.fasttext.classifier import FittedClassifier, classify, classify_file
-from dvsel.fasttext.training import Training
+from dvsel.fasttext.examples import Training
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.options import option
-from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class FastText(Training, Scorer):
         """Fold the model, or train one on `targets["positive"]` and on `targets["negative"]` or the pool's sample."""
         if self.model:
             return self._of_file()
-        from dvsel.fasttext.training import LABELS, learn
+        from dvsel.fasttext.examples import LABELS
+        from dvsel.fasttext.training import learn
 
         scorer = dataclasses.replace(self, preprocess=self.preprocess or "dclm")
         model, report = learn(targets["positive"], targets.get("negative", pool), self, scorer.preprocess)

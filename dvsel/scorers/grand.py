@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from dvsel.gradients import checkpoints, directed
+from dvsel.gradients import fitted_directions, fitted_norms
 from dvsel.gradients.options import CheckpointOptions
+from dvsel.interface.scorer import Scorer
 from dvsel.language import Documents
 from dvsel.options import option
-from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
-    from dvsel.gradients.meter import GradientMeter
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.gradient_pass import GradientMeter
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,22 @@ class GraNd(CheckpointOptions, Scorer):
         self.check()
         from dvsel.gradients.layers import choose
 
-        arrays, report = checkpoints.fit(self, choose(self.load(self.models[0]), self.layers))
+        arrays, report = fitted_norms.fit(self, choose(self.load(self.models[0]), self.layers))
         fitted = FittedGraNd(self, arrays)
         fitted.report = report
         return fitted
 
 
-class FittedGraNd(checkpoints.FittedCheckpoints):
+class FittedGraNd(fitted_norms.FittedCheckpoints):
     """A fitted GraNd scorer."""
 
-    def values(self, meter: GradientMeter, documents: Documents) -> checkpoints.Floats:
+    def values(self, meter: GradientMeter, documents: Documents) -> fitted_norms.Floats:
         """Norms, float64 (n,)."""
-        from dvsel.gradients.squares import Squares, Whitening
+        from dvsel.gradients.norms import Squares, Whitening
 
         squares = Squares([Whitening()] * len(meter.layers), len(documents), meter.model.device)
         passed = meter.run(documents, squares, self.options.reduction)
-        directed.tell_spoilt(passed, documents)
+        fitted_directions.tell_spoilt(passed, documents)
         return np.where(passed.scored, squares.total.sqrt().cpu().numpy(), np.nan)
 
 

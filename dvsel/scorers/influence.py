@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from dvsel.errors import UserError
-from dvsel.gradients import PRECONDITIONERS, PROJECTIONS, directed
+from dvsel.gradients import PRECONDITIONERS, PROJECTIONS, fitted_directions
 from dvsel.gradients.options import CurvatureOptions, DirectedOptions
+from dvsel.interface.scorer import Scorer
 from dvsel.options import option, under
-from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
-    from dvsel.gradients.query import Curvature
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.target_gradient import Curvature
 
 _HIGHEST = 64  # rank of fisher
 
@@ -96,7 +96,7 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
     @property
     def curvature(self) -> Curvature:
         """As the options say."""
-        from dvsel.gradients.query import Curvature
+        from dvsel.gradients.target_gradient import Curvature
 
         return Curvature(
             self.preconditioner,
@@ -111,13 +111,13 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
         """The directions of all layers: the target's mean gradient, preconditioned and cut."""
         self.check()
         sample = self.sample(pool, self.factor_documents)
-        arrays, report = directed.fit(self, sample, targets, self.curvature)
+        arrays, report = fitted_directions.fit(self, sample, targets, self.curvature)
         fitted = FittedInfluence(self, arrays)
         fitted.report = report
         return fitted
 
 
-class FittedInfluence(directed.FittedDirections):
+class FittedInfluence(fitted_directions.FittedDirections):
     """A fitted influence scorer."""
 
 

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.vectors import Maker
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.labels import arrays as of_modes
 from dvsel.options import option, under
 from dvsel.schema import Names, Schema, unpacked
-from dvsel.scorers import Fitted, Scorer
-from dvsel.shards.vectors import Maker
 
 if TYPE_CHECKING:
-    from dvsel.embeddings.source import VectorSource
+    from dvsel.documents.columns import Batch
+    from dvsel.embeddings.vector_source import VectorSource
     from dvsel.labels.documents import Codes, Floats, Gathered, Keys, Labelled
-    from dvsel.shards.columns import Batch
 
 MODES = ("knn", "margin", "lava")
 _LEAST_EPS = 0.01
@@ -96,7 +96,7 @@ class LabelNoise(EmbedderOptions, Scorer):
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedLabelNoise:
         """Learn from the labels of the pool's sample, and from `targets["clean"]`."""
-        from dvsel.embeddings.source import VectorSource
+        from dvsel.embeddings.vector_source import VectorSource
         from dvsel.labels.documents import gather
 
         source = VectorSource(self)
@@ -221,7 +221,7 @@ class FittedLabelNoise(Fitted):
 
     @functools.cached_property
     def _source(self) -> VectorSource:
-        from dvsel.embeddings.source import VectorSource
+        from dvsel.embeddings.vector_source import VectorSource
 
         vectors = self.arrays["vectors" if self.scorer.mode == "knn" else "targets"]
         return VectorSource(self.scorer, Maker.of(self.report["embedder"]), vectors.shape[1])

@@ -5,7 +5,7 @@ would step the way that some task's gradient points.
 
 over the weights of a LoRA adapter, trained on a random part of the pool for some epochs, each of which leaves a
 checkpoint with its mean learning rate eta_i, here as shares that sum to 1. Gamma is the step that Adam would take on
-the document alone (`dvsel.gradients.updates`); grad L(task) the mean of the gradients of the task's documents. The
+the document alone (`dvsel.gradients.adam_updates`); grad L(task) the mean of the gradients of the task's documents. The
 paper projects both to 8,192 random dimensions to store them; here each document's cosines are computed whole, in the
 pass that makes its gradient, and nothing is stored but the score.
 
@@ -27,23 +27,23 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
-from dvsel.gradients import directed
+from dvsel.gradients import fitted_directions
 from dvsel.gradients.options import UNSCORED, GradientOptions
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.language import Documents
 from dvsel.options import option
 from dvsel.progress import parts
 from dvsel.schema import ArraySpec, Names, Schema, Unfit, packed, unpacked
-from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
     import torch
 
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.gradient_pass import GradientMeter
     from dvsel.gradients.lora import LoRA
-    from dvsel.gradients.meter import GradientMeter
     from dvsel.gradients.warmup import Checkpoint, Course
     from dvsel.language.cards import Card
     from dvsel.language.models import Model
-    from dvsel.shards.columns import Batch
 
 VARIANTS = ("paper", "code")
 
@@ -157,7 +157,7 @@ class _Fit:
 
     def _checked(self) -> list[int]:
         """How many documents of each task count; UserError for a task without any, before the warm-up."""
-        from dvsel.gradients.query import checked
+        from dvsel.gradients.target_gradient import checked
 
         return [
             checked(self.meter.run(documents, None, self.scorer.reduction), f"target {name}")
@@ -167,7 +167,7 @@ class _Fit:
     def _queries(self, checkpoint: Checkpoint) -> tuple[npt.NDArray[np.float32], list[float]]:
         """What documents are compared with under a checkpoint, (tasks, weights), and each task's loss there."""
         from dvsel.gradients import lora
-        from dvsel.gradients.query import mean_gradient
+        from dvsel.gradients.target_gradient import mean_gradient
 
         lora.put(self.meter.layers, checkpoint.weights)
         found, losses = [], []
@@ -179,7 +179,7 @@ class _Fit:
 
     def _mean_of_units(self, documents: Documents) -> npt.NDArray[np.float32]:
         """The mean of the documents' gradients, each brought to length 1."""
-        from dvsel.gradients.sums import GradientSum
+        from dvsel.gradients.moments import GradientSum
 
         units, total = [], GradientSum(self.meter.layers)
         for row in range(len(documents)):
@@ -194,7 +194,7 @@ class _Fit:
         checkpoints: Sequence[Checkpoint],
         queries: Sequence[npt.NDArray[np.float32]],
         documents: Sequence[int],
-    ) -> directed.Arrays:
+    ) -> fitted_directions.Arrays:
         rates = np.array([one.rate for one in checkpoints])
         counts = np.array(documents, np.float64)
         separate = self.scorer.separate_targets
@@ -263,7 +263,7 @@ class FittedLESS(Fitted):
             "steps": ArraySpec("int64", (scorer.epochs,), low=1),
             "groups": Names(),
             "shares": ArraySpec("float64", ("groups",), low=0, high=1),
-            "digest": ArraySpec("uint8", (directed.DIGEST,)),
+            "digest": ArraySpec("uint8", (fitted_directions.DIGEST,)),
         }
 
     def check(self) -> None:
@@ -274,7 +274,7 @@ class FittedLESS(Fitted):
     @functools.cached_property
     def meter(self) -> GradientMeter:
         """The model with an adapter, whose weights come with each checkpoint."""
-        model = directed.unchanged(self.scorer, self.scorer.model, self.arrays["digest"])
+        model = fitted_directions.unchanged(self.scorer, self.scorer.model, self.arrays["digest"])
         from dvsel.gradients import lora
 
         held, wanted = self.arrays["adapter"].shape[1], lora.size(model, self.scorer.lora)
@@ -302,7 +302,7 @@ class FittedLESS(Fitted):
     def _cosines(self, checkpoint: int, documents: Documents) -> npt.NDArray[np.float64]:
         """Under one checkpoint, float64 (n, tasks)."""
         from dvsel.gradients import lora
-        from dvsel.gradients.updates import Moments, Updates
+        from dvsel.gradients.adam_updates import Moments, Updates
 
         adapter, first, second, tasks = (
             self._of_layers(name, checkpoint) for name in ("adapter", "first", "second", "tasks")
@@ -312,7 +312,7 @@ class FittedLESS(Fitted):
         lora.put(self.meter.layers, adapter)
         updates = Updates(moments, tasks, len(documents), self.meter.model.device)
         passed = self.meter.run(documents, updates, self.scorer.reduction)
-        directed.tell_spoilt(passed, documents)
+        fitted_directions.tell_spoilt(passed, documents)
         values: npt.NDArray[np.float64] = updates.shares().cpu().numpy()
         values[~(np.isfinite(values).all(1) & passed.scored)] = np.nan
         return values

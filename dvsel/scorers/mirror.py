@@ -25,19 +25,19 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import Notice, UserError
-from dvsel.gradients import directed
+from dvsel.gradients import fitted_directions
 from dvsel.gradients.options import UNSCORED, CurvatureOptions, TargetOptions
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.language import PRECISIONS, Documents
 from dvsel.options import option, unless
 from dvsel.progress import parts
 from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
-from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
-    from dvsel.gradients.direction import Direction
-    from dvsel.gradients.meter import GradientMeter
-    from dvsel.gradients.steps import Walk
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.gradient_pass import GradientMeter
+    from dvsel.gradients.low_rank import Direction
+    from dvsel.gradients.target_steps import Walk
 
 _COARSE = 0.05  # of the steps' length
 
@@ -102,9 +102,9 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
         self, meter: GradientMeter, groups: Mapping[str, Documents], sample: Documents
     ) -> tuple[list[Walk], str]:
         """Each group's steps, and the energy that the cut keeps of the first."""
-        from dvsel.gradients.direction import Cut
-        from dvsel.gradients.query import Curvature, find
-        from dvsel.gradients.steps import KeptCurvature, Walk
+        from dvsel.gradients.low_rank import Cut
+        from dvsel.gradients.target_gradient import Curvature, find
+        from dvsel.gradients.target_steps import KeptCurvature, Walk
 
         curvature = (KeptCurvature if self.target_steps > 1 else Curvature)(self.preconditioner, self.damping)
         cut, share = Cut(self.wanted_rank, self.energy), self.fall / self.target_steps
@@ -117,12 +117,12 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
         return walks, f"{min(energies):.3f} to {max(energies):.3f}"
 
 
-def _arrays(walks: Sequence[Walk], groups: Sequence[str]) -> directed.Arrays:
+def _arrays(walks: Sequence[Walk], groups: Sequence[str]) -> fitted_directions.Arrays:
     """What `FittedMirror` holds."""
     meter, arrays = walks[0].meter, {}
     for number, moves in enumerate(zip(*(walk.moves for walk in walks), strict=True)):
-        arrays[f"left.{number}"] = directed.side_by_side([move.left for move in moves])
-        arrays[f"right.{number}"] = directed.side_by_side([move.right for move in moves])
+        arrays[f"left.{number}"] = fitted_directions.side_by_side([move.left for move in moves])
+        arrays[f"right.{number}"] = fitted_directions.side_by_side([move.right for move in moves])
     documents = np.array([walk.count for walk in walks], np.float64)
     return arrays | {
         "ranks": np.array([[move.rank for move in walk.moves] for walk in walks], np.int32).T.copy(),
@@ -149,7 +149,7 @@ def _report(walks: Sequence[Walk]) -> dict[str, Any]:
         "architecture": meter.model.card.config.model_type,
         "window": meter.window,
         "stride": meter.stride,
-        **directed.size_of(meter.layers),
+        **fitted_directions.size_of(meter.layers),
         "target documents": [walk.count for walk in walks],
         "target loss, before and after each step": [[round(loss, 5) for loss in walk.losses] for walk in walks],
         "step sizes": [[float(f"{size:.4g}") for size in walk.sizes] for walk in walks],
@@ -178,23 +178,23 @@ class FittedMirror(Fitted):
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
         """Two thin matrices for each layer."""
         return {
-            **directed.sides(),
+            **fitted_directions.sides(),
             "ranks": ArraySpec("int32", ("layers", "groups"), low=1),
             "falls": ArraySpec("float64", ("groups",), low=0),
             "layers": Names(),
             "groups": Names(),
             "shares": ArraySpec("float64", ("groups",), low=0, high=1),
-            "digests": ArraySpec("uint8", (1, directed.DIGEST)),
+            "digests": ArraySpec("uint8", (1, fitted_directions.DIGEST)),
         }
 
     def check(self) -> None:
         """The matrices are as wide as the ranks of all groups."""
-        directed.check_ranks(self.arrays, self.arrays["ranks"])
+        fitted_directions.check_ranks(self.arrays, self.arrays["ranks"])
 
     @functools.cached_property
     def meter(self) -> GradientMeter:
         """The model's."""
-        (meter,) = directed.meters(self.scorer, self.arrays["digests"], unpacked(self.arrays["layers"]))
+        (meter,) = fitted_directions.meters(self.scorer, self.arrays["digests"], unpacked(self.arrays["layers"]))
         return meter
 
     @functools.cached_property
@@ -206,10 +206,10 @@ class FittedMirror(Fitted):
     def _moves_of(self, layer: int, ranks: list[int]) -> list[Direction]:
         import torch
 
-        from dvsel.gradients.direction import Direction
+        from dvsel.gradients.low_rank import Direction
 
         mine, pair = self.meter.layers[layer], [self.arrays[f"{side}.{layer}"] for side in ("left", "right")]
-        directed.check_size(mine, *map(len, pair))
+        fitted_directions.check_size(mine, *map(len, pair))
         left, right = (torch.from_numpy(np.array(side)).to(mine.module.weight.device) for side in pair)
         sides = zip(torch.split(left, ranks, 1), torch.split(right, ranks, 1), strict=True)
         return [Direction(*pair) for pair in sides]
@@ -224,13 +224,13 @@ class FittedMirror(Fitted):
     def _scored(self, documents: Documents) -> npt.NDArray[np.float64]:
         """float64 (n, groups)."""
         meter, reduction = self.meter, self.scorer.reduction
-        from dvsel.gradients.steps import moved
+        from dvsel.gradients.target_steps import moved
 
         def losses(moves: list[Direction] | None) -> npt.NDArray[np.float64]:
             with moved(meter.layers, moves) if moves else contextlib.nullcontext():
                 passed = meter.run(documents, None, reduction)
             if not moves:
-                directed.tell_spoilt(passed, documents)
+                fitted_directions.tell_spoilt(passed, documents)
             return passed.reduced(reduction)
 
         before, *after = map(losses, parts([None, *self.moves]))

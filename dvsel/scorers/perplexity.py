@@ -21,14 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.language import MEASURES, PromptOptions
 from dvsel.options import option, under
 from dvsel.schema import ArraySpec, Schema
-from dvsel.scorers import Fitted, Scorer
 
 if TYPE_CHECKING:
+    from dvsel.documents.columns import Batch
     from dvsel.language.losses import LossMeter
-    from dvsel.shards.columns import Batch
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Documents whose losses under several language models order these as a benchmark 
 teach best. A fastText classifier learns to tell them from the others on a sample, and scores the pool: its score is
 the classifier's logit.
 
-The fit goes in steps that leave files (`dvsel.preselect`): sample, losses, strength, positives and negatives,
+The fit goes in steps that leave files (`dvsel.commands.preselect`): sample, losses, strength, positives and negatives,
 classifier.
 """
 
@@ -19,10 +19,10 @@ from dvsel.budget import Budget
 from dvsel.errors import UserError
 from dvsel.fasttext import MODES
 from dvsel.fasttext.classifier import FittedClassifier
-from dvsel.fasttext.training import Training
+from dvsel.fasttext.examples import Training
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.language import ModelOptions
 from dvsel.options import option
-from dvsel.scorers import Fitted, Scorer
 
 
 class FittedPreSelect(FittedClassifier):
@@ -76,7 +76,7 @@ class PreSelect(Training, ModelOptions, Scorer):
 
     group: ClassVar[str] = "classifier"
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --ladder ladder.yaml",)
-    steps: ClassVar[str] = "dvsel.preselect:fit"
+    steps: ClassVar[str] = "dvsel.commands.preselect:fit"
     fitted: ClassVar[type[Fitted]] = FittedPreSelect
 
     ladder: str = option("", "YAML file of language models and their benchmark scores", files=True)

@@ -22,20 +22,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dvsel.errors import UserError
-from dvsel.gradients import checkpoints, directed
+from dvsel.gradients import fitted_directions, fitted_norms
 from dvsel.gradients.options import CurvatureOptions
+from dvsel.interface.scorer import Scorer
 from dvsel.language import Documents
 from dvsel.options import option
 from dvsel.schema import ArraySpec, Schema
-from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
     import torch
 
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.gradient_pass import GradientMeter
     from dvsel.gradients.layers import Layer
-    from dvsel.gradients.meter import GradientMeter
-    from dvsel.gradients.squares import Whitening
-    from dvsel.shards.columns import Batch
+    from dvsel.gradients.norms import Whitening
 
 _PARTS = ("inputs", "outputs", "damped")
 
@@ -61,7 +61,7 @@ class SelfInfluence(CurvatureOptions, Scorer):
 
         model = self.load(self.model)
         meter = self.meter(model, [layer.name for layer in choose(model, self.layers)])
-        arrays, report = checkpoints.fit(self, meter.layers)
+        arrays, report = fitted_norms.fit(self, meter.layers)
         if self.takes_pool:
             sample = self.sample(pool, self.factor_documents)
             arrays |= self._whitenings(meter, sample)
@@ -70,27 +70,27 @@ class SelfInfluence(CurvatureOptions, Scorer):
         fitted.report = report
         return fitted
 
-    def _whitenings(self, meter: GradientMeter, sample: Documents) -> directed.Arrays:
+    def _whitenings(self, meter: GradientMeter, sample: Documents) -> fitted_directions.Arrays:
         """Of all layers, as arrays."""
-        from dvsel.gradients import squares
-        from dvsel.gradients.query import Curvature, portions
+        from dvsel.gradients import norms as squares
+        from dvsel.gradients.target_gradient import Curvature, portions
 
         curvature, whitening = Curvature(self.preconditioner, self.damping), getattr(squares, self.preconditioner)
         parts = (curvature.metrics(meter.of(part), sample, []) for part in portions(meter.layers))
-        arrays: directed.Arrays = {}
+        arrays: fitted_directions.Arrays = {}
         for number, metric in enumerate(itertools.chain.from_iterable(parts)):
             arrays |= _as_arrays(number, whitening(metric))
         return arrays
 
 
-def _as_arrays(number: int, whitening: Whitening) -> directed.Arrays:
+def _as_arrays(number: int, whitening: Whitening) -> fitted_directions.Arrays:
     parts = {f"{name}.{number}": getattr(whitening, name) for name in _PARTS}
     return {
         name: np.ascontiguousarray(part.cpu().numpy(), np.float32) for name, part in parts.items() if part is not None
     }
 
 
-class FittedSelfInfluence(checkpoints.FittedCheckpoints):
+class FittedSelfInfluence(fitted_norms.FittedCheckpoints):
     """A fitted self-influence scorer.
 
     arrays: besides those of FittedCheckpoints, of layer N inputs.N float32 (inputs, inputs), outputs.N (outputs,
@@ -112,7 +112,7 @@ class FittedSelfInfluence(checkpoints.FittedCheckpoints):
 
     @functools.cached_property
     def _whitenings(self) -> list[Whitening]:
-        from dvsel.gradients.squares import Whitening
+        from dvsel.gradients.norms import Whitening
 
         (meter,) = self.meters
         return [
@@ -137,13 +137,13 @@ class FittedSelfInfluence(checkpoints.FittedCheckpoints):
             )
         return torch.from_numpy(np.array(part)).to(wide(layer.module.weight[:0]))
 
-    def values(self, meter: GradientMeter, documents: Documents) -> checkpoints.Floats:
+    def values(self, meter: GradientMeter, documents: Documents) -> fitted_norms.Floats:
         """Squared norms, float64 (n,)."""
-        from dvsel.gradients.squares import Squares
+        from dvsel.gradients.norms import Squares
 
         squares = Squares(self._whitenings, len(documents), meter.model.device)
         passed = meter.run(documents, squares, self.options.reduction)
-        directed.tell_spoilt(passed, documents)
+        fitted_directions.tell_spoilt(passed, documents)
         return np.where(passed.scored, squares.total.cpu().numpy(), np.nan)
 
 

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.columns import Batch
+from dvsel.documents.vectors import Maker
 from dvsel.embeddings import EmbedderOptions
-from dvsel.embeddings.source import VectorSource
+from dvsel.embeddings.vector_source import VectorSource
 from dvsel.errors import Notice, UserError
+from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.options import option, under
 from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
-from dvsel.scorers import Fitted, Scorer
-from dvsel.shards.columns import Batch
-from dvsel.shards.vectors import Maker
 from dvsel.transport import COSTS
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ def _lowest(batches: Iterable[Batch], count: int, place: str) -> tuple[Batch, in
 def _keys(batch: Batch) -> npt.NDArray[np.uint64]:
     if batch.keys is not None:
         return batch.keys
-    from dvsel.shards.hashing import hash_rows  # loads the compiler, which `--help` can do without
+    from dvsel.documents.hashing import hash_rows  # loads the compiler, which `--help` can do without
 
     return hash_rows(batch.text)
 

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from dvsel.errors import UserError
-from dvsel.gradients import directed
-from dvsel.gradients.checkpoints import check_alike
+from dvsel.gradients import fitted_directions
+from dvsel.gradients.fitted_norms import check_alike
 from dvsel.gradients.options import CheckpointOptions, DirectedOptions
+from dvsel.interface.scorer import Scorer
 from dvsel.language import Documents
 from dvsel.options import option, under
-from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
+    from dvsel.documents.columns import Batch
     from dvsel.language.cards import Card
-    from dvsel.shards.columns import Batch
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,16 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedTracIn:  # noqa: ARG002
         """The target's mean gradient under each checkpoint, cut."""
         self.check()
-        from dvsel.gradients.query import Curvature
+        from dvsel.gradients.target_gradient import Curvature
 
-        arrays, report = directed.fit(self, Documents([]), targets, Curvature("none"), self.weights)
+        arrays, report = fitted_directions.fit(self, Documents([]), targets, Curvature("none"), self.weights)
         fitted = FittedTracIn(self, arrays)
         del report["documents for the curvature"]
         fitted.report = report
         return fitted
 
 
-class FittedTracIn(directed.FittedDirections):
+class FittedTracIn(fitted_directions.FittedDirections):
     """A fitted TracIn."""
 
 

@@ -21,19 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
-from dvsel.gradients import directed
-from dvsel.gradients.checkpoints import check_alike
+from dvsel.gradients import fitted_directions
+from dvsel.gradients.fitted_norms import check_alike
 from dvsel.gradients.options import CheckpointOptions, GroupOptions, SampleOptions
+from dvsel.interface.scorer import Scorer
 from dvsel.language import Documents
 from dvsel.options import option
-from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
-    from dvsel.gradients.meter import GradientMeter, Passed
-    from dvsel.gradients.outputs import Output
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.gradient_pass import GradientMeter, Passed
+    from dvsel.gradients.loss_outputs import Output
     from dvsel.language.cards import Card
     from dvsel.language.models import Model
-    from dvsel.shards.columns import Batch
 
 _ODDS = "log odds against the target"  # minus the margin, a token
 
@@ -76,26 +76,26 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
 
     def meter(self, model: Model, names: Iterable[str] = (), output: Output | None = None) -> GradientMeter:
         """What documents go through; output: the margin, with 1 - p beside it, if None."""
-        from dvsel.gradients.outputs import margin_and_doubt
+        from dvsel.gradients.loss_outputs import margin_and_doubt
 
         return super().meter(model, names, output or margin_and_doubt)
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedTrak:
         """The directions of all layers under each checkpoint."""
         self.check()
-        from dvsel.gradients.direction import Cut
-        from dvsel.gradients.kernel import Kernel
+        from dvsel.gradients.low_rank import Cut
+        from dvsel.gradients.trak_kernel import Kernel
 
         sample = self.sample(pool, self.factor_documents)
         kernel = Kernel(self.projection_dim, self.damping, self.reduction)
         weights = [1 / len(self.models)] * len(self.models)
-        arrays, report = directed.fit_cut(self, sample, targets, kernel, Cut(0), weights, scale=True)
+        arrays, report = fitted_directions.fit_cut(self, sample, targets, kernel, Cut(0), weights, scale=True)
         fitted = FittedTrak(self, arrays)
         fitted.report = {_ODDS if name == "target loss" else name: value for name, value in report.items()}
         return fitted
 
 
-class FittedTrak(directed.FittedDirections):
+class FittedTrak(fitted_directions.FittedDirections):
     """A fitted TRAK."""
 
     def _scored(self, documents: Documents) -> npt.NDArray[np.float64]:

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dvsel.errors import UserError
-from dvsel.gradients import REDUCTIONS, checkpoints
+from dvsel.gradients import REDUCTIONS, fitted_norms
 from dvsel.gradients.options import CheckpointOptions
+from dvsel.interface.scorer import Scorer
 from dvsel.language import Documents
 from dvsel.options import option
-from dvsel.scorers import Scorer
 
 if TYPE_CHECKING:
-    from dvsel.gradients.outputs import Output
-    from dvsel.shards.columns import Batch
+    from dvsel.documents.columns import Batch
+    from dvsel.gradients.loss_outputs import Output
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,25 @@ class VoG(CheckpointOptions, Scorer):
         """Check that the checkpoints can be used, without their weights."""
         if len(self.models) < 2:
             raise UserError("vog: one model, which has no variance; name 2 or more checkpoints with --checkpoints")
-        arrays, report = checkpoints.fit(self)
+        arrays, report = fitted_norms.fit(self)
         fitted = FittedVoG(self, arrays)
         fitted.report = report
         return fitted
 
 
-class FittedVoG(checkpoints.FittedCheckpoints):
+class FittedVoG(fitted_norms.FittedCheckpoints):
     """A fitted VoG scorer."""
 
     def output(self) -> Output:
         """The right token's or label's logit."""
-        from dvsel.gradients.outputs import logit
+        from dvsel.gradients.loss_outputs import logit
 
         return logit
 
-    def scored(self, documents: Documents) -> checkpoints.Floats:
+    def scored(self, documents: Documents) -> fitted_norms.Floats:
         """The score of each, float64 (n,)."""
         meters = self.meters
-        from dvsel.gradients.variance import spread
+        from dvsel.gradients.input_variance import spread
 
         found, scored = spread(meters, documents, self.options.reduction)
         return np.where(scored & np.isfinite(found), found, np.nan)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.documents.hashing import uniform
 from dvsel.errors import UserError
+from dvsel.interface.selector import SetSelector
 from dvsel.options import option, under
-from dvsel.selectors import SetSelector
-from dvsel.shards.hashing import uniform
 
 if TYPE_CHECKING:
-    from dvsel.embeddings.cells import Members
-    from dvsel.selectors.candidates import Candidates
+    from dvsel.embeddings.partition import Members
+    from dvsel.interface.candidates import Candidates
 
 _REACH = 4  # times its even share of the budget that a cell is asked for
 
@@ -51,8 +51,7 @@ class Coverage(SetSelector):
 
     def rank(self, candidates: Candidates) -> list[str]:
         """The key is the gain for its cost, or with `sampling` gain the log of the weight plus Gumbel noise."""
-        from dvsel.embeddings.cells import cells
-        from dvsel.selectors.candidates import competing
+        from dvsel.embeddings.partition import cells, competing
 
         count, ends = 0, []
         for cell in cells(lambda: competing(candidates), candidates.docs, candidates.seed, candidates.scratch):
@@ -89,7 +88,7 @@ def _share(candidates: Candidates) -> float:
 
 def _short(candidates: Candidates, ends: npt.NDArray[np.float64]) -> list[str]:
     """What to say where cells ran out of ordered documents. ends: the lowest key of each cell that was not used up."""
-    from dvsel.selectors.radix import Chunk, cut
+    from dvsel.budgets.exact_cut import Chunk, cut
 
     def chunks() -> Iterator[Chunk]:
         for part in candidates.parts():

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.selectors import Selector
+from dvsel.interface.selector import Selector
 
 
 @dataclass(frozen=True)

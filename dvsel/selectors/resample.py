@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
+from dvsel.interface.selector import Selector
 from dvsel.options import option
-from dvsel.selectors import Selector
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dvsel.errors import UserError
+from dvsel.interface.selector import SetSelector
 from dvsel.options import option
-from dvsel.selectors import SetSelector
 
 if TYPE_CHECKING:
-    from dvsel.embeddings.turns import Heaps, Turns
-    from dvsel.selectors.candidates import Candidates, Part
+    from dvsel.embeddings.round_robin_heaps import Heaps, Turns
+    from dvsel.interface.candidates import Candidates, Part
 
 _DEEPER = 4  # times the picks that a column can expect
 _MOST = 1 << 25  # documents in all heaps, 1 GB, to which these grow by themselves
@@ -82,7 +82,7 @@ def _expected(candidates: Candidates, columns: int) -> int:
 
 
 def _turns(candidates: Candidates, columns: int, queries: np.ndarray | None, size: int) -> Turns:
-    from dvsel.embeddings.turns import Heaps
+    from dvsel.embeddings.round_robin_heaps import Heaps
 
     assert candidates.limit is not None
     heaps = Heaps(columns, min(size, max(candidates.docs, 1)))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dvsel.errors import UserError
+from dvsel.interface.selector import SetSelector
 from dvsel.options import option
-from dvsel.selectors import SetSelector
 
 if TYPE_CHECKING:
-    from dvsel.selectors.candidates import Candidates
+    from dvsel.interface.candidates import Candidates
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,8 @@ class SemDedup(SetSelector):
 
     def rank(self, candidates: Candidates) -> list[str]:
         """The key is the score; that of a document that is dropped is NaN."""
-        from dvsel.embeddings.cells import cells
         from dvsel.embeddings.duplicates import semantic_duplicates
-        from dvsel.selectors.candidates import competing
+        from dvsel.embeddings.partition import cells, competing
 
         for part in candidates.parts():
             score = np.fmax.reduce(part.score, axis=1)

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError
+from dvsel.interface.selector import SetSelector
 from dvsel.options import option
-from dvsel.scratch import mapped
-from dvsel.selectors import SetSelector
+from dvsel.storage.scratch import mapped
 
 if TYPE_CHECKING:
-    from dvsel.selectors.candidates import Candidates
+    from dvsel.interface.candidates import Candidates
 
 _A_CLUSTER = 256  # documents, where the user leaves the number of clusters open
 _TINY = np.finfo(np.float32).tiny
@@ -47,9 +47,8 @@ class Sensitivity(SetSelector):
 
     def rank(self, candidates: Candidates) -> list[str]:
         """The key is the priority."""
-        from dvsel.embeddings.cells import cells_for, centres_of
         from dvsel.embeddings.clusters import assign
-        from dvsel.selectors.candidates import competing
+        from dvsel.embeddings.partition import cells_for, centres_of, competing
 
         count = self.clusters or cells_for(candidates.docs, _A_CLUSTER)
         centres = centres_of(lambda: competing(candidates), candidates.docs, count, candidates.seed)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from dvsel.budget import Budget
 from dvsel.errors import UserError
+from dvsel.interface.selector import Selector
 from dvsel.options import option
-from dvsel.selectors import Selector
 
 
 @dataclass(frozen=True)

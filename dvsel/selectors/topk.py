@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.interface.selector import Selector
 from dvsel.options import option
-from dvsel.selectors import Selector
 
 
 @dataclass(frozen=True)

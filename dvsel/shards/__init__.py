@@ -1,1 +1,1 @@
-
+"""Files of documents: found, read in batches, written."""

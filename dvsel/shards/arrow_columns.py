@@ -12,9 +12,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dvsel.documents.columns import PAD, Bytes, Column, Kind, Offsets
 from dvsel.shards import arrow_types as types
 from dvsel.shards.arrow_values import ordinary, written
-from dvsel.shards.columns import PAD, Bytes, Column, Kind, Offsets
 from dvsel.shards.texts import with_lists_joined
 
 

@@ -17,7 +17,7 @@ import zstandard
 from isal import isal_zlib
 
 from dvsel.errors import BadFile, UserError
-from dvsel.shards.files import Shard, open_read
+from dvsel.storage.places import Shard, open_read
 
 _PIECE = 8 << 10
 _READ = 256 << 10

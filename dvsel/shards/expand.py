@@ -19,7 +19,8 @@ from itertools import takewhile, zip_longest
 from pathlib import Path
 
 from dvsel.errors import Notice, UserError
-from dvsel.shards.files import (
+from dvsel.shards.splits import check_hub, check_saved
+from dvsel.storage.places import (
     HOME,
     Shard,
     check_utf8,
@@ -33,7 +34,6 @@ from dvsel.shards.files import (
     relative,
     spelled,
 )
-from dvsel.shards.splits import check_hub, check_saved
 
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}

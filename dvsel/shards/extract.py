@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dvsel.shards.causes import Causes
-from dvsel.shards.columns import Bytes, Column, Kind, Offsets
+from dvsel.documents.causes import Causes
+from dvsel.documents.columns import Bytes, Column, Kind, Offsets
 from dvsel.shards.json_fallback import Span, cause, locate, value
 from dvsel.shards.json_parser import BLANK, ODD, Search, Table, find_newlines, parse_rows
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from dvsel.shards.columns import PAD, Bytes, Kind, Offsets
-from dvsel.shards.documents import Documents
-from dvsel.shards.hashing import Hashes, combine, hash_rows, hash_spans
-from dvsel.shards.jit import kernel
+from dvsel.documents.columns import PAD, Bytes, Kind, Offsets
+from dvsel.documents.hashing import Hashes, combine, hash_rows, hash_spans
+from dvsel.kernels.jit import kernel
+from dvsel.shards.reader import Documents
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import orjson
 
-from dvsel.shards.columns import Kind
+from dvsel.documents.columns import Kind
 
 Span = tuple[int, int]
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.shards.columns import PAD, Bytes, Column, Kind, Offsets
-from dvsel.shards.jit import bare_kernel
-from dvsel.shards.simd import WIDTH, below, copy, equal, trailing_zeros
+from dvsel.documents.columns import PAD, Bytes, Column, Kind, Offsets
+from dvsel.kernels.jit import bare_kernel
+from dvsel.kernels.simd import WIDTH, below, copy, equal, trailing_zeros
 
 Kinds = npt.NDArray[np.uint8]
 

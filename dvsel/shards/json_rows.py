@@ -14,8 +14,8 @@ import pyarrow as pa
 from dvsel.errors import UserError
 from dvsel.shards import arrow_types as types
 from dvsel.shards.arrow_values import written
-from dvsel.shards.files import Shard
 from dvsel.shards.tables import TableReader
+from dvsel.storage.places import Shard
 
 _REMEDY = "write to a folder (-o FOLDER), which keeps the format"
 

@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import xxhash
 
+from dvsel.documents.columns import PAD, Bytes, Column, Offsets
 from dvsel.errors import BadFile
-from dvsel.shards.columns import PAD, Bytes, Column, Offsets
 from dvsel.shards.decode import HEAD, Reader, check_text
 from dvsel.shards.extract import find_lines
-from dvsel.shards.files import Shard, changed_meanwhile, while_unchanged
+from dvsel.storage.places import Shard, changed_meanwhile, while_unchanged
 
 BLOCK = 8 << 20
 _BOM = b"\xef\xbb\xbf"

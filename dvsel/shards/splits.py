@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from dvsel.errors import UserError, shown
 from dvsel.redact import printable
-from dvsel.shards.files import join
+from dvsel.storage.places import join
 
 _DICT = "dataset_dict.json"
 _PIECE = re.compile(r"(?:^|/)([^/]+?)-\d{5}-of-\d{5}[^/]*$")

@@ -25,8 +25,8 @@ from dvsel.errors import BadFile, UserError
 from dvsel.shards import arrow_types as types
 from dvsel.shards.arrow_columns import refusal
 from dvsel.shards.arrow_values import Sizes, TooManyValues, ordinary, row_sizes
-from dvsel.shards.files import Shard, open_read
 from dvsel.shards.lines import BLOCK
+from dvsel.storage.places import Shard, open_read
 
 _ARROW_FILE = b"ARROW1"
 _PARQUET_TAIL = 8  # the footer's size and the magic bytes

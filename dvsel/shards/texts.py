@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from dvsel.shards.columns import PAD, Bytes, Column, Kind, Offsets
-from dvsel.shards.jit import bare_kernel, kernel
+from dvsel.documents.columns import PAD, Bytes, Column, Kind, Offsets
+from dvsel.kernels.jit import bare_kernel, kernel
+from dvsel.kernels.simd import WIDTH, copy
 from dvsel.shards.json_parser import skip_space, unescape
-from dvsel.shards.simd import WIDTH, copy
 
 _GAP = 2  # bytes of "\n\n"
 _LF = np.uint8(10)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvsel.language.products import multiply
+from dvsel.linalg.cpu_matmul import multiply
 
 Array = npt.NDArray[Any]
 

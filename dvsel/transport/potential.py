@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import pad
 
-from dvsel.language.products import multiply
+from dvsel.linalg.cpu_matmul import multiply
 from dvsel.transport.cost import Array, block_rows, half_squares, masses, placed
 
 

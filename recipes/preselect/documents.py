@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvsel.runs import Reading, Sampling
-from dvsel.sample import draw_sample
+from dvsel.pool.sample import draw_sample
+from dvsel.runs.requests import Reading, Sampling
 from dvsel.shards.expand import expand
 
 

@@ -38,14 +38,14 @@ import numpy as np
 import torch
 import yaml
 from cloze import accuracy, make_items
-from documents import Document, draw, pieces, read, write
 from small_models import BATCH, CONTEXT, Size, encode, losses, make_tokenizer, new_model, pack, save, train
 from tables import composition_table, ladder_table, result_table, seconds_table
 
+from documents import Document, draw, pieces, read, write
 from dvsel.budget import Budget
-from dvsel.demo import build as build_demo
+from dvsel.commands.demo import build as build_demo
 from dvsel.errors import UserError
-from dvsel.folder import REPORT
+from dvsel.runs.output_folder import REPORT
 
 LONGEST = 1000  # characters of a piece
 TOKENIZER_TEXT = 4_000_000  # bytes that the tokenizer is learned from

@@ -11,8 +11,8 @@ import pytest
 import corpus
 import dvsel as package
 from commands import dvsel, failure, ok, run
-from dvsel.fitted import load
-from dvsel.folder import REPORT
+from dvsel.runs.fitted_files import load
+from dvsel.runs.output_folder import REPORT
 
 # --- From shards to a subset, in processes of their own. ---
 

@@ -12,7 +12,7 @@ import pytest
 
 from commands import environment
 from dvsel.cli import COMMANDS
-from dvsel.plugins import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, found
 
 OFFERED = {
     "dvsel s": {name for name in COMMANDS if name.startswith("s")},

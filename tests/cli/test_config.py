@@ -168,7 +168,7 @@ def test_an_environment_that_cannot_be_is_refused(here: Path, monkeypatch: pytes
 
 def test_the_cache_lies_where_the_environment_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dvsel.fasttext import cache
-    from dvsel.shards.jit import _candidates
+    from dvsel.kernels.jit import _candidates
 
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(here / "numba"))
     monkeypatch.setenv("DVSEL_CACHE", str(here / "mine"))

@@ -25,13 +25,13 @@ import corpus
 import ladders
 import language_models
 from commands import Answer, command_of, dvsel, ok
-from dvsel import fitted as storage
 from dvsel.cli import COMMANDS
 from dvsel.engines import local
 from dvsel.errors import UserError
+from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class
 from dvsel.language import models
-from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class
-from dvsel.runs import Execution
+from dvsel.runs import fitted_files as storage
+from dvsel.runs.requests import Execution
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

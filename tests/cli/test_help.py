@@ -10,8 +10,8 @@ import pytest
 from commands import COMMAND, command_of, dvsel, ok, run
 from dvsel.cli import COMMANDS
 from dvsel.cli.help import OWN_GROUPS
+from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, selector_class
 from dvsel.options import fields_of
-from dvsel.plugins import SCORERS, SELECTORS, found, scorer_class, selector_class
 
 HEAVY = {"numpy", "torch", "transformers", "datasets", "numba", "pyarrow", "polars", "sklearn", "zstandard", "fsspec"}
 PAGES = [

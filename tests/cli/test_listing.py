@@ -9,7 +9,7 @@ import pytest
 
 from commands import ok
 from dvsel.cli import listing
-from dvsel.plugins import SCORERS, found
+from dvsel.interface.registry import SCORERS, found
 
 
 def test_list() -> None:

@@ -7,8 +7,8 @@ import io
 from rich.console import Console, RenderableType
 
 from dvsel.cli.tables import documents_table, domains_table, histogram_lines
-from dvsel.inspect import Document
-from dvsel.report import Share
+from dvsel.commands.inspect import Document
+from dvsel.runs.report import Share
 
 
 def text_of(shown: RenderableType) -> str:

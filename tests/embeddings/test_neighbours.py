@@ -97,7 +97,7 @@ def test_faiss_searches_where_it_is_installed_and_faster(
         searches.append("faiss")
         return neighbours._by_torch(*given)
 
-    monkeypatch.setattr("dvsel.language.products.available", lambda: quick)
+    monkeypatch.setattr("dvsel.linalg.cpu_matmul.available", lambda: quick)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: installed)
     monkeypatch.setattr(neighbours, "_by_faiss", by_faiss)
     check(rows(20, 0), rows(50, 1), 5)

@@ -6,8 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from dvsel import worker
-from dvsel.engines import local
+from dvsel.engines import local, worker
 
 WORKERS = 3
 

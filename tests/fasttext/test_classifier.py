@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from corpus import documents
+from dvsel.documents.columns import Batch, Column
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext import cache, classifier
 from dvsel.fasttext.classifier import FittedClassifier, choose, classify, classify_file
 from dvsel.fasttext.model import read_model
 from dvsel.scorers import Scorer
-from dvsel.shards.columns import Batch, Column
 from fasttext_models import ODD_TEXTS, outputs, predict, quantise, real_texts, train
 
 TEXTS = [document["text"] for document in documents()]

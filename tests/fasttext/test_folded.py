@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dvsel.documents.columns import Column
 from dvsel.errors import UserError
 from dvsel.fasttext.folded import Folded, fold
 from dvsel.fasttext.kernels.layout import PIECE, Scratch
 from dvsel.fasttext.kernels.lookup import place_words
 from dvsel.fasttext.model import Model, read_model
 from dvsel.fasttext.tables import LONGEST_RUN
-from dvsel.shards.columns import Column
 from fasttext_definition import END, SHAPES, WORDS, Shape, expected, made
 from fasttext_models import ODD_TEXTS, outputs, real_texts, train
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dvsel.documents.columns import Column
 from dvsel.errors import UserError
 from dvsel.fasttext.library import Library
-from dvsel.shards.columns import Column
 from fasttext_models import ODD_TEXTS, predict, quantise, train
 
 TEXTS = {f"l{n % 5}": [f"common word{n} w{n % 5} слово"] * 10 for n in range(500)}

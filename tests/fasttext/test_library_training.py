@@ -14,12 +14,13 @@ import numpy.typing as npt
 import pytest
 
 import corpus
+from dvsel.documents.columns import Batch, Column
+from dvsel.documents.hashing import hash_rows
 from dvsel.errors import UserError
 from dvsel.fasttext import library_training, sgd
+from dvsel.fasttext.examples import Examples, Training
 from dvsel.fasttext.library_training import LEAST_THREADS, damaged_rows, write_documents
-from dvsel.fasttext.training import Examples, Training, learn
-from dvsel.shards.columns import Batch, Column
-from dvsel.shards.hashing import hash_rows
+from dvsel.fasttext.training import learn
 
 fasttext = pytest.importorskip("fasttext")
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from commands import environment
 from dvsel import progress
+from dvsel.documents.columns import Column
+from dvsel.documents.hashing import hash_rows
 from dvsel.errors import UserError
 from dvsel.fasttext import sgd, vocabulary
+from dvsel.fasttext.examples import Examples, Training
 from dvsel.fasttext.model import Model
-from dvsel.fasttext.training import Examples, Training
-from dvsel.shards.columns import Column
-from dvsel.shards.hashing import hash_rows
 
 DOCUMENTS = [
     (b"the sun rises over the sea", True),

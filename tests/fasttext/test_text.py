@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dvsel.documents.columns import Column
 from dvsel.fasttext import MODES
 from dvsel.fasttext.text import prepare
-from dvsel.shards.columns import Column
 from fasttext_models import real_texts
 
 TRUTH = {

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 import corpus
+from dvsel.documents.columns import Batch
 from dvsel.errors import Notice, UserError
+from dvsel.fasttext.examples import LABELS, Training
 from dvsel.fasttext.model import Model
-from dvsel.fasttext.training import LABELS, Training, learn
+from dvsel.fasttext.training import learn
 from dvsel.options import from_mapping, to_mapping
-from dvsel.shards.columns import Batch
 
 SMALL = Training(dim=10, buckets=20_000, learning_rate=0.5)
 

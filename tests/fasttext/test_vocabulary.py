@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import corpus as texts_of
+from dvsel.documents.columns import Column
 from dvsel.fasttext import vocabulary
-from dvsel.shards.columns import Column
 
 SPACES = b" \t\n\v\f\r\0"
 

@@ -17,8 +17,8 @@ import numpy as np
 import xxhash
 
 import fitted_files
-from dvsel import fitted as storage
 from dvsel.errors import UserError
+from dvsel.runs import fitted_files as storage
 
 NUMBERS = [0, -1, 1, 2, 7, 255, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 0.0, -1.0, 0.5, 1e308, 1e-308]
 WORDS = ["", "x", "topk", "dclm", "cosine", "lava", "knn", "margin", "all", "*", "label", "hs", "ova", "mean", "\ud800"]

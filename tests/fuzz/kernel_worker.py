@@ -11,13 +11,13 @@ from typing import Any
 import fuzz_cases
 import numpy as np
 
+from dvsel.documents.columns import PAD, Column
 from dvsel.fasttext.folded import Folded, fold
 from dvsel.fasttext.kernels.documents import add_documents
 from dvsel.fasttext.kernels.layout import Scratch
 from dvsel.fasttext.text import prepare
 from dvsel.ngrams.lookup import count, score
 from dvsel.ngrams.spec import NgramSpec, buckets_of
-from dvsel.shards.columns import PAD, Column
 from fasttext_definition import END, WORDS, Shape, expected, made
 from guarded import guarded
 

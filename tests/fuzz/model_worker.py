@@ -15,11 +15,11 @@ from pathlib import Path
 import fuzz_cases
 import numpy as np
 
+from dvsel.documents.columns import Batch, Column
 from dvsel.errors import UserError
 from dvsel.fasttext.folded import Folded, fold
 from dvsel.fasttext.model import read_model
 from dvsel.scorers.fasttext import FastText
-from dvsel.shards.columns import Batch, Column
 from fasttext_definition import SHAPES, WORDS, Shape, file_of, made
 from fasttext_models import ODD_TEXTS, outputs, quantise, train
 

@@ -8,7 +8,7 @@ import pytest
 from fuzz_cases import check, executions
 
 import fitted_files
-from dvsel.plugins import SCORERS, found
+from dvsel.interface.registry import SCORERS, found
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")

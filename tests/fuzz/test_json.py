@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
+from dvsel.documents.columns import PAD, Bytes, Offsets
 from dvsel.shards import extract as module
-from dvsel.shards.columns import PAD, Bytes, Offsets
 from dvsel.shards.json_parser import Table
 from fuzzing import GuardedMemory, fuzz
 from json_truth import SPLICES, check, mutate

@@ -14,11 +14,11 @@ import pytest
 import xxhash
 import zstandard
 
+from dvsel.documents.columns import PAD
 from dvsel.errors import UserError
-from dvsel.shards.columns import PAD
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard
 from dvsel.shards.lines import LineReader
+from dvsel.storage.places import Shard
 from fuzzing import fuzz
 
 BOM = b"\xef\xbb\xbf"

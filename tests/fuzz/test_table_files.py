@@ -28,11 +28,11 @@ import pytest
 import arrow_arrays
 from commands import environment
 from dvsel.errors import UserError
-from dvsel.shards.documents import DocumentReader
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard
 from dvsel.shards.json_rows import check_columns, json_lines
-from dvsel.shards.write import ShardWriter
+from dvsel.shards.reader import DocumentReader
+from dvsel.shards.writer import ShardWriter
+from dvsel.storage.places import Shard
 
 EXECUTIONS = int(os.environ.get("DVSEL_FUZZ", "400"))
 MOST_MEMORY = 5 << 29  # beyond what importing takes; a page of Parquet states its own size, below 2 GiB

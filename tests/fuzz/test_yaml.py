@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from dvsel.embed import EmbedRun
+from dvsel.budgets.quota import Quota
+from dvsel.commands.embed import EmbedRun
+from dvsel.commands.losses import LossesRun
+from dvsel.commands.strength import StrengthRun
+from dvsel.commands.trace import TraceRun
 from dvsel.errors import UserError
-from dvsel.ladder import Ladder
-from dvsel.losses import LossesRun
-from dvsel.recipe import dump, load, make
-from dvsel.runs import FitRun, ScoreRun, SelectRun
-from dvsel.selectors.quota import Quota
-from dvsel.strength import StrengthRun
-from dvsel.trace import TraceRun
+from dvsel.runs.ladder import Ladder
+from dvsel.runs.recipe import dump, load, make
+from dvsel.runs.requests import FitRun, ScoreRun, SelectRun
 from fuzzing import fuzz
 
 BASES: dict[str, type] = {

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 import language_models
-from dvsel.gradients.direction import Direction
+from dvsel.gradients.compare import Scores, comparison
+from dvsel.gradients.gradient_pass import GradientMeter, Passed
 from dvsel.gradients.layers import Layer
-from dvsel.gradients.meter import GradientMeter, Passed
-from dvsel.gradients.scores import Scores, comparison
-from dvsel.gradients.sums import Basis, FactorSums, GradientSum, SquareSums
+from dvsel.gradients.low_rank import Direction
+from dvsel.gradients.moments import Basis, FactorSums, GradientSum, SquareSums
 from dvsel.language import Documents
 from dvsel.language.models import Model, load
 

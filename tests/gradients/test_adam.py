@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, Trainer
 import language_models
 from dvsel.errors import UserError
 from dvsel.gradients.adam import Diagonal, stored_moments
-from dvsel.gradients.direction import Cut
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose
-from dvsel.gradients.meter import GradientMeter
-from dvsel.gradients.query import Curvature, mean_gradient
+from dvsel.gradients.low_rank import Cut
+from dvsel.gradients.target_gradient import Curvature, mean_gradient
 from dvsel.language import Documents
 from dvsel.language.models import Model, load
 

@@ -20,8 +20,8 @@ from gradient_truth import (
 
 import language_models
 from dvsel.errors import UserError
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose, named
-from dvsel.gradients.meter import GradientMeter
 from dvsel.language import Documents
 from dvsel.language.models import Model, load
 

@@ -11,8 +11,8 @@ from gradient_truth import TEXTS, in_double
 
 from dvsel.errors import UserError
 from dvsel.gradients.capture import Collector, Piece, Rows, attached
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import Layer, choose
-from dvsel.gradients.meter import GradientMeter
 from dvsel.language import Documents
 from dvsel.language.models import Model
 

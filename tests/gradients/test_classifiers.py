@@ -13,15 +13,15 @@ import torch
 from gradient_truth import LONG, TEXTS, assert_collected, assert_moments, by_weights, close, in_precision
 
 import language_models
+from dvsel.documents.columns import Batch, Column, Kind
 from dvsel.errors import UserError
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose
-from dvsel.gradients.meter import GradientMeter
+from dvsel.gradients.moments import FactorSums, GradientSum
 from dvsel.gradients.options import GradientOptions
-from dvsel.gradients.sums import FactorSums, GradientSum
 from dvsel.language import Documents
 from dvsel.language.models import Model, load
 from dvsel.scorers.perplexity import Perplexity
-from dvsel.shards.columns import Batch, Column, Kind
 
 NAMES = {0: "bad", 1: "fair", 2: "good"}
 LABELS = ["good", "bad", "", "2", "fair", "unheard of"]

@@ -19,14 +19,14 @@ from gradient_truth import (
 )
 
 from dvsel.errors import UserError
-from dvsel.gradients import sums
-from dvsel.gradients.direction import Cut
+from dvsel.gradients import moments as sums
+from dvsel.gradients.compare import Scores, comparison
+from dvsel.gradients.curvature import Kronecker
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import Layer, choose, is_head, named
-from dvsel.gradients.meter import GradientMeter
-from dvsel.gradients.metric import Kronecker
-from dvsel.gradients.query import Curvature, find, mean_gradient
-from dvsel.gradients.scores import Scores, comparison
-from dvsel.language import Documents, feeding
+from dvsel.gradients.low_rank import Cut
+from dvsel.gradients.target_gradient import Curvature, find, mean_gradient
+from dvsel.language import Documents, windows
 from dvsel.language.models import Model
 
 SOME = [*TEXTS[:3], LONG[:200], TEXTS[4]]
@@ -71,7 +71,7 @@ def test_batches_are_smaller_where_all_logits_are_made_at_once(
     model_of: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of("llama")
-    monkeypatch.setattr(feeding, "_WHOLE", 100 * model.tokens)
+    monkeypatch.setattr(windows, "_WHOLE", 100 * model.tokens)
     assert GradientMeter(model, choose(model, "lm_head")).batch_tokens == 50
     assert GradientMeter(model, choose(model, "lm_head"), batch_tokens=70).batch_tokens == 70
     assert GradientMeter(model, choose(model, "all")).batch_tokens > 1000

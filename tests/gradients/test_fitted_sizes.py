@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("peft")
 
 import fitted_files
-from dvsel import fitted as storage
 from dvsel.errors import UserError
+from dvsel.runs import fitted_files as storage
 from dvsel.schema import packed
 from dvsel.scorers import Fitted
 

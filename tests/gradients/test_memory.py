@@ -12,9 +12,9 @@ from gradient_truth import TEXTS, assert_collected, assert_moments, copied, grad
 
 import language_models
 from dvsel.gradients.capture import Collector
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose
-from dvsel.gradients.meter import GradientMeter
-from dvsel.gradients.sums import GradientSum
+from dvsel.gradients.moments import GradientSum
 from dvsel.language import Documents
 from dvsel.language.losses import LossMeter
 from dvsel.language.models import Model, load

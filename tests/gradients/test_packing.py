@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 import language_models
 from dvsel.errors import UserError
 from dvsel.gradients.capture import Collector, Rows
+from dvsel.gradients.gradient_pass import GradientMeter, packed
 from dvsel.gradients.layers import choose
-from dvsel.gradients.meter import GradientMeter, packed
-from dvsel.gradients.sums import GradientSum
+from dvsel.gradients.moments import GradientSum
 from dvsel.language import Documents
-from dvsel.language.feeding import Window
 from dvsel.language.models import Model, load
+from dvsel.language.windows import Window
 
 MANY = [*TEXTS, *(text[: 10 + 7 * number] for number, text in enumerate(language_models.TEXTS[20:26]))]
 WITH_SDPA = [name for name in MODELS if name != "gemma2"]

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 import language_models
 from dvsel.errors import Notice
-from dvsel.gradients.direction import Cut, Direction
+from dvsel.gradients.curvature import kfac
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import Layer, choose
-from dvsel.gradients.meter import GradientMeter
-from dvsel.gradients.metric import kfac
+from dvsel.gradients.low_rank import Cut, Direction
+from dvsel.gradients.moments import Factors, FactorSums
 from dvsel.gradients.projection import Bases, Features, pca_bases, random_bases, solved, warn
-from dvsel.gradients.query import Curvature, mean_gradient
-from dvsel.gradients.sums import Factors, FactorSums
+from dvsel.gradients.target_gradient import Curvature, mean_gradient
 from dvsel.language import Documents
 from dvsel.language.models import Model
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from gradient_truth import LONG, TEXTS, assert_collected, by_weights, loss
 
+from dvsel.documents.columns import Batch, Column, Kind
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose
-from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.options import GradientOptions
 from dvsel.language import Documents
 from dvsel.language.models import Model
 from dvsel.scorers.influence import Influence
-from dvsel.shards.columns import Batch, Column, Kind
 
 PROMPTS = ["Say it.", "", TEXTS[5][:60], TEXTS[0], "Why?", "?"]
 

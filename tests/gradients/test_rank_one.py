@@ -9,10 +9,10 @@ import pytest
 import torch
 from gradient_truth import TEXTS, gradients, in_double
 
-from dvsel.gradients.direction import Cut
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose
-from dvsel.gradients.meter import GradientMeter
-from dvsel.gradients.query import Curvature, mean_gradient
+from dvsel.gradients.low_rank import Cut
+from dvsel.gradients.target_gradient import Curvature, mean_gradient
 from dvsel.language import Documents
 from dvsel.language.models import Model
 

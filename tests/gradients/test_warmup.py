@@ -13,9 +13,9 @@ from transformers import get_linear_schedule_with_warmup
 
 from dvsel.errors import Notice, UserError
 from dvsel.gradients import lora
+from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import named
 from dvsel.gradients.lora import ATTENTION, LoRA
-from dvsel.gradients.meter import GradientMeter
 from dvsel.gradients.warmup import Checkpoint, Course, rates, train
 from dvsel.language import Documents
 from dvsel.language.models import Model

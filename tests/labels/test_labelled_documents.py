@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
+from dvsel.documents.columns import Batch, Column, Kind
+from dvsel.documents.vectors import Maker, Vectors
 from dvsel.embeddings import EmbedderOptions
-from dvsel.embeddings.source import VectorSource
+from dvsel.embeddings.vector_source import VectorSource
 from dvsel.labels.documents import UNKNOWN, Gathered, codes, from_array, gather, keys_of, labels_of, to_array
-from dvsel.shards.columns import Batch, Column, Kind
-from dvsel.shards.vectors import Maker, Vectors
 
 MAKER = Maker("some-encoder", "00ff", "mean", 6, 128)
 

@@ -65,7 +65,7 @@ def _without(folder: Path, part: str, file: str = "model.safetensors") -> None:
 @pytest.fixture
 def torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products are torch's, to the bit."""
-    monkeypatch.setattr("dvsel.language.products.available", lambda: False)
+    monkeypatch.setattr("dvsel.linalg.cpu_matmul.available", lambda: False)
 
 
 def logits(network: Any, tokenizer: Any) -> Any:

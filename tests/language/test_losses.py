@@ -20,11 +20,11 @@ from language_models import FAMILIES, TEXTS
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from dvsel.language import feeding  # noqa: E402  (needs both)
 from dvsel.language import losses as module  # noqa: E402
-from dvsel.language.feeding import WASTE, cut, windows  # noqa: E402
+from dvsel.language import windows as feeding  # noqa: E402  (needs both)
 from dvsel.language.losses import LossMeter, measure  # noqa: E402
 from dvsel.language.models import Model, load  # noqa: E402
+from dvsel.language.windows import WASTE, cut, windows  # noqa: E402
 
 SHORT = [text[:120] for text in TEXTS[:6]]
 LONG = [TEXTS[7][:900], "x", TEXTS[8][:40], TEXTS[9][:500], "🙂 naïve Größe 漢字", " ", "\0", TEXTS[10][:300]]

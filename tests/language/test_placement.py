@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import language_models
+from dvsel.commands.score import score
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.gradients.options import GradientOptions
 from dvsel.language import models
-from dvsel.runs import Execution, ScoreRun
-from dvsel.score import score
+from dvsel.runs.requests import Execution, ScoreRun
 from dvsel.scorers.dsir import DSIR
 from dvsel.scorers.influence import Influence
 from dvsel.scorers.perplexity import Perplexity
@@ -24,10 +24,10 @@ from dvsel.scorers.perplexity import Perplexity
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from dvsel.gradients.direction import Direction  # noqa: E402
+from dvsel.gradients.compare import Scores, comparison  # noqa: E402
+from dvsel.gradients.gradient_pass import GradientMeter  # noqa: E402
 from dvsel.gradients.layers import choose  # noqa: E402  (needs both)
-from dvsel.gradients.meter import GradientMeter  # noqa: E402
-from dvsel.gradients.scores import Scores, comparison  # noqa: E402
+from dvsel.gradients.low_rank import Direction  # noqa: E402
 from dvsel.language import Documents  # noqa: E402
 from dvsel.language.losses import LossMeter  # noqa: E402
 from dvsel.language.models import load  # noqa: E402
@@ -52,7 +52,7 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch: pytest.Mo
     """`tests/engines/test_worker_numbers.py` has that processes have numbers of their own."""
     taken = with_gpus(monkeypatch)
     for number in range(2 * GPUS):
-        monkeypatch.setattr("dvsel.worker.number", number)
+        monkeypatch.setattr("dvsel.engines.worker.number", number)
         assert models._device(spread=False) == "cuda"
     assert taken == [*range(GPUS)] * 2
 
@@ -60,7 +60,7 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch: pytest.Mo
 def test_a_process_alone_takes_the_first_and_a_spread_model_begins_there(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = with_gpus(monkeypatch)
     models._device(spread=False)
-    monkeypatch.setattr("dvsel.worker.number", 1)
+    monkeypatch.setattr("dvsel.engines.worker.number", 1)
     models._device(spread=True)
     assert taken == [0, 0]
 

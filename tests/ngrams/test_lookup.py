@@ -14,10 +14,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dvsel.documents.columns import Column
 from dvsel.ngrams.kernels import PIECE
 from dvsel.ngrams.lookup import count, score
 from dvsel.ngrams.spec import WORDS, NgramSpec, buckets_of, words_of
-from dvsel.shards.columns import Column
 
 BUCKETS = 997
 SPECS = [NgramSpec(n, BUCKETS, words, lower) for n in (1, 2, 8) for words in WORDS for lower in (True, False)]

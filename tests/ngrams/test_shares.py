@@ -7,9 +7,9 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dvsel.documents.columns import Column
 from dvsel.ngrams.shares import Shares
 from dvsel.ngrams.spec import NgramSpec, buckets_of
-from dvsel.shards.columns import Column
 
 SPEC = NgramSpec(ngrams=2, buckets=60)
 WORDS = ("the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", ".")

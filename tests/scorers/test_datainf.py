@@ -13,11 +13,11 @@ import pytest
 import corpus
 import language_models
 from commands import ok
+from dvsel.documents.columns import Batch
 from dvsel.errors import UserError
+from dvsel.score_files.score_file import SUFFIX, ScoreFile
 from dvsel.scorers.datainf import DataInf, FittedDataInf
 from dvsel.scorers.influence import Influence
-from dvsel.shards.columns import Batch
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
 from dvsel.testing import check_scorer
 
 torch = pytest.importorskip("torch")

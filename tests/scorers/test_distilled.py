@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dvsel import fitted as storage
+from dvsel.documents.columns import Batch
+from dvsel.documents.vectors import Maker, Vectors
 from dvsel.errors import UserError
 from dvsel.ngrams.spec import buckets_of
+from dvsel.runs import fitted_files as storage
 from dvsel.scorers.distilled import Distilled, FittedDistilled
-from dvsel.shards.columns import Batch
-from dvsel.shards.vectors import Maker, Vectors
 
 SCORER = Distilled(teacher="slow model=m", ngrams=2, buckets=50)
 MAKER = Maker("models/small", "ab12", "mean", 6, 256)

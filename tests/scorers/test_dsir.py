@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dvsel.documents.columns import Batch
 from dvsel.errors import Notice, UserError
 from dvsel.ngrams.spec import bucket_of
 from dvsel.scorers.dsir import DSIR, FittedDSIR
-from dvsel.shards.columns import Batch
 from dvsel.testing import check_scorer
 
 TOPICS = list(pydoc_data.topics.topics.values())

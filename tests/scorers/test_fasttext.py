@@ -13,12 +13,12 @@ import pytest
 
 from commands import failure, ok
 from corpus import documents
-from dvsel import fitted as storage
+from dvsel.documents.columns import Batch
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext import MODES
+from dvsel.runs import fitted_files as storage
+from dvsel.score_files.score_file import ScoreFile
 from dvsel.scorers.fasttext import FastText
-from dvsel.shards.columns import Batch
-from dvsel.shards.scorefile import ScoreFile
 from dvsel.testing import check_scorer
 from fasttext_models import predict, quantise, train
 

@@ -17,11 +17,11 @@ import pytest
 import corpus
 import language_models
 from commands import failure, ok
-from dvsel import fitted as storage
+from dvsel.documents.columns import Batch
 from dvsel.errors import Notice, UserError
+from dvsel.runs import fitted_files as storage
+from dvsel.score_files.score_file import SUFFIX, ScoreFile
 from dvsel.scorers.influence import FittedInfluence, Influence
-from dvsel.shards.columns import Batch
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
 from dvsel.testing import check_scorer
 
 torch = pytest.importorskip("torch")

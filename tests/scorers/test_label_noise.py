@@ -20,12 +20,12 @@ from commands import failure, ok
 
 pytest.importorskip("torch")
 
-from dvsel import fitted as storage
+from dvsel.documents.columns import Batch, Column, Kind, Status
+from dvsel.documents.vectors import Maker, Vectors
 from dvsel.errors import Notice, UserError
+from dvsel.runs import fitted_files as storage
+from dvsel.score_files.score_file import SUFFIX, ScoreFile
 from dvsel.scorers.label_noise import FittedLabelNoise, LabelNoise
-from dvsel.shards.columns import Batch, Column, Kind, Status
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
-from dvsel.shards.vectors import Maker, Vectors
 from dvsel.testing import check_scorer
 from language_models import TEXTS
 

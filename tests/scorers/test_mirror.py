@@ -14,11 +14,11 @@ import pytest
 import corpus
 import language_models
 from commands import failure, ok
+from dvsel.documents.columns import Batch, Column
 from dvsel.errors import Notice, UserError
+from dvsel.score_files.score_file import SUFFIX, ScoreFile
 from dvsel.scorers.influence import Influence
 from dvsel.scorers.mirror import FittedMirror, Mirror
-from dvsel.shards.columns import Batch, Column
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
 from dvsel.testing import check_scorer
 
 torch = pytest.importorskip("torch")

@@ -16,10 +16,10 @@ import pytest
 import corpus
 import language_models
 from commands import failure, ok
+from dvsel.documents.columns import Batch, Column, Kind, Status
 from dvsel.errors import UserError
+from dvsel.score_files.score_file import SUFFIX, ScoreFile
 from dvsel.scorers.perplexity import FittedPerplexity, Perplexity
-from dvsel.shards.columns import Batch, Column, Kind, Status
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
 from dvsel.testing import check_scorer
 
 torch = pytest.importorskip("torch")

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dvsel.documents.columns import Batch
 from dvsel.errors import UserError
 from dvsel.fasttext.classifier import classify
-from dvsel.fasttext.training import LABELS, learn
+from dvsel.fasttext.examples import LABELS
+from dvsel.fasttext.training import learn
+from dvsel.interface.registry import scorer_class
 from dvsel.options import from_mapping, to_mapping
-from dvsel.plugins import scorer_class
 from dvsel.scorers.preselect import FittedPreSelect, PreSelect
-from dvsel.shards.columns import Batch
 
 SCORER = PreSelect(ladder="ladder.yaml", dim=4, buckets=100)
 

@@ -14,10 +14,10 @@ import pytest
 import corpus
 import language_models
 from commands import failure, ok
+from dvsel.documents.columns import Batch
 from dvsel.errors import Notice, UserError
+from dvsel.score_files.score_file import SUFFIX, ScoreFile
 from dvsel.scorers.self_influence import SelfInfluence
-from dvsel.shards.columns import Batch
-from dvsel.shards.scorefile import SUFFIX, ScoreFile
 from dvsel.testing import check_scorer
 
 torch = pytest.importorskip("torch")
@@ -43,10 +43,10 @@ def test_a_scorer_as_any_other(model: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("preconditioner", ["kfac", "ekfac"])
 def test_the_score_is_the_inner_product_of_a_gradient_with_its_own_direction(model: str, preconditioner: str) -> None:
     """<G, H^-1 G>, where H^-1 G is what influence compares with when the document is its own target."""
-    from dvsel.gradients.direction import Cut
+    from dvsel.gradients.gradient_pass import GradientMeter
     from dvsel.gradients.layers import choose
-    from dvsel.gradients.meter import GradientMeter
-    from dvsel.gradients.query import Curvature, find, mean_gradient
+    from dvsel.gradients.low_rank import Cut
+    from dvsel.gradients.target_gradient import Curvature, find, mean_gradient
     from dvsel.language import Documents
     from dvsel.language.models import load
 

@@ -16,11 +16,11 @@ from scipy.special import logsumexp
 
 pytest.importorskip("torch")
 
-from dvsel import fitted as storage
+from dvsel.documents.columns import Batch
+from dvsel.documents.vectors import Maker, Vectors
 from dvsel.errors import Notice, UserError
+from dvsel.runs import fitted_files as storage
 from dvsel.scorers.target import FittedTarget, Target
-from dvsel.shards.columns import Batch
-from dvsel.shards.vectors import Maker, Vectors
 from dvsel.testing import check_scorer
 from language_models import TEXTS
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from commands import failure, ok
-from dvsel.embeddings.cells import LARGEST
 from dvsel.embeddings.facility import greedy, value
-from dvsel.folder import REPORT
-from dvsel.shards.scorefile import ScoreFile
+from dvsel.embeddings.partition import LARGEST
+from dvsel.runs.output_folder import REPORT
+from dvsel.score_files.score_file import ScoreFile
 from embedded_pool import documents, embed, kept, unit, write_pool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -333,7 +333,7 @@ def test_scores_without_vectors_are_refused(folder: Path, tmp_path: Path) -> Non
 
 def test_a_large_cell_is_cut_again(tmp_path: Path) -> None:
     """Cells hold all rows once, whatever the cut."""
-    from dvsel.embeddings.cells import Members, cells
+    from dvsel.embeddings.partition import Members, cells
 
     generator = np.random.default_rng(0)
     count = LARGEST * 3

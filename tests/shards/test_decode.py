@@ -16,7 +16,7 @@ from dvsel.errors import UserError
 from dvsel.shards import decode
 from dvsel.shards.decode import Reader
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard
+from dvsel.storage.places import Shard
 
 TEXT = b"".join(b'{"text": "line %d of the file"}\n' % number for number in range(200))
 SUFFIX = {"": "", "gzip": ".gz", "zstd": ".zst"}

@@ -15,9 +15,9 @@ from uuid import uuid4
 import pytest
 
 from dvsel.errors import Notice, UserError
-from dvsel.shards import files
 from dvsel.shards.expand import expand, split_name
-from dvsel.shards.files import Shard, atomic_writer, join
+from dvsel.storage import places
+from dvsel.storage.places import Shard, atomic_writer, join
 
 
 def put(base: str, *names: str, content: bytes = b"{}\n") -> None:
@@ -62,7 +62,7 @@ def test_a_folder_holds_shards_of_all_kinds_and_much_else(base: str) -> None:
     assert [shard.compression for shard in found] == ["", "gzip", "zstd", "", "zstd"]
     assert [shard.size for shard in found] == [3] * 5
     for shard in found:
-        assert (shard.size, shard.modified) == files.info(shard.url)
+        assert (shard.size, shard.modified) == places.info(shard.url)
 
 
 def test_globs(base: str) -> None:
@@ -160,7 +160,7 @@ def test_names_of_different_stores_stay_apart(tmp_path: Path) -> None:
     found = names(expand([str(tmp_path), remote]))
     assert len(set(found)) == 2
     assert all(not name.startswith("/") and "://" not in name for name in found)
-    files.remove(remote)
+    places.remove(remote)
 
 
 def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

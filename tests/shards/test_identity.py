@@ -14,11 +14,11 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvsel.shards.columns import Column
-from dvsel.shards.documents import DocumentReader
+from dvsel.documents.columns import Column
+from dvsel.documents.hashing import combine, hash_rows
 from dvsel.shards.expand import expand
-from dvsel.shards.hashing import combine, hash_rows
 from dvsel.shards.identity import keys, row_hashes
+from dvsel.shards.reader import DocumentReader
 
 
 def keys_of(path: Path, *paths: str, id_field: str = "id") -> list[int]:

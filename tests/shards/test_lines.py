@@ -17,13 +17,13 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dvsel.documents.columns import PAD
 from dvsel.errors import UserError
 from dvsel.shards import lines
-from dvsel.shards.columns import PAD
 from dvsel.shards.expand import expand
 from dvsel.shards.extract import LINES_AT_ONCE
-from dvsel.shards.files import Shard, atomic_writer, remove
 from dvsel.shards.lines import LineReader
+from dvsel.storage.places import Shard, atomic_writer, remove
 
 BOM = b"\xef\xbb\xbf"
 

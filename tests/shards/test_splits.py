@@ -11,9 +11,9 @@ import pytest
 
 from dvsel.errors import UserError
 from dvsel.shards import expand as expansion
-from dvsel.shards import files
 from dvsel.shards.expand import expand
 from dvsel.shards.splits import check_hub
+from dvsel.storage import places
 
 datasets = pytest.importorskip("datasets")
 
@@ -88,17 +88,17 @@ def test_files_of_one_split_or_none(names: tuple[str, ...]) -> None:
 
 
 def test_a_dataset_of_the_hub_asks_and_a_glob_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    home, was = uuid4().hex, files.filesystem
+    home, was = uuid4().hex, places.filesystem
 
     def filesystem(url: str) -> tuple[Any, str]:
         return was(url.replace("hf://datasets", f"memory://{home}"))
 
-    monkeypatch.setattr(files, "filesystem", filesystem)
+    monkeypatch.setattr(places, "filesystem", filesystem)
     monkeypatch.setattr(expansion, "filesystem", filesystem)
     for split in ("train", "test"):
-        with files.atomic_writer(f"memory://{home}/o/n/{split}.jsonl") as file:
+        with places.atomic_writer(f"memory://{home}/o/n/{split}.jsonl") as file:
             file.write(b'{"text": "a"}\n')
     with pytest.raises(UserError, match="holds several splits"):
         expand(["hf://datasets/o/n"])
     assert [shard.name for shard in expand(["hf://datasets/o/n/train.jsonl"])] == ["train.jsonl"]
-    files.remove(f"memory://{home}")
+    places.remove(f"memory://{home}")

@@ -22,12 +22,12 @@ import xxhash
 import arrow_arrays
 from arrow_arrays import store, values
 from commands import environment
+from dvsel.documents.columns import Kind
 from dvsel.errors import UserError
 from dvsel.shards import tables
-from dvsel.shards.columns import Kind
-from dvsel.shards.documents import DocumentReader, Documents
 from dvsel.shards.expand import expand
-from dvsel.shards.files import Shard, open_read, remove
+from dvsel.shards.reader import DocumentReader, Documents
+from dvsel.storage.places import Shard, open_read, remove
 
 READ = arrow_arrays.all_of(arrow_arrays.simple())
 REFUSED = arrow_arrays.all_of(arrow_arrays.refused())
@@ -207,7 +207,7 @@ def test_an_inconsistent_arrow_file_is_broken(name: str, whole_rows: bool, tmp_p
 
 MEASURE = """
 import resource, sys
-from dvsel.shards.documents import DocumentReader
+from dvsel.shards.reader import DocumentReader
 from dvsel.shards.expand import expand
 
 def peak():

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arrow_arrays import store
-from dvsel.pool import paths_to_read, read_pool
-from dvsel.runs import Reading
-from dvsel.shards.columns import Column, Kind, Status
-from dvsel.shards.documents import DocumentReader
+from dvsel.documents.columns import Column, Kind, Status
+from dvsel.pool.read import paths_to_read, read_pool
+from dvsel.runs.requests import Reading
+from dvsel.shards.reader import DocumentReader
 from dvsel.shards.texts import joined
 
 BAD = object()

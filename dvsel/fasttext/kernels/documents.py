@@ -8,7 +8,7 @@ from dvsel.fasttext.kernels.layout import INT_0, INT_1, PIECE, Array, Int, Scrat
 from dvsel.fasttext.kernels.lookup import find_words
 from dvsel.fasttext.kernels.ngrams import add_char_ngrams, find_ngrams
 from dvsel.fasttext.kernels.words import end_document, find_bounds, hash_words, is_label, load_words
-from dvsel.shards.jit import bare_kernel
+from dvsel.kernels.jit import bare_kernel
 
 
 @bare_kernel

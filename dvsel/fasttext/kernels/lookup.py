@@ -6,8 +6,8 @@ import numpy as np
 
 from dvsel.fasttext.kernels.layout import HALF, INT_0, ONE, PIECE, ZERO, Array, Int, Scratch, Tables, U
 from dvsel.fasttext.kernels.words import hash_words, load_words
-from dvsel.shards.jit import bare_kernel
-from dvsel.shards.simd import prefetch
+from dvsel.kernels.jit import bare_kernel
+from dvsel.kernels.simd import prefetch
 
 _NEVER_FREE = np.uint32(1)
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from dvsel.fasttext.kernels.layout import INT_0, Array, Int, Scratch, Tables, U
 from dvsel.fasttext.kernels.words import FNV_START, fnv_step, is_end
-from dvsel.shards.jit import bare_kernel
-from dvsel.shards.simd import multiply_high
+from dvsel.kernels.jit import bare_kernel
+from dvsel.kernels.simd import multiply_high
 
 NGRAM_PRIME = np.uint64(116049371)
 _LESS, _GREATER = (np.uint8(byte) for byte in b"<>")

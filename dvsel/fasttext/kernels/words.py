@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dvsel.fasttext.kernels.layout import HALF, INT_0, ONE, PIECE, TWO, Array, Int, Scratch, U
-from dvsel.shards.jit import bare_kernel
-from dvsel.shards.simd import WIDTH, count_ones, equal, load64, trailing_zeros, within
+from dvsel.kernels.jit import bare_kernel
+from dvsel.kernels.simd import WIDTH, count_ones, equal, load64, trailing_zeros, within
 
 _GROUP = 8
 _LANES = 16

@@ -1,0 +1,212 @@
+"""Look at what runs left: how scores spread and what the best and the worst documents are like; what a selection
+keeps; what vectors there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from glob import has_magic
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dvsel.budget import Budget
+from dvsel.commands.embed import EmbedReport
+from dvsel.commands.select import domains_of, histogram_of
+from dvsel.documents.columns import Kind, Status
+from dvsel.errors import UserError
+from dvsel.pool.locate import Relocated, reading_of, unchanged_shard
+from dvsel.pool.read import paths_to_read, read_pool
+from dvsel.pool.sources import is_embedded as is_embedded
+from dvsel.runs.output_folder import RECIPE, REPORT
+from dvsel.runs.recipe import command_of
+from dvsel.runs.report import ScoreReport, SelectReport, Share
+from dvsel.runs.requests import Reading
+from dvsel.score_files.find import row_files
+from dvsel.score_files.score_file import ScoreFile
+from dvsel.selection.plan import Plan
+from dvsel.selection.ranking import Pool
+from dvsel.selectors.topk import TopK
+from dvsel.shards.expand import expand
+from dvsel.shards.reader import DocumentReader
+from dvsel.storage.places import Shard, exists, join
+
+_EXCERPT = 400
+
+
+@dataclass(frozen=True, order=True)
+class Document:
+    """A document of the pool. line: its number in the shard, from 1."""
+
+    score: float
+    shard: str
+    line: int
+    domain: str
+    text: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the scores say. Shares are those that topk under `budget` keeps.
+
+    lost: what has no score, and why, in lines.
+    """
+
+    scorer: str
+    documents: int
+    tokens: int
+    budget: str
+    histogram: dict[str, Any]
+    domains: dict[str, Share]
+    best: list[Document]
+    worst: list[Document]
+    lost: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def inspect(
+    sources: Sequence[str], budget: Budget, documents: int, threads: int, moved: Sequence[str] = ()
+) -> Inspection:
+    """Inspect score files; documents: how many of the best and of the worst to read. moved: where the pool lies now."""
+    pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source)])
+    with tempfile.TemporaryDirectory() as scratch:
+        plan = Plan.make(pool, TopK(), 0, Path(scratch), budget, threads=threads)
+    best, worst = _extremes(pool, documents)
+    header, places = pool.files[0].header, Relocated(moved) if moved else None
+    return Inspection(
+        header.scorer,
+        pool.total("docs"),
+        pool.total("tokens"),
+        budget.echo(pool.total(budget.unit)),
+        histogram_of(plan),
+        domains_of(plan),
+        _with_texts(pool, best, places),
+        _with_texts(pool, worst, places),
+        ScoreReport.of(pool.files).lost(),
+    )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a selection keeps: the report of the run that made it, and the first documents of some of its shards."""
+
+    report: SelectReport
+    documents: list[Document]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        named = [
+            {"shard": one.shard, "line": one.line, "domain": one.domain, "text": one.text} for one in self.documents
+        ]
+        return {"report": asdict(self.report), "documents": named}
+
+
+def is_selection(source: str) -> bool:
+    """Whether it is the folder of a run of `dvsel select`."""
+    place = join(source, RECIPE)
+    return not has_magic(source) and exists(place) and command_of(place) == "select"
+
+
+def inspect_selection(folder: str, documents: int) -> Selection:
+    """Inspect a selection; documents: how many to read."""
+    if not exists(join(folder, REPORT)):
+        raise UserError(f"{folder}: is not complete; the command that began it goes on from there")
+    report = SelectReport.load(join(folder, REPORT))
+    shards = expand([folder]) if report.given["docs"] and documents else []
+    reading = Reading(**report.reading)
+    step = max(len(shards) // max(documents, 1), 1)
+    return Selection(report, [_first(shard, reading) for shard in shards[::step][:documents]])
+
+
+def _first(shard: Shard, reading: Reading) -> Document:
+    with DocumentReader(shard, paths_to_read(reading)) as reader:
+        batch = next(read_pool(reader, shard, reading))
+    domain = batch.documents.fields[reading.domain_field]
+    named = domain[0].decode(errors="replace") if domain.kind[0] == Kind.STRING else ""
+    return Document(math.nan, shard.name, 1, named, batch.text[0][:_EXCERPT].decode(errors="ignore"))
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What vectors there are. domains: documents and tokens that have one."""
+
+    report: EmbedReport
+    domains: dict[str, Share]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"report": asdict(self.report), "domains": {name: asdict(one) for name, one in self.domains.items()}}
+
+
+def inspect_embeddings(sources: Sequence[str]) -> Embedded:
+    """Inspect what `dvsel embed` made."""
+    files = [ScoreFile(url) for source in sources for url in row_files(source)]
+    domains: dict[str, Share] = {}
+    for file in files:
+        for rows in file.rows(("tokens", "status", "domain")):
+            scored = rows.status == Status.SCORED
+            docs = np.bincount(rows.domain[scored], minlength=len(rows.domains))
+            tokens = np.bincount(rows.domain[scored], rows.tokens[scored], minlength=len(rows.domains))
+            for name, more, cost in zip(rows.domains, docs.tolist(), tokens.tolist(), strict=True):
+                was = domains.get(name, Share(0, 0, 0, 0))
+                domains[name] = Share(was.pool_docs + more, 0, was.pool_tokens + int(cost), 0)
+    return Embedded(EmbedReport.of(files), dict(sorted(domains.items())))
+
+
+def _extremes(pool: Pool, count: int) -> tuple[list[Document], list[Document]]:
+    best: list[Document] = []
+    worst: list[Document] = []
+    for number, file in enumerate(pool.files):
+        for rows, first in pool.rows(number):
+            score = rows.score[:, 0]
+            order = np.argsort(score, kind="stable")
+            order = order[np.isfinite(score[order])]
+            ends = [*order[:count], *order[max(len(order) - count, count) :]]
+            found = [
+                Document(
+                    float(score[row]),
+                    str(file.header.shard["name"]),
+                    first - pool.first[number] + int(row) + 1,
+                    rows.domains[rows.domain[row]],
+                )
+                for row in ends
+            ]
+            best = heapq.nlargest(count, best + found)
+            worst = heapq.nsmallest(count, worst + found)
+    return best, worst
+
+
+def _with_texts(pool: Pool, documents: list[Document], places: Relocated | None) -> list[Document]:
+    texts: dict[tuple[str, int], str] = {}
+    for file in pool.files:
+        lines = {document.line for document in documents if document.shard == file.header.shard["name"]}
+        if lines:
+            texts |= {
+                (str(file.header.shard["name"]), line): text for line, text in _texts(file, lines, places).items()
+            }
+    return [
+        Document(one.score, one.shard, one.line, one.domain, texts.get((one.shard, one.line), "")) for one in documents
+    ]
+
+
+def _texts(file: ScoreFile, lines: set[int], places: Relocated | None) -> dict[int, str]:
+    """The beginnings of the texts in some lines of a shard."""
+    shard, reading = unchanged_shard(file, places), reading_of(file)
+    found: dict[int, str] = {}
+    with DocumentReader(shard, paths_to_read(reading)) as reader:
+        for batch in read_pool(reader, shard, reading):
+            first = batch.documents.first_row + 1
+            for line in sorted(lines):
+                if first <= line < first + len(batch):
+                    found[line] = batch.text[line - first][:_EXCERPT].decode(errors="ignore")
+            if len(found) == len(lines):
+                break
+    return found

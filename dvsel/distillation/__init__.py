@@ -1,0 +1,1 @@
+"""What a cheap scorer learns from the scores of an expensive one."""

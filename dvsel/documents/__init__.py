@@ -1,0 +1,1 @@
+"""Documents as arrays: columns of text and fields, their hashes, vectors and token counts."""

@@ -1,0 +1,146 @@
+"""The scorer interface, and how to write one.
+
+A scorer gives each document one float, higher = keep. It is a frozen dataclass whose fields are its options: they
+become the flags of `dvsel score NAME`, the keys of a recipe and the record of a run. It has one method, `fit`,
+which sees a sample of the pool and the targets once and returns a fitted scorer; that one scores batches of
+documents and keeps no state. Sharding, batching, workers, resume and progress are not a scorer's business.
+
+    @dataclass(frozen=True)
+    class Length(Scorer):
+        \"\"\"Prefer documents near a length.\"\"\"
+
+        best: int = option(1000, "length that scores highest, in bytes")
+
+        def fit(self, pool, targets):
+            return FittedLength(self, {})
+
+    class FittedLength(Fitted):
+        def score(self, batch):
+            return -np.abs(batch.text.sizes - self.scorer.best).astype(np.float32)
+
+    Length.fitted = FittedLength
+
+A package adds it with an entry point in the group `dvsel.scorers` (`length = "my_package:Length"`), as dvsel's own
+do, and tests it with `dvsel.testing.check_scorer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dvsel.options import Options
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from dvsel.documents.columns import Batch
+    from dvsel.schema import Schema
+
+
+@dataclass(frozen=True)
+class Scorer(Options):
+    """A method and its options, not yet fitted."""
+
+    fitted: ClassVar[type[Fitted]]
+    """The class that `fit` returns an instance of."""
+    takes_target: ClassVar[bool] = False
+    """Whether `fit` needs at least one target."""
+    splits_targets: ClassVar[bool] = False
+    """Whether each file of a folder or glob that is named as a target is a target by itself."""
+    usage: ClassVar[tuple[str, ...]] = ("",)
+    """What follows `dvsel fit NAME` in the examples of its help, one for each way to use it."""
+    group: ClassVar[str] = ""
+    """What it needs, under which help lists it: "no model", "gradients" and so on; "" for the package's name."""
+    selector: ClassVar[str] = "topk"
+    """The selection rule of the method's paper, by the selector's name."""
+    parallel: ClassVar[bool] = False
+    """Whether `score` itself takes all cores, or a GPU."""
+    tolerance: ClassVar[float] = 0.0
+    """How far a document's score may depend on those beside it: 0 unless matrix products round by their shapes."""
+    steps: ClassVar[str] = ""
+    """`module:function` that fits in steps which leave files: (run, shards, execution, folder) -> Fitted."""
+
+    @property
+    def processes(self) -> int:
+        """How many the flow scores in, unless the user says: 0 for one a core, 1 where `score` is `parallel`."""
+        return int(self.parallel)
+
+    @property
+    def takes_pool(self) -> bool:
+        """Whether `fit` reads a sample of the pool."""
+        return False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Dotted paths of further fields that `score` reads from `Batch.columns`."""
+        return ()
+
+    def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> Fitted:
+        """Fit on a sample of the pool and on the targets.
+
+        pool: batches of the sample, in an order that depends on the documents alone; empty unless `takes_pool`.
+        targets: batches of each target, by its name, in the order of the command line, and of each option that was
+        declared with `documents=True`, by the option's name; empty unless given.
+        Raises UserError for a target or a sample that the method cannot use. What a user should know and is no
+        error is a `dvsel.errors.Notice`; `dvsel.progress.show` tells how far a long fit is.
+        """
+        raise NotImplementedError
+
+
+class Fitted:
+    """A fitted scorer: the scorer's options, arrays, and a report. Nothing else: it is saved as these three.
+
+    scorer: the options that it was fitted with.
+    arrays: what `fit` learned, numpy arrays by name; when read from a file, shared by all processes that read it.
+    report: what `fit` found out about it, as plain values for JSON; `dvsel fit` and `dvsel inspect` show it.
+    origin: what the run that fitted it was told to read, names by option; the flow notes it.
+    groups: names of the score's columns, one for most scorers.
+    shares: the share of the budget that each group takes; sums to 1.
+    unscored: why `score` gives NaN, for the summary ("fewer than 100 words").
+    """
+
+    groups: tuple[str, ...] = ("",)
+    shares: tuple[float, ...] = (1.0,)
+    unscored: str = "no usable score"
+
+    @property
+    def selector(self) -> str:
+        """The selection rule for the scores, by the selector's name; the scorer's, unless `fit` found another."""
+        return self.scorer.selector
+
+    @property
+    def stands_for(self) -> str:
+        """The name of the scorer in whose place this one scores, and by whose name it goes too; "" for none."""
+        return ""
+
+    @property
+    def title(self) -> str:
+        """What score files and reports call it; "" for the scorer's name and the options that are not at default."""
+        return ""
+
+    def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.scorer = scorer
+        self.arrays = dict(arrays)
+        self.report: dict[str, Any] = {}
+        self.origin: dict[str, list[str]] = {}
+
+    @classmethod
+    def schema(cls, scorer: Any) -> Schema | None:  # noqa: ARG003
+        """What `arrays` must be for a scorer with these options (`dvsel.schema`), which is checked when a file is read,
+        before anything else looks at them; None: the arrays are the class's own affair."""
+        return None
+
+    def check(self) -> None:
+        """Raise ValueError, with what is wrong, for arrays that are as the schema says, or a report, that cannot be
+        used all the same. Called when a file is read."""
+
+    def lines(self) -> list[str]:
+        """The report, for a person."""
+        return [f"{name}: {value}" for name, value in self.report.items()]
+
+    def score(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """float32 (n,), or (n, groups) where there are several; NaN where a document has no usable score."""
+        raise NotImplementedError

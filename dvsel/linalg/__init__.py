@@ -1,0 +1,1 @@
+"""Linear algebra and ranks that several methods share."""

@@ -1,0 +1,1 @@
+"""Which documents a budget keeps, decided from score files, and the subset written out."""

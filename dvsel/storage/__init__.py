@@ -1,0 +1,1 @@
+"""Where bytes live, and the files that a run keeps for itself."""
