@@ -30,11 +30,12 @@ from dvsel.commands.embed import EmbedRun, embed
 from dvsel.commands.fit import fit
 from dvsel.distillation.student import Features, learn
 from dvsel.documents.columns import Batch
+from dvsel.embeddings import EmbedderOptions
 from dvsel.interface.registry import scorer_class
 from dvsel.linalg.ranks import spearman
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.output_folder import STEPS
-from dvsel.runs.requests import Execution, FitRun
+from dvsel.runs.requests import Execution, FitRun, Fitting
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled
 
@@ -80,10 +81,7 @@ def fit_run(name: str, model: str, pool: Path, documents: Corpus, count: int) ->
     return FitRun(
         scorer=cls(model=model),
         pool=(str(pool),),
-        target=target,
-        distil=True,
-        distil_documents=count,
-        distil_floor=0.0,
+        fitting=Fitting(target=target, distil=True, distil_documents=count, distil_floor=0.0),
         output=output,
     )
 
@@ -123,17 +121,25 @@ def compare(name: str, run: FitRun, test: list[str], repeats: int) -> None:
 def embedded(pool: Path, model: str, max_tokens: int) -> str:
     """The pool with vectors; made once."""
     output = str(pool.parent / "emb")
-    embed(EmbedRun(pool=(str(pool),), model=model, max_tokens=max_tokens, output=output), Execution(workers=1))
+    embed(
+        EmbedRun(pool=(str(pool),), embedder=EmbedderOptions(model=model, max_tokens=max_tokens), output=output),
+        Execution(workers=1),
+    )
     return output
 
 
 def by_part(name: str, run: FitRun, pool: str) -> None:
     """Distil the same teacher on a pool of embeddings, and print how well each part of them does on its own."""
     student = Distilled(teacher=f"{run.output}{STEPS}/{TEACHER}")
-    run = dataclasses.replace(run, scorer=student, pool=(pool,), target=(), distil=False, output=f"{run.output}.emb")
+    run = FitRun(
+        scorer=student,
+        pool=(pool,),
+        fitting=Fitting(distil_documents=run.fitting.distil_documents, distil_floor=0.0),
+        output=f"{run.output}.emb",
+    )
     distilled = fit(run, Execution(workers=1))
     steps = run.output + STEPS
-    features = Features.of(documents_of(run, steps), student.spec, student)
+    features = Features.of(documents_of(run.reading, steps), student.spec, student)
     true = scores_of(steps)[:, 0].astype(np.float64)
     rows = []
     for part, design in features.designs.items():

@@ -21,7 +21,7 @@ from measure import DVSEL, Cost, alternate, command, here, machine, ratio, sprea
 
 from dvsel.commands.score import score
 from dvsel.runs import fitted_files as storage
-from dvsel.runs.requests import Execution, ScoreRun
+from dvsel.runs.requests import Execution, ScoreRun, Scoring
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def compare(documents: Corpus, size: int, reference_size: int, repeats: int) -> 
     shard, part = documents.write("pool.jsonl", size), documents.sample("part.jsonl", reference_size)
     fitted, output = documents.fit(shard), documents.folder / "scores"
     reference = reference_scorer(fitted, part, documents.folder / "reference")
-    run = ScoreRun(pool=(str(shard),), fitted=str(fitted), output=str(output))
+    run = ScoreRun(pool=(str(shard),), scoring=Scoring(fitted=str(fitted)), output=str(output))
 
     def as_command() -> Cost:
         shutil.rmtree(output, ignore_errors=True)

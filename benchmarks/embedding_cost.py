@@ -91,7 +91,7 @@ class Made:
             for number in range(size):
                 text = self.texts[number % len(self.texts)][:CHARACTERS]
                 file.write(orjson.dumps({"id": f"{folder.name}-{number}", "text": text}) + b"\n")
-        run = EmbedRun(pool=(str(shard),), output=str(folder / "emb"), model=self.maker.model)
+        run = EmbedRun(pool=(str(shard),), output=str(folder / "emb"), embedder=EmbedderOptions(model=self.maker.model))
         with mock.patch("dvsel.commands.embed.embedder_of", return_value=Repeater(self)):
             embed(run, Execution(workers=1))
         return folder / "emb"

@@ -34,7 +34,7 @@ from measure import DVSEL, Cost, alternate, command, here, machine, ratio, sprea
 
 from dvsel.commands.score import score
 from dvsel.commands.select import select
-from dvsel.runs.requests import Execution, ScoreRun, SelectRun
+from dvsel.runs.requests import Execution, ScoreRun, Scoring, SelectRun
 from dvsel.score_files.score_file import ScoreFile
 from dvsel.selectors.threshold import Threshold
 
@@ -188,13 +188,15 @@ def check(peer: Peer, fitted: Path, shard: Path, folder: Path) -> None:
 def score_afresh(fitted: Path, shard: Path, output: Path) -> None:
     """Score files for a shard."""
     shutil.rmtree(output, ignore_errors=True)
-    score(ScoreRun(pool=(str(shard),), fitted=str(fitted), output=str(output)), Execution(workers=1))
+    score(ScoreRun(pool=(str(shard),), scoring=Scoring(fitted=str(fitted)), output=str(output)), Execution(workers=1))
 
 
 def select_afresh(fitted: Path, shard: Path, output: Path) -> None:
     """Score, and write what is above the threshold."""
     shutil.rmtree(output, ignore_errors=True)
-    run = SelectRun(pool=(str(shard),), fitted=str(fitted), selector=Threshold(min_score=0.0), output=str(output))
+    run = SelectRun(
+        pool=(str(shard),), scoring=Scoring(fitted=str(fitted)), selector=Threshold(min_score=0.0), output=str(output)
+    )
     select(run, Execution(workers=1))
 
 

@@ -32,9 +32,8 @@ from dvsel.commands.score import score
 from dvsel.documents.columns import Batch
 from dvsel.documents.hashing import combine, hash_rows
 from dvsel.documents.tokens import BUILT_IN
-from dvsel.pool.read import paths_to_read
 from dvsel.runs import fitted_files as storage
-from dvsel.runs.requests import Execution, Reading, ScoreRun
+from dvsel.runs.requests import Execution, ScoreRun, Scoring
 from dvsel.score_files.score_file import SUFFIX, ScoreFile, ScoreFileWriter
 from dvsel.shards.expand import expand
 from dvsel.shards.extract import Extracted, extract, find_lines
@@ -65,9 +64,9 @@ class Stages:
     def __init__(self, path: Path, fitted: Path, output: Path) -> None:
         self.shard = expand([str(path)])[0]
         self.fitted = storage.load(str(fitted))[0]
-        self.paths = paths_to_read(Reading())
+        self.paths = ["text", "id", "domain"]
         self.output = output
-        self.run = ScoreRun(pool=(str(path),), fitted=str(fitted), output=str(output))
+        self.run = ScoreRun(pool=(str(path),), scoring=Scoring(fitted=str(fitted)), output=str(output))
         self.whole()
         self.scored = ScoreFile(f"{output}/{self.shard.name}{SUFFIX}")
         self.rows = list(self.scored.rows())

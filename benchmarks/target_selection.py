@@ -56,9 +56,10 @@ from measure import machine, table
 
 from dvsel.commands.embed import EmbedRun, embed
 from dvsel.commands.select import select
+from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.neighbours import unit
 from dvsel.errors import Notice
-from dvsel.runs.requests import Execution, SelectRun
+from dvsel.runs.requests import Execution, Fitting, Sampling, SelectRun
 from dvsel.score_files.find import row_files
 from dvsel.score_files.score_file import ScoreFile
 from dvsel.scorers import Scorer
@@ -181,7 +182,8 @@ def embed_all(hand: Hand, options: argparse.Namespace) -> None:
     """What an earlier run has embedded is kept."""
     places = {name: hand.shard(name) for name in PARTS} | {"sets": str(hand.folder / "sets")}
     for name, pool in places.items():
-        run = EmbedRun(pool=(pool,), output=hand.embedded(name), model=options.model, max_tokens=options.max_tokens)
+        embedder = EmbedderOptions(model=options.model, max_tokens=options.max_tokens)
+        run = EmbedRun(pool=(pool,), output=hand.embedded(name), embedder=embedder)
         embed(run, ONE)
 
 
@@ -216,11 +218,11 @@ class Method:
         shutil.rmtree(output, ignore_errors=True)
         run = SelectRun(
             pool=(self.pool or hand.embedded("pool"),),
-            target=self.targets,
+            fitting=Fitting(target=self.targets),
             scorer=self.scorer,
             selector=self.selector,
             budget=f"{budget} docs",
-            seed=hand.seed,
+            sampling=Sampling(seed=hand.seed),
             output=str(output),
         )
         select(run, ONE)

@@ -29,7 +29,17 @@ from dvsel.gradients import options as gradients
 from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.language import ModelOptions, PromptOptions
 from dvsel.options import fields_of
-from dvsel.runs.requests import Counting, Execution, FitRun, Reading, Sampling, ScoreRun, StreamOptions, Targeting
+from dvsel.runs.requests import (
+    Counting,
+    Execution,
+    Fitting,
+    Reading,
+    Sampling,
+    ScoreRun,
+    Scoring,
+    StreamOptions,
+    Targeting,
+)
 
 PAGE = Path(__file__).parent / "cli-reference.md"
 _INTRODUCTION = """# Command line
@@ -45,8 +55,8 @@ themselves show it as the default.
 """
 _SHARED: dict[str, tuple[type, ...]] = {
     "Reading documents": (Reading, Targeting),
-    "Fitting": (FitRun, Sampling),
-    "Scoring": (ScoreRun, StreamOptions),
+    "Fitting": (Fitting, Sampling),
+    "Scoring": (ScoreRun, Scoring, StreamOptions),
     "Counting tokens": (Counting,),
     "Execution": (Execution, Terminal),
     "Language models": (ModelOptions, PromptOptions),

@@ -1,4 +1,8 @@
-"""Options as fields of frozen dataclasses: one declaration serves the flags, the recipes and the record of a run."""
+"""Options as fields of frozen dataclasses: one declaration serves the flags, the recipes and the record of a run.
+
+A run is composed: options that several runs have are a class of their own, and a `part` of each. Flags, recipes and
+keywords name options flat, whatever part they are in: `fields_of`, `flat` and `build` go from one form to the other.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +57,12 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def part(cls: type[T]) -> T:
+    """A field that holds options of this class; the names of all options of the whole differ."""
+    made: T = dataclasses.field(default_factory=cls, metadata={"part": cls})
+    return made
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The base of all options: made with numbers in their ranges and text that can be written, else a UserError.
@@ -104,9 +114,38 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """The options of a dataclass: name -> (field, type)."""
+    """The options of a dataclass and of its parts: name -> (field, type)."""
     hints = typing.get_type_hints(cls)
-    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls) if field.init}
+    found: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
+    for field in dataclasses.fields(cls):
+        if inner := field.metadata.get("part"):
+            found |= fields_of(inner)
+        elif field.init:
+            found[field.name] = field, hints[field.name]
+    return found
+
+
+def flat(options: Any) -> dict[str, Any]:
+    """The values of the options and of their parts, by name."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.metadata.get("part"):
+            found |= flat(value)
+        elif field.init:
+            found[field.name] = value
+    return found
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Options of these values; `flat` gives them back. Those that are not named are at their defaults."""
+    made = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if inner := field.metadata.get("part"):
+            made[field.name] = build(inner, {name: values[name] for name in fields_of(inner) if name in values})
+        elif field.name in values:
+            made[field.name] = values[field.name]
+    return cls(**made)
 
 
 def flag_of(field: dataclasses.Field[Any]) -> str:
@@ -146,20 +185,22 @@ def every(*scopes: Scope) -> Scope:
 
 def changed(options: Any) -> set[str]:
     """The options that are not at their defaults."""
-    return {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
+    fields = fields_of(type(options))
+    return {name for name, value in flat(options).items() if value != fields[name][0].default}
 
 
 def unread(options: Any, run: Any = None, names: Collection[str] | None = None) -> dict[str, str]:
     """The options, of these names or all, that nothing reads in a run, with cause and remedy.
 
-    run: what the scopes are asked of; None for the options themselves.
+    run: what the scopes are asked of, made or a draft; None for the options themselves.
     """
-    run = options if run is None else run
+    options = flattened(options)
+    run = options if run is None else flattened(run)
     found = {}
-    for field in dataclasses.fields(options):
-        if names is None or field.name in names:
+    for name, (field, _) in fields_of(type(options)).items():
+        if names is None or name in names:
             when, scope = field.metadata.get("when"), field.metadata.get("scope")
-            found[field.name] = (when and when(options)) or (scope and scope(run)) or ""
+            found[name] = (when and when(options)) or (scope and scope(run)) or ""
     return {name: why for name, why in found.items() if why}
 
 
@@ -170,46 +211,49 @@ def refuse_unread(options: Any, given: Collection[str] | None = None, run: Any =
 
 
 def draft(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Options that are not checked, to ask which of them are read before they are made."""
+    """Options that are not checked and have no parts, to ask which of them are read before they are made."""
     made = object.__new__(cls)
     for name, (field, _) in fields_of(cls).items():
         object.__setattr__(made, name, values.get(name, field.default))
     return made
 
 
+def flattened(options: Any) -> Any:
+    """The options with those of their parts beside them, as scopes ask for them."""
+    if not dataclasses.is_dataclass(options) or isinstance(options, type):
+        return options
+    parts = [field.name for field in dataclasses.fields(options) if field.metadata.get("part")]
+    is_made = all(hasattr(options, name) for name in parts)
+    return draft(type(options), flat(options)) if parts and is_made else options
+
+
 def to_mapping(options: Any) -> dict[str, Any]:
     """The options as plain values, ready for YAML."""
-    return {
-        name: list(value) if isinstance(value := getattr(options, name), tuple) else value
-        for name in fields_of(type(options))
-    }
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in flat(options).items()}
 
 
 def files_named(options: Any, skip: Collection[str] = ()) -> list[str]:
     """What options that name files or folders hold, in those of the scorer and the selector of a run too."""
     named: list[str] = []
-    for name, (field, _) in fields_of(type(options)).items():
-        value = getattr(options, name)
+    fields = fields_of(type(options))
+    for name, value in flat(options).items():
         if dataclasses.is_dataclass(value):
             named += files_named(value, skip)
-        elif field.metadata.get("files") and name not in skip:
+        elif fields[name][0].metadata.get("files") and name not in skip:
             named += [value] if isinstance(value, str) else value or []
     return [one for one in named if one]
 
 
 def among(cls: type[T], options: Any) -> T:
     """The options of `cls` with the values that they have among others."""
-    return cls(**{name: getattr(options, name) for name in fields_of(cls)})
+    values = flat(options)
+    return build(cls, {name: values[name] for name in fields_of(cls)})
 
 
 def chosen(options: Any) -> list[str]:
     """The options that are not at their defaults, as `name=value`, without secrets."""
-    fields = fields_of(type(options))
-    return [
-        without_secrets(f"{name}={value}")
-        for name, value in to_mapping(options).items()
-        if getattr(options, name) != fields[name][0].default
-    ]
+    away = changed(options)
+    return [without_secrets(f"{name}={value}") for name, value in to_mapping(options).items() if name in away]
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
@@ -223,7 +267,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
         for name, value in values.items()
     }
     try:
-        return cls(**values)
+        return build(cls, values)
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Any
@@ -11,20 +12,29 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dvsel.commands.embed import EmbedRun
+from dvsel.commands.losses import LossesRun
+from dvsel.commands.trace import TraceRun
 from dvsel.errors import UserError
 from dvsel.options import (
     LARGEST,
     Options,
+    among,
     base_type,
+    build,
+    changed,
     fields_of,
+    flat,
     from_mapping,
     nearest,
     option,
+    part,
     refuse_unread,
     to_mapping,
     under,
     unless,
 )
+from dvsel.runs.requests import FitRun, ScoreRun, SelectRun
 
 
 @dataclass(frozen=True)
@@ -186,3 +196,50 @@ def test_an_option_counts_as_given_where_it_is_said_so_or_is_not_at_its_default(
         refuse_unread(Tea(), {"minutes"})
     with pytest.raises(UserError, match=r"^--cup: nobody comes; drop it$"):
         refuse_unread(Tea(cup="mine"), run=[])
+
+
+@dataclass(frozen=True)
+class Biscuit(Options):
+    """What goes with it."""
+
+    dunked: bool = option(False, "wet", scope=lambda run: "" if run.kind == "black" else "needs black tea; drop it")
+
+
+@dataclass(frozen=True)
+class Visit(Options):
+    """Tea and a biscuit."""
+
+    tea: Tea = part(Tea)
+    biscuit: Biscuit = part(Biscuit)
+    guests: int = option(1, "who come", low=1)
+
+
+def test_parts_are_written_flat_and_read_back() -> None:
+    visit = Visit(tea=Tea(kind="black", minutes=5), biscuit=Biscuit(dunked=True))
+
+    assert list(fields_of(Visit)) == [*fields_of(Tea), "dunked", "guests"]
+    assert flat(visit)["minutes"] == 5
+    assert build(Visit, flat(visit)) == visit
+    assert from_mapping(Visit, {"kind": "black", "guests": 2}, "here") == Visit(tea=Tea(kind="black"), guests=2)
+    assert changed(visit) == {"kind", "minutes", "dunked"}
+    assert among(Biscuit, visit) == Biscuit(dunked=True)
+
+
+def test_a_scope_sees_the_options_of_all_parts() -> None:
+    refuse_unread(Visit(tea=Tea(kind="black"), biscuit=Biscuit(dunked=True)))
+    with pytest.raises(UserError, match=r"^--dunked: needs black tea; drop it$"):
+        refuse_unread(Visit(biscuit=Biscuit(dunked=True)))
+    with pytest.raises(UserError, match=r"^here: unknown option 'tea'"):
+        from_mapping(Visit, {"tea": {}}, "here")
+
+
+@pytest.mark.parametrize("run", [FitRun, ScoreRun, SelectRun, EmbedRun, LossesRun, TraceRun])
+def test_no_two_parts_of_a_run_have_an_option_of_the_same_name(run: type) -> None:
+    names = [name for one in parts_of(run) for name in one]
+    assert sorted(names) == sorted(set(names))
+
+
+def parts_of(cls: type) -> list[list[str]]:
+    own = [field.name for field in dataclasses.fields(cls) if not field.metadata.get("part")]
+    inner = [list(fields_of(field.metadata["part"])) for field in dataclasses.fields(cls) if field.metadata.get("part")]
+    return [own, *inner]

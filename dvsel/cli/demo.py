@@ -59,7 +59,7 @@ def show(
 def _selected(pool: Sequence[str], target: str, budget: str, output: Path) -> SelectReport:
     from dvsel.commands.select import select
     from dvsel.runs.report import SelectReport
-    from dvsel.runs.requests import Execution, SelectRun
+    from dvsel.runs.requests import Execution, Fitting, SelectRun
     from dvsel.scorers.dsir import DSIR
     from dvsel.selectors.resample import Resample
 
@@ -67,7 +67,7 @@ def _selected(pool: Sequence[str], target: str, budget: str, output: Path) -> Se
         scorer=DSIR(normalise="length"),
         selector=Resample(temperature=0.3),
         pool=tuple(pool),
-        target=(target,),
+        fitting=Fitting(target=(target,)),
         budget=budget,
         output=str(output / "selected"),
     )

@@ -21,7 +21,7 @@ from dvsel.cli.help import Command, Methods, about, show_all
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.interface.scorer import Scorer
-from dvsel.options import base_type, draft, fields_of, flag_of, unread
+from dvsel.options import base_type, build, draft, fields_of, flag_of, unread
 
 Run = TypeVar("Run")
 
@@ -78,7 +78,7 @@ class Values(dict[str, Any]):
 
     def make(self, cls: type[Run], run: Any = None, **parts: Any) -> Run:
         """The options, of what `read_in` leaves."""
-        return cls(**self.read_in(cls, run, **parts))
+        return build(cls, self.read_in(cls, run, **parts))
 
     def refuse(self, cls: type, why: str) -> None:
         """Raise UserError if the command line gave any."""

@@ -59,8 +59,8 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
             from dvsel.commands.score import score
             from dvsel.runs import fitted_files
 
-            if run.fitted:
-                fitted_files.load_of(name, run.fitted)
+            if run.scoring.fitted:
+                fitted_files.load_of(name, run.scoring.fitted)
             report = score(run, execution)
         print_report(report, terminal)
 

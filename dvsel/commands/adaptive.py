@@ -35,7 +35,7 @@ from dvsel.embeddings.neighbours import unit
 from dvsel.embeddings.partition import Members, cells_for, centres_of
 from dvsel.errors import UserError
 from dvsel.pool.annotate import Annotator, row_file, write_beside
-from dvsel.pool.read import paths_to_read, read_pool
+from dvsel.pool.read import PoolReader
 from dvsel.pool.sample import json_lines, pieces
 from dvsel.progress import Done, Progress, stopped_in
 from dvsel.runs.output_folder import STEPS
@@ -43,7 +43,6 @@ from dvsel.runs.requests import ScoreRun
 from dvsel.score_files.score_file import Header, Rows, ScoreFile, ScoreFileWriter, suffix_in
 from dvsel.selection.ranking import Pool
 from dvsel.shards.expand import expand
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.manifest import home, record
 from dvsel.storage.places import Shard, atomic_writer, exists, join, local_path, make_folder, remove
 from dvsel.storage.scratch import mapped
@@ -173,7 +172,7 @@ def score_part(
     before, drawn = np.zeros(len(sizes)), 0
     for number in range(ROUNDS):
         until = arms.draw()
-        chosen = _between(pool, arm, before, until, run.seed)
+        chosen = _between(pool, arm, before, until, run.sampling.seed)
         told = _told(progress, number)
         place = join(folder, f"rounds/{number:05}")
         with stopped_in(f"round {number + 1} of {ROUNDS}"):
@@ -220,9 +219,9 @@ def _arms(pool: Pool, run: ScoreRun, place: Path) -> npt.NDArray[np.int32]:
     if place.exists() and place.stat().st_size == 4 * count:
         return np.fromfile(place, np.int32)
     arm = np.full(count, -1, np.int32)
-    wanted = run.adaptive_clusters or max(cells_for(count, _AN_ARM), 2)
-    centres = centres_of(lambda: _members(pool, run.seed), count, wanted, run.seed)
-    for members in _members(pool, run.seed):
+    wanted = run.scoring.adaptive_clusters or max(cells_for(count, _AN_ARM), 2)
+    centres = centres_of(lambda: _members(pool, run.sampling.seed), count, wanted, run.sampling.seed)
+    for members in _members(pool, run.sampling.seed):
         arm[members.position] = assign(members.vectors, centres)[0]
     with atomic_writer(str(place)) as file:
         file.write(arm.tobytes())
@@ -282,14 +281,14 @@ def _lines(
     pool: Pool, shards: Sequence[Shard], chosen: Counts, run: ScoreRun, needs: tuple[str, ...]
 ) -> Iterator[bytes]:
     """The chosen documents, with the fields that the scorer needs."""
-    paths = tuple(dict.fromkeys((*run.text_fields, run.id_field, *needs)))
+    paths = tuple(dict.fromkeys((*run.reading.text_fields, run.reading.id_field, *needs)))
     for number, shard in enumerate(shards):
         mine = chosen[(chosen >= pool.first[number]) & (chosen < pool.first[number + 1])] - pool.first[number]
         if not len(mine):
             continue
         plain = dataclasses.replace(shard, vectors="")
-        with DocumentReader(plain, paths_to_read(run, *paths)) as reader:
-            for batch in read_pool(reader, plain, run):
+        with PoolReader(plain, run.reading, paths) as documents:
+            for batch in documents:
                 begin = batch.documents.first_row
                 rows = mine[(mine >= begin) & (mine < begin + len(batch))] - begin
                 fields = {path: batch.documents.fields[path] for path in paths}

@@ -16,15 +16,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dvsel.commands.embed import keep
-from dvsel.commands.fit import fit_scorer, pool_sample
-from dvsel.commands.score import score
 from dvsel.distillation.student import FEWEST, Features, Learned, learn
 from dvsel.documents.columns import Batch, Column
 from dvsel.documents.hashing import hash_rows
@@ -32,20 +30,19 @@ from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
 from dvsel.interface.registry import SCORERS, name_of
 from dvsel.interface.scorer import Fitted
-from dvsel.options import among, fields_of, to_mapping
+from dvsel.options import to_mapping
 from dvsel.pool.annotate import PARTS
-from dvsel.pool.read import paths_to_read, read_pool
-from dvsel.pool.sample import Sample, json_lines, pieces
-from dvsel.pool.sources import expand_pool
+from dvsel.pool.sample import Sample, json_lines, pieces, pool_sample
+from dvsel.pool.scoring import score_into
+from dvsel.pool.sources import documents_in, expand_pool
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.inputs import STALE, keep_inputs
 from dvsel.runs.output_folder import RECIPE, REPORT, working_in
 from dvsel.runs.recipe import dump
-from dvsel.runs.requests import Execution, FitRun, Reading, ScoreRun
+from dvsel.runs.requests import Execution, FitRun, Fitting, Reading, ScoreRun, Scoring
 from dvsel.schema import packed
 from dvsel.score_files.score_file import SUFFIXES, ScoreFile, suffix_in
 from dvsel.scorers.distilled import Distilled, FittedDistilled
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.places import Shard, atomic_writer, exists, find, join, open_read, remove
 
 TEACHER, TEACHER_STEPS, SAMPLE, EMBEDDINGS, SCORES = "teacher.fitted", "teacher", "sample", "embeddings", "scores"
@@ -55,13 +52,14 @@ DOCUMENTS, FLOOR = 10_000, 0.3
 _PIECE = 1 << 20  # bytes of a shard of the sample: scoring resumes a shard at a time
 _OTHER_SAMPLE = 1  # added to the seed: what the teacher was fitted on says little of how it scores the rest
 
+Fit = Callable[[FitRun, list[Shard], Execution, str], Fitted]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
 
 def check(run: FitRun) -> None:
     """Raise UserError for what cannot be distilled."""
-    if run.distil and isinstance(run.scorer, Distilled):
+    if run.fitting.distil and isinstance(run.scorer, Distilled):
         raise UserError("distilled: learns from another scorer as it is; drop --distil")
     if not run.pool:
         raise UserError("distilling takes a sample of the pool; name the pool's shards")
@@ -72,24 +70,29 @@ def check(run: FitRun) -> None:
 
 
 def _asked(run: FitRun) -> int:
-    return DOCUMENTS if run.distil_documents is None else run.distil_documents
+    asked = run.fitting.distil_documents
+    return DOCUMENTS if asked is None else asked
 
 
 def _floor(run: FitRun) -> float:
-    return FLOOR if run.distil_floor is None else run.distil_floor
+    asked = run.fitting.distil_floor
+    return FLOOR if asked is None else asked
 
 
-def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> Fitted:
-    """Distil the run's scorer, or the teacher that it names, with the steps' files in `folder`."""
+def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str, fit_teacher: Fit) -> Fitted:
+    """Distil the run's scorer, or the teacher that it names, with the steps' files in `folder`.
+
+    fit_teacher: fits a teacher that is not fitted, with the same arguments.
+    """
     execution = dataclasses.replace(execution, overwrite=False)  # what is there are finished steps of this fit
     with working_in(folder, dump("fit", _what_costs(run)), overwrite=False):
         keep_inputs(run, shards, folder, STALE)
-        place = _teacher(run, shards, execution, folder)
+        place = _teacher(run, shards, execution, folder, fit_teacher)
         teacher, fingerprint = storage.load(place)
         name = _check_teacher(teacher, place)
         _draw(run, shards, teacher.scorer.needs, execution, folder)
         _score(run, place, execution, folder)
-        documents, scores = documents_of(run, folder), scores_of(folder)
+        documents, scores = documents_of(run.reading, folder), scores_of(folder)
         student = _student(run)
         features = Features.of(documents, student.spec, student)
         columns = zip(scores.T.astype(np.float64), teacher.groups, strict=True)
@@ -103,8 +106,8 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
 def _what_costs(run: FitRun) -> FitRun:
     """The run with only those options that the teacher and the order of the sample depend on."""
     scorer = Distilled(teacher=run.scorer.teacher) if isinstance(run.scorer, Distilled) else run.scorer
-    kept = {name: getattr(run, name) for name in fields_of(FitRun)}
-    return FitRun(**kept | {"scorer": scorer, "output": "", "distil_documents": None, "distil_floor": None})
+    fitting = dataclasses.replace(run.fitting, distil_documents=None, distil_floor=None)
+    return dataclasses.replace(run, scorer=scorer, output="", fitting=fitting)
 
 
 def _student(run: FitRun) -> Distilled:
@@ -114,14 +117,14 @@ def _student(run: FitRun) -> Distilled:
 # --- The teacher. ---
 
 
-def _teacher(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> str:
+def _teacher(run: FitRun, shards: list[Shard], execution: Execution, folder: str, fit_teacher: Fit) -> str:
     """The fitted teacher's file: the one that was named, the one that an earlier start left, or a new one."""
     if isinstance(run.scorer, Distilled):
         return run.scorer.teacher
     place = join(folder, TEACHER)
     if not exists(place):
-        plain = dataclasses.replace(run, distil=False, distil_documents=None, distil_floor=None)
-        storage.save(fit_scorer(plain, shards, execution, join(folder, TEACHER_STEPS)), place)
+        plain = dataclasses.replace(run, fitting=Fitting(target=run.fitting.target))
+        storage.save(fit_teacher(plain, shards, execution, join(folder, TEACHER_STEPS)), place)
     return place
 
 
@@ -151,18 +154,19 @@ def _draw(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: E
     if exists(mark) and _read(mark)["asked"] == asked:
         return
     remove(mark)
-    paths = (run.domain_field, *needs, *run.text_fields)
-    sample = pool_sample(dataclasses.replace(run, seed=run.seed + _OTHER_SAMPLE), shards, paths, execution)
+    paths = (run.reading.domain_field, *needs, *run.reading.text_fields)
+    sampling = dataclasses.replace(run.sampling, seed=run.sampling.seed + _OTHER_SAMPLE)
+    sample = pool_sample(shards, run.reading, sampling, paths, execution)
     _, first = np.unique(hash_rows(sample.text), return_index=True)
     rows = np.sort(first)[:asked]
     _check_enough(len(rows), asked)
     number = 0
-    for number, piece in enumerate(pieces(_lines(sample, rows, run), _PIECE)):
+    for number, piece in enumerate(pieces(_lines(sample, rows, run.reading), _PIECE)):
         _write_piece(folder, _name(number), piece)
     while exists(join(place, _name(number := number + 1))):
         _drop_piece(folder, _name(number))
     if sample.vectors is not None:
-        keep(sample.vectors, join(folder, SAMPLE), among(Reading, run), join(folder, EMBEDDINGS))
+        keep(sample.vectors, join(folder, SAMPLE), run.reading, join(folder, EMBEDDINGS))
     _write(mark, json.dumps({"asked": asked, "documents": len(rows)}).encode())
 
 
@@ -176,12 +180,12 @@ def _check_enough(found: int, asked: int) -> None:
         )
 
 
-def _lines(sample: Sample, rows: Numbers, run: FitRun) -> Iterator[bytes]:
+def _lines(sample: Sample, rows: Numbers, reading: Reading) -> Iterator[bytes]:
     """The documents, with the row for an id."""
     numbers = Column.of([b"%d" % row for row in range(len(sample.text))])
-    joined = {run.text_field} - set(run.text_fields)
+    joined = {reading.text_field} - set(reading.text_fields)
     fields = {path: column for path, column in sample.columns.items() if path not in joined}
-    return json_lines({**fields, run.id_field: numbers}, rows)
+    return json_lines({**fields, reading.id_field: numbers}, rows)
 
 
 def _name(number: int) -> str:
@@ -220,12 +224,10 @@ def _read(url: str) -> dict[str, Any]:
 
 def _score(run: FitRun, teacher: str, execution: Execution, folder: str) -> None:
     # Nobody asks for the domains of these scores, and a sample may lack a field that is rare in the pool.
-    reading = to_mapping(among(Reading, run)) | {"domain_field": Reading().domain_field}
-    output = join(folder, SCORES)
-    told = dataclasses.replace(
-        execution, progress=lambda stage, done, total: execution.progress(f"teacher: {stage}", done, total)
-    )
-    score(ScoreRun(fitted=teacher, pool=(_pool(folder),), output=output, **reading), told)
+    reading = dataclasses.replace(run.reading, domain_field=Reading().domain_field)
+    scoring, pool = Scoring(fitted=teacher), (_pool(folder),)
+    scores = ScoreRun(scoring=scoring, pool=pool, output=join(folder, SCORES), reading=reading)
+    score_into(scores, expand_pool(pool), execution.within("teacher"), lambda: teacher)
 
 
 def _pool(folder: str) -> str:
@@ -234,13 +236,9 @@ def _pool(folder: str) -> str:
     return embedded if exists(join(embedded, RECIPE)) else join(folder, SAMPLE)
 
 
-def documents_of(run: FitRun, folder: str) -> Batch:
+def documents_of(reading: Reading, folder: str) -> Batch:
     """The sample in the folder of a fit's steps, in its order, with its vectors if it has some."""
-    batches: list[Batch] = []
-    for shard in expand_pool([_pool(folder)]):
-        with DocumentReader(shard, paths_to_read(run)) as reader:
-            batches += [batch.batch() for batch in read_pool(reader, shard, run)]
-    return Batch.join(batches)
+    return Batch.join(list(documents_in([_pool(folder)], reading)))
 
 
 def scores_of(folder: str) -> npt.NDArray[np.float32]:

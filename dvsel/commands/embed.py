@@ -23,7 +23,7 @@ from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.vector_source import embedder_of, forget_embedder
 from dvsel.errors import UserError
 from dvsel.language import strings
-from dvsel.options import among, files_named, option, refuse_unread, to_mapping
+from dvsel.options import Options, files_named, option, part, refuse_unread, to_mapping
 from dvsel.pool.annotate import Tokens, row_file, rows_of, token_counter, write_beside
 from dvsel.pool.dry_run import Forecast, forecast
 from dvsel.pool.fields import check_fields, named_fields, sparse
@@ -41,9 +41,12 @@ _UNSCORED = "no tokens to embed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedRun(Reading, Counting, EmbedderOptions):
+class EmbedRun(Options):
     """Make every document of a pool a vector."""
 
+    embedder: EmbedderOptions = part(EmbedderOptions)
+    counting: Counting = part(Counting)
+    reading: Reading = part(Reading)
     pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
     dtype: str = option("float16", "numbers of a vector: 2 bytes each, or 4", choices=DTYPES)
     output: str = option("", "folder to write files of vectors to")
@@ -122,17 +125,17 @@ class _Embedding:
 def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
     """Embed the pool into `run.output`, where finished shards of the same run are kept."""
     refuse_unread(run)
-    if not run.model:
+    if not run.embedder.model:
         raise UserError("no model; name a sentence encoder or a causal language model with --model")
     shards = expand(run.pool)
-    check_fields(shards, named_fields(run, run.tokens_field))
+    check_fields(shards, named_fields(run.reading, run.counting.tokens_field))
     if execution.dry_run:
-        return forecast(shards, run, dump("embed", run))
-    options = among(EmbedderOptions, run)
+        return forecast(shards, run.reading, dump("embed", run))
+    options, reading = run.embedder, run.reading
     embedding = None if execution.overwrite else _there(run.output, shards)
     embedding = embedding or _described(options, run.dtype)
     with working_in(run.output, dump("embed", run), execution.overwrite, files_named(run)):
-        reading, counter = among(Reading, run), token_counter(run, run, Sampling(), shards, execution)
+        counter = token_counter(run.counting, reading, Sampling(), shards, execution)
         workers = execution.workers or options.processes
         if workers > 1:
             forget_embedder()
@@ -167,8 +170,9 @@ def keep(vectors: Vectors, pool: str, reading: Reading, folder: str) -> None:
     pool: a folder of shards, whose documents' ids are rows of the vectors.
     """
     embedding = Embedding(vectors.values.shape[1], str(vectors.values.dtype), vectors.maker)
-    run = EmbedRun(pool=(pool,), dtype=embedding.dtype, output=folder, **to_mapping(reading))
-    with working_in(folder, dump("embed", vectors.maker.chosen_in(run)), overwrite=False):
+    embedder = vectors.maker.chosen_in(EmbedderOptions())
+    run = EmbedRun(embedder=embedder, pool=(pool,), dtype=embedding.dtype, output=folder, reading=reading)
+    with working_in(folder, dump("embed", run), overwrite=False):
         header = _header(embedding, reading, BUILT_IN)
         write_beside(expand([pool]), _Given(vectors, reading), header, folder, 1, silent, "embedding")
 

@@ -17,11 +17,10 @@ import numpy as np
 
 from dvsel.budget import Budget
 from dvsel.commands.embed import EmbedReport
-from dvsel.commands.select import domains_of, histogram_of
 from dvsel.documents.columns import Kind, Status
 from dvsel.errors import UserError
 from dvsel.pool.locate import Relocated, reading_of, unchanged_shard
-from dvsel.pool.read import paths_to_read, read_pool
+from dvsel.pool.read import PoolReader
 from dvsel.pool.sources import is_embedded as is_embedded
 from dvsel.runs.output_folder import RECIPE, REPORT
 from dvsel.runs.recipe import command_of
@@ -31,9 +30,9 @@ from dvsel.score_files.find import row_files
 from dvsel.score_files.score_file import ScoreFile
 from dvsel.selection.plan import Plan
 from dvsel.selection.ranking import Pool
+from dvsel.selection.summary import domains_of, histogram_of
 from dvsel.selectors.topk import TopK
 from dvsel.shards.expand import expand
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.places import Shard, exists, join
 
 _EXCERPT = 400
@@ -127,8 +126,8 @@ def inspect_selection(folder: str, documents: int) -> Selection:
 
 
 def _first(shard: Shard, reading: Reading) -> Document:
-    with DocumentReader(shard, paths_to_read(reading)) as reader:
-        batch = next(read_pool(reader, shard, reading))
+    with PoolReader(shard, reading) as pool:
+        batch = next(iter(pool))
     domain = batch.documents.fields[reading.domain_field]
     named = domain[0].decode(errors="replace") if domain.kind[0] == Kind.STRING else ""
     return Document(math.nan, shard.name, 1, named, batch.text[0][:_EXCERPT].decode(errors="ignore"))
@@ -201,8 +200,8 @@ def _texts(file: ScoreFile, lines: set[int], places: Relocated | None) -> dict[i
     """The beginnings of the texts in some lines of a shard."""
     shard, reading = unchanged_shard(file, places), reading_of(file)
     found: dict[int, str] = {}
-    with DocumentReader(shard, paths_to_read(reading)) as reader:
-        for batch in read_pool(reader, shard, reading):
+    with PoolReader(shard, reading) as pool:
+        for batch in pool:
             first = batch.documents.first_row + 1
             for line in sorted(lines):
                 if first <= line < first + len(batch):

@@ -13,32 +13,37 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dvsel.commands.score import score
 from dvsel.documents.columns import Status
 from dvsel.errors import UserError
+from dvsel.interface.registry import SCORERS, name_of
 from dvsel.language import ModelOptions
-from dvsel.options import among, files_named, option, to_mapping
+from dvsel.options import Options, files_named, option, part, to_mapping
 from dvsel.pool.dry_run import Forecast, forecast
 from dvsel.pool.fields import check_fields, named_fields
+from dvsel.pool.fitting import fit_at_once, kept_fit
+from dvsel.pool.scoring import score_into
 from dvsel.progress import stopped_in
+from dvsel.runs.fitted_files import default_name
 from dvsel.runs.ladder import Ladder, Rung
 from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
-from dvsel.runs.report import ScoreReport, left_out, unread_of, write_json
+from dvsel.runs.report import left_out, unread_of, write_json
 from dvsel.runs.requests import Execution, Reading, ScoreRun
 from dvsel.score_files.score_file import SUFFIXES, ScoreFile
 from dvsel.scorers.perplexity import Perplexity
 from dvsel.shards.expand import expand
 from dvsel.storage.manifest import record
-from dvsel.storage.places import find, join
+from dvsel.storage.places import Shard, find, join
 
 MEASURE = "bits-per-char"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossesRun(Reading, ModelOptions):
+class LossesRun(Options):
     """Compute the losses of a pool under each model of a ladder."""
 
+    modelling: ModelOptions = part(ModelOptions)
+    reading: Reading = part(Reading)
     pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
     ladder: str = option("", "YAML file of models and their benchmark scores", files=True)
     output: str = option("", "folder to write a folder of score files for each model to")
@@ -93,12 +98,12 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
         raise UserError("no ladder; name the file of models and their scores with --ladder ladder.yaml")
     ladder = Ladder.read(run.ladder)
     shards = expand(run.pool)
-    check_fields(shards, named_fields(run))
+    check_fields(shards, named_fields(run.reading))
     if execution.dry_run:
-        return forecast(shards, run, dump("losses", run))
+        return forecast(shards, run.reading, dump("losses", run))
     with working_in(run.output, dump("losses", run), execution.overwrite, files_named(run)):
         record(run.output, [f"{rung.name}/" for rung in ladder.rungs])
-        models = [_model_losses(rung, run, execution, number) for number, rung in enumerate(ladder.rungs, 1)]
+        models = [_model_losses(rung, run, shards, execution, number) for number, rung in enumerate(ladder.rungs, 1)]
         report = LossesReport.of(ladder, models)
         files = [ScoreFile(url) for url in find(join(run.output, ladder.rungs[0].name), SUFFIXES)]
         report = dataclasses.replace(report, unread=unread_of(files))
@@ -106,11 +111,11 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
     return report
 
 
-def _model_losses(rung: Rung, run: LossesRun, execution: Execution, number: int) -> ModelLosses:
-    folder = join(run.output, rung.name)
+def _model_losses(rung: Rung, run: LossesRun, shards: list[Shard], execution: Execution, number: int) -> ModelLosses:
+    folder, execution = join(run.output, rung.name), execution.within(rung.name)
+    scores = _score_run(rung, run, folder)
     with stopped_in(f"model {number}, {rung.name}"):
-        done = score(_score_run(rung, run, folder), _told(execution, rung.name))
-    assert isinstance(done, ScoreReport)
+        done = score_into(scores, shards, execution, lambda: _fitted_file(scores, shards, execution))
     if not done.totals.docs:
         raise UserError(f"{rung.name} gives no document of the pool a loss; check the files and --text-field")
     unscored = done.totals.status.get("unscored", 0)
@@ -130,14 +135,10 @@ def _mean_loss(folder: str) -> float:
 
 
 def _score_run(rung: Rung, run: LossesRun, folder: str) -> ScoreRun:
-    scorer = Perplexity(model=rung.model, measure=MEASURE, **to_mapping(among(ModelOptions, run)))
-    return ScoreRun(scorer=scorer, pool=run.pool, output=folder, **to_mapping(among(Reading, run)))
+    scorer = Perplexity(model=rung.model, measure=MEASURE, **to_mapping(run.modelling))
+    return ScoreRun(scorer=scorer, pool=run.pool, output=folder, reading=run.reading)
 
 
-def _told(execution: Execution, name: str) -> Execution:
-    """The execution, with the model's name before each stage of its progress; what is to be cleared is cleared."""
-    return dataclasses.replace(
-        execution,
-        overwrite=False,
-        progress=lambda stage, done, total: execution.progress(f"{name}: {stage}", done, total),
-    )
+def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> str:
+    name = default_name(name_of(SCORERS, Perplexity))
+    return kept_fit(run, [], run.output, name, lambda: fit_at_once(run.fit, shards, execution))

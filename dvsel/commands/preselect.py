@@ -25,9 +25,7 @@ import numpy.typing as npt
 import orjson
 
 from dvsel.budget import Budget
-from dvsel.commands.fit import pool_sample
 from dvsel.commands.losses import LossesReport, LossesRun, losses
-from dvsel.commands.select import select
 from dvsel.commands.strength import StrengthRun, fingerprint_of, strength
 from dvsel.documents.columns import Batch, Kind
 from dvsel.documents.hashing import hash_rows, uniform
@@ -41,20 +39,18 @@ from dvsel.interface.selector import Selector
 from dvsel.language import ModelOptions
 from dvsel.linalg.ranks import spearman
 from dvsel.options import among, to_mapping
-from dvsel.pool.read import paths_to_read, read_pool
-from dvsel.pool.sample import Sample, pieces
+from dvsel.pool.sample import Sample, pieces, pool_sample
+from dvsel.pool.sources import documents_in
 from dvsel.runs.inputs import STALE, keep_inputs
 from dvsel.runs.ladder import Ladder
 from dvsel.runs.output_folder import RECIPE, REPORT, working_in
 from dvsel.runs.recipe import dump
-from dvsel.runs.report import SelectReport
-from dvsel.runs.requests import Execution, FitRun, Reading, Sampling, SelectRun
+from dvsel.runs.requests import Execution, FitRun, Reading, SelectRun
 from dvsel.score_files.score_file import SUFFIXES, ScoreFile
 from dvsel.scorers.preselect import FittedPreSelect, PreSelect
+from dvsel.selection.from_scores import select_from_scores
 from dvsel.selectors.threshold import Threshold
 from dvsel.selectors.topk import TopK
-from dvsel.shards.expand import expand
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.places import Shard, atomic_writer, exists, find, join, open_read, remove
 
 SAMPLE, LOSSES, STRENGTH, POSITIVE, NEGATIVE = "sample", "losses", "strength", "positive", "negative"
@@ -85,7 +81,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
 def _what_costs(run: FitRun, scorer: PreSelect) -> FitRun:
     """The run with only those options that the sample and the losses depend on."""
     kept = PreSelect(ladder=scorer.ladder, **to_mapping(among(ModelOptions, scorer)))
-    return FitRun(scorer=kept, pool=run.pool, **to_mapping(among(Reading, run)), **to_mapping(among(Sampling, run)))
+    return FitRun(scorer=kept, pool=run.pool, reading=run.reading, sampling=run.sampling)
 
 
 # --- The sample. ---
@@ -95,10 +91,11 @@ def _draw(run: FitRun, shards: list[Shard], execution: Execution, place: str) ->
     """Write the sample as shards; its report, written last, says that it is whole."""
     if exists(join(place, REPORT)):
         return
-    sample = pool_sample(run, shards, (run.domain_field,), execution)
+    domain_field = run.reading.domain_field
+    sample = pool_sample(shards, run.reading, run.sampling, (domain_field,), execution)
     _, first = np.unique(hash_rows(sample.text), return_index=True)
     rows = np.sort(first)
-    for number, piece in enumerate(pieces(_lines(sample, rows, run.domain_field), _PIECE)):
+    for number, piece in enumerate(pieces(_lines(sample, rows, domain_field), _PIECE)):
         _write(join(place, f"{number:05}.jsonl"), piece)
     report = {"documents": len(rows), "copies_left_out": len(sample.text) - len(rows)}
     _write(join(place, REPORT), json.dumps(report).encode())
@@ -122,8 +119,8 @@ def _write(url: str, content: bytes) -> None:
 
 
 def _losses(scorer: PreSelect, folder: str, execution: Execution) -> LossesReport:
-    options = {name: getattr(scorer, name) for name in to_mapping(ModelOptions())}
-    run = LossesRun(pool=(join(folder, SAMPLE),), ladder=scorer.ladder, output=join(folder, LOSSES), **options)
+    modelling, place = among(ModelOptions, scorer), join(folder, LOSSES)
+    run = LossesRun(pool=(join(folder, SAMPLE),), ladder=scorer.ladder, output=place, modelling=modelling)
     report = losses(run, execution)
     assert isinstance(report, LossesReport)
     return report
@@ -173,8 +170,7 @@ def _take(step: str, selector: Selector, documents: int | None, folder: str, exe
     """Select from the strengths, anew where the step holds another selection; returns how many documents."""
     budget = None if documents is None else str(Budget("docs", amount=max(documents, 1)))
     run = SelectRun(pool=(join(folder, STRENGTH),), selector=selector, budget=budget, output=join(folder, step))
-    report = select(run, dataclasses.replace(execution, overwrite=_holds_another(run)))
-    assert isinstance(report, SelectReport)
+    report = select_from_scores(run, dataclasses.replace(execution, overwrite=_holds_another(run)))
     return report.given["docs"]
 
 
@@ -228,11 +224,7 @@ def _learn(scorer: PreSelect, folder: str, report: Mapping[str, Any]) -> Fitted:
 
 def _batches(place: str) -> Iterator[Batch]:
     """The documents of a step's folder, the shards in the order of their names."""
-    reading = Reading()
-    for shard in expand([place]):
-        with DocumentReader(shard, paths_to_read(reading)) as reader:
-            for batch in read_pool(reader, shard, reading):
-                yield batch.batch()
+    return documents_in([place], Reading())
 
 
 def _ranking(classifier: Fitted, scorer: PreSelect, folder: str) -> dict[str, Any]:

@@ -24,13 +24,12 @@ from dvsel.interface import checked
 from dvsel.interface.scorer import Fitted
 from dvsel.options import refuse_unread
 from dvsel.pool.fields import instead, names_in
-from dvsel.pool.read import PoolBatch, paths_to_read, read_pool
+from dvsel.pool.read import PoolBatch, PoolReader
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.requests import Execution, ScoreRun, SelectRun, StreamOptions
 from dvsel.shards.add_field import as_json, with_member
 from dvsel.shards.extract import extract
 from dvsel.shards.lines import LineReader, Lines
-from dvsel.shards.reader import DocumentReader
 
 PREFIX = "dvsel_"
 STDIN = "stdin"
@@ -50,13 +49,13 @@ def score_stream(
     quiet: leave out the summary on stderr.
     """
     refuse_unread(run)
-    fitted = storage.load_of(name, run.fitted) if run.fitted else _fitted_without_pool(name, run)
+    fitted = storage.load_of(name, run.scoring.fitted) if run.scoring.fitted else _fitted_without_pool(name, run)
     field, needs = options.score_field or score_field(name), fitted.scorer.needs
     if "." in field:
         raise UserError(f"--score-field {field}: a dot means a field inside an object; name one of the line itself")
     skipped, written, unscored = _Skipped(), 0, 0
-    with DocumentReader(source, paths_to_read(run, field, *needs)) as reader:
-        for batch in read_pool(reader, None, run):
+    with PoolReader(source, run.reading, (field, *needs)) as pool:
+        for batch in pool:
             scores, _ = batch.score(fitted)
             rows = np.flatnonzero(batch.status != Status.BAD_LINE)
             sink.write(b"".join(_with_scores(batch, rows, field, _as_json(scores[rows], fitted.groups))))
@@ -71,11 +70,11 @@ def score_stream(
 
 def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
     assert run.scorer is not None
-    if run.scorer.takes_pool or run.distil:
+    if run.scorer.takes_pool or run.fitting.distil:
         raise UserError(
             f"stdin can be read only once; fit first: dvsel fit {name} ... -o FILE, then pass --fitted FILE"
         )
-    return fit_scorer(run, [], Execution(), "")
+    return fit_scorer(run.fit, [], Execution(), "")
 
 
 def _with_scores(batch: PoolBatch, rows: npt.NDArray[np.integer], field: str, values: list[bytes]) -> Iterator[bytes]:
@@ -122,7 +121,7 @@ def select_stream(
             found = extract(lines.data, lines.starts, lines.ends, [field])
             score, causes = _scores_of(found.columns[field], field)
             bad = found.bad.or_else(causes)
-            if bad and run.on_bad_line == "fail":
+            if bad and run.reading.on_bad_line == "fail":
                 ((row, cause),) = bad.first(1)
                 if row not in found.bad and found.columns[field].kind[row] == Kind.MISSING:
                     cause += f" ({instead(field, names_in(lines[row]), '--score-field')})"

@@ -15,38 +15,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.commands.fit import kept_fit, pool_sample
-from dvsel.commands.score import score
 from dvsel.documents.columns import Batch
 from dvsel.gradients.fitted_directions import FittedDirections
 from dvsel.interface.scorer import Scorer
-from dvsel.options import among, files_named, option, refuse_unread, to_mapping
+from dvsel.options import Options, files_named, option, part, refuse_unread
 from dvsel.pool.dry_run import Forecast, forecast
 from dvsel.pool.fields import check_fields, named_fields
+from dvsel.pool.fitting import kept_fit
 from dvsel.pool.locate import reading_of, unchanged_shard
-from dvsel.pool.read import TARGET_FLAG, TEXT_FLAG, paths_to_read, read_pool
+from dvsel.pool.read import TARGET_FLAG, TEXT_FLAG, PoolReader
+from dvsel.pool.sample import pool_sample
+from dvsel.pool.scoring import score_into
 from dvsel.progress import Done, show, showing
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import left_out, unread_of, write_json
-from dvsel.runs.requests import Execution, FitRun, Reading, Sampling, ScoreRun, Targeting, reading_of_targets
+from dvsel.runs.requests import Execution, Reading, Sampling, ScoreRun, Scoring, Targeting
 from dvsel.score_files.find import SCORES
 from dvsel.score_files.score_file import SUFFIXES, ScoreFile
 from dvsel.scorers.influence import Influence
 from dvsel.shards.expand import expand
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.manifest import record
-from dvsel.storage.places import atomic_writer, find, join
+from dvsel.storage.places import Shard, atomic_writer, find, join
 
 TRACED = "traced.jsonl"
 _EXCERPT = 60  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceRun(Reading, Targeting, Sampling):
+class TraceRun(Options):
     """Find the documents of a pool that each query's loss depends on most."""
 
+    sampling: Sampling = part(Sampling)
+    targeting: Targeting = part(Targeting)
+    reading: Reading = part(Reading)
     scorer: Scorer | None = None
     pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
     query: tuple[str, ...] = option((), "documents to trace, each for itself; repeatable", files=True)
@@ -94,18 +97,19 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
     assert isinstance(scorer, Influence)
     shards = expand(run.pool)
     expand(run.query)
-    check_fields(shards, named_fields(run, scorer=scorer))
+    check_fields(shards, named_fields(run.reading, scorer=scorer))
     if execution.dry_run:
-        return forecast(shards, run, dump("trace", run))
+        return forecast(shards, run.reading, dump("trace", run))
     with working_in(run.output, dump("trace", run), execution.overwrite, files_named(run)):
         sampled = shards if scorer.takes_pool else []
         name = storage.default_name("influence")
-        place = kept_fit(run, sampled, run.output, name, lambda: _fitted(run, scorer, execution))
+        place = kept_fit(run, sampled, run.output, name, lambda: _fitted(run, scorer, shards, execution))
         fitted = storage.load(place)[0]
         assert isinstance(fitted, FittedDirections)
         folder = join(run.output, SCORES)
         record(run.output, [TRACED])
-        score(ScoreRun(fitted=place, pool=run.pool, output=folder, **to_mapping(among(Reading, run))), execution)
+        scores = ScoreRun(scoring=Scoring(fitted=place), pool=run.pool, output=folder, reading=run.reading)
+        score_into(scores, shards, execution, lambda: place)
         files = [ScoreFile(url) for url in find(folder, SUFFIXES)]
         execution.progress("telling tokens apart", Done(), 0)
         found = _found(files, fitted, run.top)
@@ -116,12 +120,11 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
     return report
 
 
-def _fitted(run: TraceRun, scorer: Influence, execution: Execution) -> FittedDirections:
+def _fitted(run: TraceRun, scorer: Influence, shards: Sequence[Shard], execution: Execution) -> FittedDirections:
     """The scorer with each query as a target."""
     pool: Iterable[Batch] = ()
     if scorer.takes_pool:
-        sampling = FitRun(**to_mapping(among(Reading, run)), **to_mapping(among(Sampling, run)))
-        pool = pool_sample(sampling, expand(run.pool), scorer.needs, execution).batches()
+        pool = pool_sample(shards, run.reading, run.sampling, scorer.needs, execution).batches()
     targets = {name: [batch] for name, batch in _queries(run, scorer.needs).items()}
     with showing(execution.progress):
         show("fitting influence", 0, 0)
@@ -132,7 +135,7 @@ def _queries(run: TraceRun, needs: tuple[str, ...]) -> dict[str, Batch]:
     """The queries by name: their ids where each has one of its own, else their numbers."""
     names, batches = [], []
     for shard in expand(run.query):
-        for _, identity, batch in _rows(shard, reading_of_targets(run), needs, flag=TARGET_FLAG):
+        for _, identity, batch in _rows(shard, run.targeting.reading(run.reading), needs, flag=TARGET_FLAG):
             names.append(identity)
             batches.append(batch)
     if not all(names) or len(set(names)) < len(names):
@@ -141,15 +144,15 @@ def _queries(run: TraceRun, needs: tuple[str, ...]) -> dict[str, Batch]:
 
 
 def _rows(
-    shard: Any,
+    shard: Shard,
     reading: Reading,
     needs: tuple[str, ...],
     wanted: npt.NDArray[np.int64] | None = None,
     flag: str = TEXT_FLAG,
 ) -> Iterator[tuple[int, str, Batch]]:
     """Row, id and the document alone, of the rows that are wanted, which rise; None: of all."""
-    with DocumentReader(shard, paths_to_read(reading, *needs)) as reader:
-        for batch in read_pool(reader, shard, reading, text_flag=flag):
+    with PoolReader(shard, reading, needs, text_flag=flag) as pool:
+        for batch in pool:
             begin = batch.documents.first_row
             rows = np.arange(len(batch))
             if wanted is not None:

@@ -61,7 +61,7 @@ class Scorer(Options):
     tolerance: ClassVar[float] = 0.0
     """How far a document's score may depend on those beside it: 0 unless matrix products round by their shapes."""
     steps: ClassVar[str] = ""
-    """`module:function` that fits in steps which leave files: (run, shards, execution, folder) -> Fitted."""
+    """The fit in steps that leave files, of those in `dvsel.commands.fit.fit_scorer`; "" for `fit`."""
 
     @property
     def processes(self) -> int:

@@ -29,14 +29,13 @@ from dvsel.documents.tokens import BUILT_IN, TokenCounter, fit_estimate
 from dvsel.engines import local
 from dvsel.errors import BadFile, BadLine, UserError
 from dvsel.pool.locate import changed, check_unchanged, digest_of_parts, ranges
-from dvsel.pool.read import PoolBatch, paths_to_read, read_pool, why_unread
+from dvsel.pool.read import PoolBatch, PoolReader, why_unread
 from dvsel.pool.sample import draw_sample
 from dvsel.progress import Done, Progress
 from dvsel.redact import kept
 from dvsel.runs.requests import Counting, Execution, Reading, Sampling
 from dvsel.score_files.score_file import SUFFIXES, Header, Rows, ScoreFile, ScoreFileWriter, Totals, suffix_in
 from dvsel.shards.lines import BLOCK
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.manifest import record, recorded
 from dvsel.storage.places import HOME, Shard, exists, find, join, list_names, make_folder, remove
 
@@ -318,15 +317,17 @@ class _Reading(AbstractContextManager["_Reading"]):
     def __init__(self, task: _Task) -> None:
         annotator, tokens_field = task.annotator, task.annotator.counter.field
         self._task, self._annotator = task, annotator
-        self._reader = DocumentReader(
+        self._reader = PoolReader(
             task.shard,
-            paths_to_read(annotator.reading, tokens_field, *annotator.paths),
+            annotator.reading,
+            annotator.paths,
+            tokens_field=tokens_field,
             begin=task.begin,
             end=task.end,
             block=_SLOW_BLOCK if annotator.is_slow else BLOCK,
             on_read=self._on_read,
         )
-        self._batches = read_pool(self._reader, task.shard, annotator.reading, task.begin, tokens_field)
+        self._batches = iter(self._reader)
         self._read = 0
         self.digest, self.ended = "", False
 
@@ -390,7 +391,6 @@ def token_counter(
     """What counts tokens as the options say; where an estimate is to be fitted, it is on a sample of the pool."""
     counter = BUILT_IN
     if counting.tokenizer and counting.token_sample:
-        sampling = Sampling(sample=sampling.sample, seed=sampling.seed)
         sample = draw_sample(shards, reading, sampling, _TOKEN_SAMPLE, workers=execution.processes())
         rows = range(min(counting.token_sample, len(sample.text)))
         counter = fit_estimate([sample.text[row].decode(errors="replace") for row in rows], counting.tokenizer)

@@ -15,7 +15,7 @@ from dvsel import __version__
 from dvsel.documents.columns import Status
 from dvsel.documents.tokens import TokenCounter
 from dvsel.errors import UserError
-from dvsel.options import among, fields_of, to_mapping
+from dvsel.options import changed, to_mapping
 from dvsel.pool.annotate import Tokens, rows_of, token_counter, write_beside
 from dvsel.pool.fields import check_fields, named_fields
 from dvsel.pool.read import PoolBatch
@@ -49,7 +49,7 @@ class _Counts:
 
 def check_scored_pool(run: SelectRun) -> None:
     """Raise UserError where a rule that needs scores is given shards that have none."""
-    if run.scorer or run.fitted or not run.pool or any(map(holds_rows, run.pool)):
+    if run.scorer or run.scoring.fitted or not run.pool or any(map(holds_rows, run.pool)):
         return
     try:
         expand_pool(run.pool)
@@ -63,20 +63,22 @@ def check_scored_pool(run: SelectRun) -> None:
 
 def check_counting(run: SelectRun) -> list[Shard]:
     """The pool's shards. Raises UserError for options that only a scorer reads, and for fields that are not there."""
+    given = changed(run)
     for name in _OF_A_SCORER:
-        if getattr(run, name) != fields_of(SelectRun)[name][0].default:
+        if name in given:
             raise UserError(
                 f"--{name.replace('_', '-')}: is for scoring, and no scorer is named; add --with, or drop it"
             )
     shards = expand_pool(run.pool)
-    check_fields(shards, named_fields(run, run.tokens_field))
+    check_fields(shards, named_fields(run.reading, run.counting.tokens_field))
     return shards
 
 
 def count(run: ScoreRun, shards: Sequence[Shard], execution: Execution) -> None:
     """Write the row files into `run.output`, where finished ones of the same run are kept."""
     with working_in(run.output, dump("score", run), execution.overwrite):
-        reading, counter = among(Reading, run), token_counter(run, run, run, shards, execution)
+        reading = run.reading
+        counter = token_counter(run.counting, reading, run.sampling, shards, execution)
         header = Header(
             version=__version__,
             shard={},

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from dvsel.documents.tokens import BUILT_IN
 from dvsel.errors import BadFile
-from dvsel.pool.read import paths_to_read, read_pool
+from dvsel.pool.read import PoolReader
 from dvsel.runs.requests import Reading
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.places import Shard
 
 _HEADS = 8
@@ -45,8 +44,8 @@ def forecast(shards: Sequence[Shard], reading: Reading, recipe: str) -> Forecast
 
     for shard in shards[:: max(len(shards) // _HEADS, 1)]:
         try:
-            with DocumentReader(shard, paths_to_read(reading), on_read=count) as reader:
-                for batch in read_pool(reader, shard, reading):
+            with PoolReader(shard, reading, on_read=count) as pool:
+                for batch in pool:
                     documents += len(batch)
                     tokens += int(BUILT_IN.count(batch.text, None).sum())
                     break

@@ -6,8 +6,10 @@ counted where the user said so. Empty text is no error: such a document is count
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ from dvsel.pool.fields import instead, names_of
 from dvsel.runs.requests import Reading
 from dvsel.score_files.score_file import VectorReader
 from dvsel.shards.identity import keys
-from dvsel.shards.lines import LineReader
+from dvsel.shards.lines import BLOCK, LineReader
 from dvsel.shards.reader import DocumentReader, Documents
 from dvsel.shards.texts import joined
 from dvsel.storage.places import Shard, check_unchanged, open_read
@@ -73,43 +75,80 @@ class PoolBatch:
         return scores, np.where(unscored, Status.UNSCORED, self.status).astype(np.uint8)
 
 
-def read_pool(
-    reader: DocumentReader,
-    shard: Shard | None,
-    reading: Reading,
-    begin: int = 0,
-    tokens_field: str = "",
-    text_flag: str = TEXT_FLAG,
-) -> Iterator[PoolBatch]:
-    """The documents of a shard (None: stdin), judged. Raises BadLine where `reading` says fail.
+class PoolReader(AbstractContextManager["PoolReader"]):
+    """Iterates, once, over the documents of a shard, or of a binary stream of JSON lines, judged.
 
-    text_flag: the option that names the text's field, for messages.
+    reading: where a document's parts lie. fields: dotted paths of further fields that are wanted. tokens_field: one of
+    them, whose value must be a token count. text_flag: the option that names the text's field, for messages. The others
+    are those of `DocumentReader`.
+    Raises BadLine where `reading` says fail, and UserError as `DocumentReader` does.
     """
-    vectors = VectorReader(shard.vectors) if shard and shard.vectors else None
-    names = reading.text_fields
-    reader.whole_where_without(reading.id_field)
-    reader.join_lists(names)
-    for documents in reader:
-        columns = {name: documents.fields[name] for name in names}
+
+    def __init__(
+        self,
+        source: Shard | BinaryIO,
+        reading: Reading,
+        fields: Sequence[str] = (),
+        *,
+        tokens_field: str = "",
+        text_flag: str = TEXT_FLAG,
+        begin: int = 0,
+        end: int | None = None,
+        whole_rows: bool = False,
+        block: int = BLOCK,
+        on_read: Callable[[int], None] | None = None,
+    ) -> None:
+        self._shard = source if isinstance(source, Shard) else None
+        self._reading, self._tokens_field, self._text_flag, self._begin = reading, tokens_field, text_flag, begin
+        self._reader = DocumentReader(
+            source,
+            _paths(reading, tokens_field, *fields),
+            begin=begin,
+            end=end,
+            whole_rows=whole_rows,
+            block=block,
+            on_read=on_read,
+        )
+        self._reader.whole_where_without(reading.id_field)
+        self._reader.join_lists(reading.text_fields)
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.__exit__()
+
+    def digest(self) -> str:
+        """The digest of what was read, complete after the last batch (see `DocumentReader.digest`)."""
+        return self._reader.digest()
+
+    def __iter__(self) -> Iterator[PoolBatch]:
+        vectors = VectorReader(self._shard.vectors) if self._shard and self._shard.vectors else None
+        return (self._judged(documents, vectors) for documents in self._reader)
+
+    def _judged(self, documents: Documents, vectors: VectorReader | None) -> PoolBatch:
+        columns = {name: documents.fields[name] for name in self._reading.text_fields}
         text = joined(list(columns.values()))
-        bad = documents.bad.or_else(_text_causes(columns, text, text_flag))
-        if tokens_field:
-            bad = bad.or_else(Causes.of(field_causes(documents.fields[tokens_field])))
-        if bad and reading.on_bad_line == "fail":
-            ((row, cause),) = bad.first(1)
-            if shard:
-                check_unchanged(shard)
-            if row not in documents.bad and text.kind[row] == Kind.MISSING:
-                cause = f"{_no_field(names)} ({instead(names[0], names_of(documents, row, shard), text_flag)})"
-            line = _lines_before(shard, begin) + documents.first_row + row + 1
-            raise BadLine(shard.url if shard else "stdin", line, cause)
+        bad = documents.bad.or_else(_text_causes(columns, text, self._text_flag))
+        if self._tokens_field:
+            bad = bad.or_else(Causes.of(field_causes(documents.fields[self._tokens_field])))
+        if bad and self._reading.on_bad_line == "fail":
+            raise self._bad_line(documents, text, bad)
         status = np.where(text.sizes == 0, Status.EMPTY_TEXT, Status.SCORED).astype(np.uint8)
         if bad:
             text = text.without(bad.rows)
             status[bad.rows] = Status.BAD_LINE
         text_hash = hash_rows(text)
-        key = keys(documents, text_hash, reading.id_field)
-        yield PoolBatch(documents, text, status, bad, key, text_hash, _next(vectors, len(text), shard))
+        key = keys(documents, text_hash, self._reading.id_field)
+        return PoolBatch(documents, text, status, bad, key, text_hash, _next(vectors, len(text), self._shard))
+
+    def _bad_line(self, documents: Documents, text: Column, bad: Causes) -> BadLine:
+        """The error for the first bad line. Raises UserError where the shard changed meanwhile."""
+        ((row, cause),) = bad.first(1)
+        shard, names = self._shard, self._reading.text_fields
+        if shard:
+            check_unchanged(shard)
+        if row not in documents.bad and text.kind[row] == Kind.MISSING:
+            cause = f"{_no_field(names)} ({instead(names[0], names_of(documents, row, shard), self._text_flag)})"
+        line = _lines_before(shard, self._begin) + documents.first_row + row + 1
+        return BadLine(shard.url if shard else "stdin", line, cause)
 
 
 def _next(vectors: VectorReader | None, count: int, shard: Shard | None) -> Vectors | None:
@@ -137,7 +176,7 @@ def why_unread(shard: Shard, reading: Reading, error: BadFile | BadLine) -> str:
     raise error
 
 
-def paths_to_read(reading: Reading, *more: str) -> list[str]:
+def _paths(reading: Reading, *more: str) -> list[str]:
     """The fields to extract, each once, the text first."""
     named = (*reading.text_fields, reading.id_field, reading.domain_field)
     return list(dict.fromkeys((*named, *filter(None, more))))

@@ -20,15 +20,15 @@ import numpy.typing as npt
 import orjson
 import xxhash
 
+from dvsel.budget import Budget
 from dvsel.documents.columns import Batch, Column, Kind, Status
 from dvsel.documents.hashing import uniform
 from dvsel.documents.vectors import Vectors
 from dvsel.engines import local
 from dvsel.errors import BadFile, BadLine, Notice, UserError
-from dvsel.pool.read import paths_to_read, read_pool, why_unread
+from dvsel.pool.read import PoolReader, why_unread
 from dvsel.progress import Done
-from dvsel.runs.requests import Reading, Sampling
-from dvsel.shards.reader import DocumentReader
+from dvsel.runs.requests import Execution, Reading, Sampling
 from dvsel.storage.places import Shard
 
 _SHARDS_MODE_FACTOR = 4
@@ -110,6 +110,25 @@ def draw_sample(
     return sample
 
 
+def pool_sample(
+    shards: Sequence[Shard], reading: Reading, sampling: Sampling, needs: tuple[str, ...], execution: Execution
+) -> Sample:
+    """Sample what the options ask for, with these further fields. Raises UserError for a size that is not in bytes."""
+    size = Budget.parse(sampling.sample_size, "--sample-size")
+    if size.unit != "bytes" or size.amount is None:
+        raise UserError(f"--sample-size is {sampling.sample_size}; give a size in bytes, such as 100MB")
+    total = sum(shard.size for shard in shards)
+    return draw_sample(
+        shards,
+        reading,
+        sampling,
+        size.amount,
+        needs,
+        execution.processes(total),
+        lambda done: execution.progress("sampling the pool", done, total),
+    )
+
+
 def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]:
     order = sorted(shards, key=lambda shard: xxhash.xxh64_intdigest(shard.name.encode(), seed))
     ends = np.cumsum([shard.size for shard in order])
@@ -146,9 +165,8 @@ def _thin_shard(task: _Task) -> tuple[Sample, float]:
 
 
 def _documents(task: _Task) -> Iterator[Sample]:
-    wanted = paths_to_read(task.reading, *task.paths[1:])
-    with DocumentReader(task.shard, wanted, on_read=local.advance) as reader:
-        for batch in read_pool(reader, task.shard, task.reading):
+    with PoolReader(task.shard, task.reading, task.paths[1:], on_read=local.advance) as pool:
+        for batch in pool:
             local.advance(0, len(batch))
             draw = uniform(batch.key, task.seed)
             rows = np.flatnonzero((batch.status == Status.SCORED) & (draw < task.below))

@@ -9,14 +9,13 @@ from glob import has_magic
 from dvsel.documents.columns import Batch
 from dvsel.errors import UserError
 from dvsel.pool.locate import Relocated, unchanged_shard
-from dvsel.pool.read import TEXT_FLAG, paths_to_read, read_pool
+from dvsel.pool.read import TEXT_FLAG, PoolReader
 from dvsel.runs.output_folder import RECIPE
 from dvsel.runs.recipe import command_of
 from dvsel.runs.requests import Reading
 from dvsel.score_files.find import check_distinct, globbed, row_files
 from dvsel.score_files.score_file import SUFFIXES, ScoreFile
 from dvsel.shards.expand import expand
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.places import Shard, exists, join
 
 
@@ -46,10 +45,10 @@ def expand_pool(patterns: Sequence[str], moved: Sequence[str] = ()) -> list[Shar
 def documents_in(
     patterns: Sequence[str], reading: Reading, needs: tuple[str, ...] = (), text_flag: str = TEXT_FLAG
 ) -> Iterator[Batch]:
-    """Documents that are no pool, such as targets, as a scorer sees them. text_flag: see `read_pool`."""
+    """Documents that are no pool, such as targets, as a scorer sees them. text_flag: see `PoolReader`."""
     for shard in expand_pool(patterns):
-        with DocumentReader(shard, paths_to_read(reading, *needs)) as reader:
-            for batch in read_pool(reader, shard, reading, text_flag=text_flag):
+        with PoolReader(shard, reading, needs, text_flag=text_flag) as pool:
+            for batch in pool:
                 yield batch.batch(needs)
 
 

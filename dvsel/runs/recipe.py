@@ -15,7 +15,7 @@ import yaml
 from dvsel import __version__
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, SELECTORS, name_of, scorer_class, selector_class
-from dvsel.options import fields_of, from_mapping, to_mapping
+from dvsel.options import changed, fields_of, from_mapping, to_mapping
 from dvsel.redact import kept
 from dvsel.storage import yaml_file
 
@@ -39,12 +39,8 @@ def dump(command: str, run: Any) -> str:
 
 def _said(options: Any) -> dict[str, Any]:
     """The options as plain values, less those that are empty unless something is said."""
-    fields = fields_of(type(options))
-    return {
-        name: value
-        for name, value in to_mapping(options).items()
-        if value not in (None, "", []) or getattr(options, name) != fields[name][0].default
-    }
+    away = changed(options)
+    return {name: value for name, value in to_mapping(options).items() if value not in (None, "", []) or name in away}
 
 
 def command_of(url: str) -> str:

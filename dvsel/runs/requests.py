@@ -1,6 +1,7 @@
 """What can be asked for: the options of every run, as frozen dataclasses.
 
-A run is what its result depends on; it is what a recipe holds. An execution is how it is carried out, which changes
+A run is what its result depends on; it is what a recipe holds. It is composed of what it shares with others: how
+documents are read, sampled and counted, how a scorer is fitted. An execution is how a run is carried out, which changes
 nothing in the result. Light to import, so that the command line can show all options at once.
 """
 
@@ -8,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from dvsel.engines import local
 from dvsel.errors import UserError, shown
 from dvsel.interface.scorer import Scorer
 from dvsel.interface.selector import Selector
-from dvsel.options import LARGEST, Options, among, every, option, under
-from dvsel.progress import Progress, silent
+from dvsel.options import LARGEST, Options, among, every, option, part, under
+from dvsel.progress import Done, Progress, silent
 from dvsel.runs import scopes
 
 _MOST_WORKERS = 1024
@@ -37,6 +37,14 @@ class Execution(Options):
     overwrite: bool = option(False, "replace what another run left in the output folder", scope=scopes.writes_a_folder)
     dry_run: bool = option(False, "say what would be done, and write nothing", scope=scopes.on_shards)
     progress: Progress = silent
+
+    def within(self, name: str) -> Execution:
+        """The execution of a step: its stages are told under a name, and it clears nothing, as its run has done so."""
+
+        def told(stage: str, done: Done, total: int) -> None:
+            self.progress(f"{name}: {stage}", done, total)
+
+        return dataclasses.replace(self, overwrite=False, progress=told)
 
     def processes(self, size: int | None = None) -> int:
         """Worker processes, resolved. Where the user left them open: fewer for little work. size: bytes to read."""
@@ -105,11 +113,9 @@ class Targeting(Options):
         if self.target_text_field is not None:
             _names("target_text_field", self.target_text_field)
 
-
-def reading_of_targets(run: Any) -> Reading:
-    """How a run with options of `Reading` and `Targeting` reads its targets."""
-    reading = among(Reading, run)
-    return dataclasses.replace(reading, text_field=run.target_text_field or reading.text_field)
+    def reading(self, pool: Reading) -> Reading:
+        """Return how targets are read in a run that reads its pool so."""
+        return dataclasses.replace(pool, text_field=self.target_text_field or pool.text_field)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +152,9 @@ class Counting(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitRun(Reading, Targeting, Sampling):
-    """Fit a scorer once, to score with it many times."""
+class Fitting(Options):
+    """What a scorer learns from beside the pool, and whether a cheap one then learns from it."""
 
-    scorer: Scorer | None = None
-    pool: tuple[str, ...] = option(
-        (), "shards, folders, globs or URLs to sample; more than one is fine", files=True, scope=scopes.is_sampled
-    )
     target: tuple[str, ...] = option(
         (),
         "documents like those that the model should become good at; repeatable",
@@ -172,12 +174,11 @@ class FitRun(Reading, Targeting, Sampling):
         "with --distil: refuse a rank correlation with the scorer that is lower, 0 to 1 (default: 0.3)",
         scope=scopes.distils,
     )
-    output: str = option("", "file to write")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreRun(Counting, FitRun):
-    """Score every document of a pool, into one score file a shard."""
+class Scoring(Options):
+    """Where the fitted scorer comes from, if it is not fitted in the run, and which documents it scores."""
 
     fitted: str | None = option(
         None, "score with this file of `dvsel fit` instead of fitting", files=True, scope=scopes.is_fitted
@@ -200,13 +201,56 @@ class ScoreRun(Counting, FitRun):
         flag="pool",
         scope=scopes.on_shards,
     )
-    output: str = option("", "folder to write score files to")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectRun(ScoreRun):
+class FitRun(Options):
+    """Fit a scorer once, to score with it many times."""
+
+    sampling: Sampling = part(Sampling)
+    targeting: Targeting = part(Targeting)
+    reading: Reading = part(Reading)
+    scorer: Scorer | None = None
+    pool: tuple[str, ...] = option(
+        (), "shards, folders, globs or URLs to sample; more than one is fine", files=True, scope=scopes.is_sampled
+    )
+    fitting: Fitting = part(Fitting)
+    output: str = option("", "file to write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRun(Options):
+    """Score every document of a pool, into one score file a shard."""
+
+    sampling: Sampling = part(Sampling)
+    targeting: Targeting = part(Targeting)
+    reading: Reading = part(Reading)
+    scorer: Scorer | None = None
+    pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
+    fitting: Fitting = part(Fitting)
+    output: str = option("", "folder to write score files to")
+    counting: Counting = part(Counting)
+    scoring: Scoring = part(Scoring)
+
+    @property
+    def fit(self) -> FitRun:
+        """The fit of its scorer."""
+        return among(FitRun, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectRun(Options):
     """Keep the documents that a budget allows, and write them out as shards."""
 
+    sampling: Sampling = part(Sampling)
+    targeting: Targeting = part(Targeting)
+    reading: Reading = part(Reading)
+    scorer: Scorer | None = None
+    pool: tuple[str, ...] = option((), "folders of scores, or shards to score first", files=True)
+    fitting: Fitting = part(Fitting)
+    output: str = option("", "folder to write shards to; - writes JSON Lines to stdout")
+    counting: Counting = part(Counting)
+    scoring: Scoring = part(Scoring)
     selector: Selector | None = None
     embeddings: tuple[str, ...] = option(
         (),
@@ -232,7 +276,11 @@ class SelectRun(ScoreRun):
     shard_size: str = option(
         "1GB", "uncompressed size at which the next output shard begins", scope=scopes.writes_a_folder
     )
-    output: str = option("", "folder to write shards to; - writes JSON Lines to stdout")
+
+    @property
+    def score(self) -> ScoreRun:
+        """The scoring of its pool, with the same output."""
+        return among(ScoreRun, self)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from dvsel.interface.selector import SetSelector
 
 STREAM = "-"
 STDOUT = "-"
-_DISTIL = "dvsel.commands.distil:fit"
 
 
 def is_stream(run: Any) -> bool:
@@ -102,7 +101,7 @@ def is_distilled(run: Any) -> str:
 
 def distils(run: Any) -> str:
     """What says how to distil."""
-    return "" if run.distil or _steps(run) == _DISTIL else "says how to distil; add --distil, or drop it"
+    return "" if run.distil or _steps(run) == "distil" else "says how to distil; add --distil, or drop it"
 
 
 def samples_pool(run: Any) -> str:

@@ -165,7 +165,7 @@ class Distilled(EmbedderOptions, Scorer):
 
     group: ClassVar[str] = "no model"
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --teacher influence.fitted",)
-    steps: ClassVar[str] = "dvsel.commands.distil:fit"
+    steps: ClassVar[str] = "distil"
     fitted: ClassVar[type[Fitted]] = FittedDistilled
 
     teacher: str = option("", "the scorer to learn from: a file of dvsel fit", files=True)

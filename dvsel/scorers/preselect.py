@@ -76,7 +76,7 @@ class PreSelect(Training, ModelOptions, Scorer):
 
     group: ClassVar[str] = "classifier"
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --ladder ladder.yaml",)
-    steps: ClassVar[str] = "dvsel.commands.preselect:fit"
+    steps: ClassVar[str] = "preselect"
     fitted: ClassVar[type[Fitted]] = FittedPreSelect
 
     ladder: str = option("", "YAML file of language models and their benchmark scores", files=True)

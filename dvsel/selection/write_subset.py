@@ -22,7 +22,7 @@ from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.interface.selector import SetSelector
 from dvsel.pool.locate import Relocated, changed, digest_of_parts, ranges, reading_of, unchanged_shard
-from dvsel.pool.read import paths_to_read, read_pool
+from dvsel.pool.read import PoolReader
 from dvsel.runs.requests import Execution
 from dvsel.score_files.score_file import ScoreFile
 from dvsel.selection.dedup import unpacked
@@ -31,7 +31,6 @@ from dvsel.shards.add_field import as_json, with_column, with_member
 from dvsel.shards.extract import extract
 from dvsel.shards.json_rows import check_columns, json_lines
 from dvsel.shards.lines import LineReader, Lines
-from dvsel.shards.reader import DocumentReader
 from dvsel.shards.writer import ShardWriter, first_piece
 from dvsel.storage.places import HOME, Shard, atomic_writer, exists, join, open_read
 
@@ -193,14 +192,14 @@ def _rows_of(task: _Task) -> Iterator[Lines | pa.RecordBatch]:
         # The digest of a Parquet file is that of its footer, so each row's own number is compared too.
         reading = dataclasses.replace(reading_of(was), on_bad_line="skip")
         tokens_field = TokenCounter.of(was.header.tokens).field
-        paths, numbers = paths_to_read(reading, tokens_field), _Keys(was)
-        with DocumentReader(task.shard, paths, whole_rows=True, on_read=local.advance) as tables:
-            for batch in read_pool(tables, task.shard, reading, tokens_field=tokens_field):
+        numbers = _Keys(was)
+        with PoolReader(task.shard, reading, tokens_field=tokens_field, whole_rows=True, on_read=local.advance) as pool:
+            for batch in pool:
                 if not numbers.follow(batch.key):
                     raise changed(task.shard)
                 assert batch.documents.table is not None
                 yield batch.documents.table
-            digests.append(tables.digest())
+            digests.append(pool.digest())
     if digest_of_parts(digests) != was.header.shard["digest"]:
         raise changed(task.shard)
 

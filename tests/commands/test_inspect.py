@@ -14,7 +14,7 @@ from dvsel.commands.inspect import Inspection, inspect, inspect_selection, is_se
 from dvsel.commands.score import score
 from dvsel.commands.select import select
 from dvsel.errors import UserError
-from dvsel.runs.requests import Execution, ScoreRun, SelectRun
+from dvsel.runs.requests import Execution, Fitting, ScoreRun, SelectRun
 from dvsel.score_files.score_file import SUFFIX, ScoreFile
 from dvsel.scorers.dsir import DSIR
 from dvsel.selectors.topk import TopK
@@ -49,7 +49,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = ScoreRun(
         scorer=DSIR(min_words=1, buckets=1000),
         pool=(str(folder / "pool"),),
-        target=(str(write(folder / "target.jsonl", documents("code", 30, 4))),),
+        fitting=Fitting(target=(str(write(folder / "target.jsonl", documents("code", 30, 4))),)),
         output=str(folder / "scores"),
     )
     score(run, Execution(workers=1))

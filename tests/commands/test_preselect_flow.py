@@ -162,12 +162,12 @@ def test_the_score_may_be_a_probability(folder: Path, tmp_path: Path) -> None:
 # --- Resuming. ---
 
 
-@pytest.mark.parametrize("step", ["losses", "strength", "select", "learn"])
+@pytest.mark.parametrize("step", ["losses", "strength", "select_from_scores", "learn"])
 def test_a_fit_that_broke_goes_on(step: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = getattr(preselect, step)
 
     def broken(*arguments: Any) -> Any:
-        if step == "select":
+        if step == "select_from_scores":
             original(*arguments)  # the positives are there, the negatives are not
         raise RuntimeError("killed")
 

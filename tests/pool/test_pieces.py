@@ -249,7 +249,7 @@ def test_progress_counts_what_an_earlier_start_did(
     pool: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dvsel.commands.score import score as run
-    from dvsel.runs.requests import Execution, ScoreRun
+    from dvsel.runs.requests import Execution, Fitting, Reading, ScoreRun
     from dvsel.scorers.dsir import DSIR
 
     told: list[tuple[Done, int]] = []
@@ -261,8 +261,8 @@ def test_progress_counts_what_an_earlier_start_did(
     scoring = ScoreRun(
         scorer=DSIR(),
         pool=(str(pool),),
-        target=(str(target),),
-        on_bad_line="skip",
+        fitting=Fitting(target=(str(target),)),
+        reading=Reading(on_bad_line="skip"),
         output=str(tmp_path / "out"),
     )
     run(scoring, Execution(workers=1, progress=tell))

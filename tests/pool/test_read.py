@@ -15,11 +15,10 @@ import xxhash
 
 from dvsel.documents.columns import Batch, Status
 from dvsel.errors import BadLine, UserError
-from dvsel.pool.read import PoolBatch, paths_to_read, read_pool
+from dvsel.pool.read import PoolBatch, PoolReader
 from dvsel.runs.requests import Reading
 from dvsel.scorers import Fitted, Scorer
 from dvsel.shards.expand import expand
-from dvsel.shards.reader import DocumentReader
 
 GOOD = b'{"text": "fine", "id": "a"}'
 SKIP = Reading(on_bad_line="skip")
@@ -48,8 +47,8 @@ def batches(
     path: Path, reading: Reading, begin: int = 0, end: int | None = None, tokens_field: str = ""
 ) -> list[PoolBatch]:
     shard = expand([str(path)])[0]
-    with DocumentReader(shard, paths_to_read(reading, tokens_field), begin=begin, end=end) as reader:
-        return list(read_pool(reader, shard, reading, begin, tokens_field))
+    with PoolReader(shard, reading, tokens_field=tokens_field, begin=begin, end=end) as pool:
+        return list(pool)
 
 
 def refusal(path: Path, reading: Reading, begin: int = 0, tokens_field: str = "") -> str:
@@ -82,7 +81,8 @@ def test_fields_may_lie_in_objects(tmp_path: Path) -> None:
 
 def test_each_field_is_read_once_the_text_first() -> None:
     reading = Reading(text_field="body", id_field="name", domain_field="name")
-    assert paths_to_read(reading, "", "tokens", "body") == ["body", "name", "tokens"]
+    with PoolReader(io.BytesIO(b'{"body": "a"}\n'), reading, ("tokens", "body")) as pool:
+        assert list(next(iter(pool)).documents.fields) == ["body", "name", "tokens"]
 
 
 def test_keys_are_hashes_of_text_and_id_or_else_of_text_and_line(tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ def test_millions_of_bad_lines_take_little_memory(line: bytes, tmp_path: Path) -
     path = tmp_path / "a.jsonl"
     path.write_bytes((line + b"\n") * ((1 << 20) // (len(line) + 1)))
     shard, rows, bad = expand([str(path)])[0], 0, 0
-    with DocumentReader(shard, paths_to_read(SKIP)) as reader:
+    with PoolReader(shard, SKIP) as pool:
         tracemalloc.start()
-        for batch in read_pool(reader, shard, SKIP):
+        for batch in pool:
             rows, bad = rows + len(batch), bad + batch.bad.counts().total()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -154,18 +154,17 @@ def test_a_bad_line_of_a_shard_that_changed_is_no_bad_line(tmp_path: Path) -> No
     path = write(tmp_path / "a.jsonl", [GOOD] * 9)
     (shard,) = expand([str(path)])
     write(path, [b"[]"] * 9)
-    reader = DocumentReader(shard, paths_to_read(SKIP))
-    with reader, pytest.raises(UserError, match="changed while it was read"):
-        list(read_pool(reader, shard, Reading()))
+    with PoolReader(shard, Reading()) as pool, pytest.raises(UserError, match="changed while it was read"):
+        list(pool)
 
 
 def test_stdin_is_named() -> None:
     stream = io.BytesIO(GOOD + b"\n{}\n")
     with (
-        DocumentReader(stream, paths_to_read(Reading())) as reader,
+        PoolReader(stream, Reading()) as pool,
         pytest.raises(BadLine, match=r"^stdin, line 2: no field 'text'"),
     ):
-        list(read_pool(reader, None, Reading()))
+        list(pool)
 
 
 def test_a_row_of_parquet_is_named_by_its_number(tmp_path: Path) -> None:

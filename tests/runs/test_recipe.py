@@ -15,19 +15,33 @@ from dvsel import __version__
 from dvsel.errors import UserError
 from dvsel.options import LARGEST
 from dvsel.runs.recipe import dump, load, make
-from dvsel.runs.requests import FitRun, ScoreRun, SelectRun
+from dvsel.runs.requests import Counting, FitRun, Fitting, Reading, Sampling, ScoreRun, Scoring, SelectRun
 from dvsel.scorers.dsir import DSIR
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.threshold import Threshold
 from dvsel.selectors.topk import TopK
 
 RUNS = [
-    ("fit", FitRun(scorer=DSIR(), pool=("pool/",), target=("a.jsonl", "b.jsonl"), output="dsir.fitted")),
-    ("fit", FitRun(scorer=DSIR(smoothing=1e-9, lower=False), sample="head", sample_size="1GB", seed=3)),
+    (
+        "fit",
+        FitRun(scorer=DSIR(), pool=("pool/",), fitting=Fitting(target=("a.jsonl", "b.jsonl")), output="dsir.fitted"),
+    ),
+    (
+        "fit",
+        FitRun(scorer=DSIR(smoothing=1e-9, lower=False), sampling=Sampling(sample="head", sample_size="1GB", seed=3)),
+    ),
     ("score", ScoreRun(scorer=DSIR(normalise="length"), pool=("x*.jsonl", "s3://b/k/"), output="scores")),
-    ("score", ScoreRun(fitted="dsir.fitted", tokens_field="meta.tokens", on_bad_line="skip", output="no")),
+    (
+        "score",
+        ScoreRun(
+            scoring=Scoring(fitted="dsir.fitted"),
+            counting=Counting(tokens_field="meta.tokens"),
+            reading=Reading(on_bad_line="skip"),
+            output="no",
+        ),
+    ),
     ("select", SelectRun(pool=("scores/",), budget="10%", output="selected", dedup=True)),
-    ("select", SelectRun(selector=Threshold(quantile=0.9), quota="quota.yaml", seed=7)),
+    ("select", SelectRun(selector=Threshold(quantile=0.9), quota="quota.yaml", sampling=Sampling(seed=7))),
     ("select", SelectRun(scorer=DSIR(), selector=Resample(temperature=0.1), budget="500k docs")),
     ("select", SelectRun(selector=Threshold(min_score=float("-inf")))),
 ]
@@ -75,7 +89,9 @@ def fields_drawn(cls: type) -> st.SearchStrategy[Any]:
     return st.builds(
         cls,
         **{
-            field.name: st.sampled_from(choices)
+            field.name: fields_drawn(part)
+            if (part := field.metadata.get("part"))
+            else st.sampled_from(choices)
             if (choices := field.metadata.get("choices"))
             else by_name.get(field.name, of_type[str(field.type)])
             for field in dataclasses.fields(cls)

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from arrow_arrays import store
 from dvsel.documents.columns import Column, Kind, Status
-from dvsel.pool.read import paths_to_read, read_pool
+from dvsel.pool.read import PoolReader
 from dvsel.runs.requests import Reading
-from dvsel.shards.reader import DocumentReader
 from dvsel.shards.texts import joined
 
 BAD = object()
@@ -40,10 +39,10 @@ def definition(document: dict[str, Any], fields: list[str]) -> Any:
     return "\n\n".join(one for one in values if one)
 
 
-def texts(source: Any, shard: Any, text_field: str) -> list[Any]:
+def texts(source: Any, text_field: str) -> list[Any]:
     reading, found = Reading(text_field=text_field, on_bad_line="skip"), []
-    with DocumentReader(source, paths_to_read(reading)) as reader:
-        for batch in read_pool(reader, shard, reading):
+    with PoolReader(source, reading) as pool:
+        for batch in pool:
             bad = (batch.status == Status.BAD_LINE).tolist()
             found += [BAD if no else batch.text[row].decode() for row, no in enumerate(bad)]
     return found
@@ -51,13 +50,13 @@ def texts(source: Any, shard: Any, text_field: str) -> list[Any]:
 
 def of_stream(documents: list[dict[str, Any]], text_field: str) -> list[Any]:
     lines = "".join(json.dumps(document) + "\n" for document in documents)
-    return texts(io.BytesIO(lines.encode()), None, text_field)
+    return texts(io.BytesIO(lines.encode()), text_field)
 
 
 def of_table(path: Path, documents: list[dict[str, Any]], text_field: str, types: dict[str, pa.DataType]) -> list[Any]:
     columns = {name: pa.array([one.get(name) for one in documents], type_) for name, type_ in types.items()}
     shard = store(str(path.parent), pa.table(columns), path.name)
-    return texts(shard, shard, text_field)
+    return texts(shard, text_field)
 
 
 strings = st.text(st.characters(codec="utf-8"), max_size=90)
