@@ -35,7 +35,9 @@ from dvsel.documents.tokens import BUILT_IN
 from dvsel.pool.read import paths_to_read
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.requests import Execution, Reading, ScoreRun
-from dvsel.score_files.score_file import SUFFIX, ScoreFile, ScoreFileWriter
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.shards.expand import expand
 from dvsel.shards.extract import Extracted, extract, find_lines
 from dvsel.shards.lines import BLOCK, LineReader, Lines

@@ -33,7 +33,9 @@ from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import left_out, losses, unread_of, write_json
 from dvsel.runs.requests import Counting, Execution, Reading, Sampling
-from dvsel.score_files.score_file import DTYPES, Embedding, Header, Rows, ScoreFile, Totals
+from dvsel.score_files.header import DTYPES, Embedding, Header, ReadingRecord
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows, Totals
 from dvsel.shards.expand import expand
 from dvsel.storage.places import Shard, exists, join
 
@@ -77,8 +79,8 @@ class EmbedReport:
             embedding.maker,
             embedding.width,
             embedding.dtype,
-            TokenCounter.of(header.tokens).method,
-            [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named],
+            header.tokens.method,
+            [(file.header.shard.url, *line) for file in files for line in file.header.totals.named],
             sparse(totals),
             unread_of(files),
         )
@@ -198,14 +200,13 @@ def _header(embedding: Embedding, reading: Reading, counter: TokenCounter) -> He
     content = json.dumps([made, embedding.dtype], sort_keys=True)
     return Header(
         version=__version__,
-        shard={},
         scorer=f"embed {embedding.maker.model}",
         fingerprint=xxhash.xxh3_128_hexdigest(content.encode()),
         groups=("",),
         shares=(1.0,),
         selector="",
         unscored=_UNSCORED,
-        reading=to_mapping(reading),
-        tokens=dataclasses.asdict(counter),
+        reading=among(ReadingRecord, reading),
+        tokens=counter,
         embedding=embedding,
     )

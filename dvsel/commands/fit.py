@@ -26,7 +26,7 @@ from dvsel.runs import fitted_files as storage
 from dvsel.runs.inputs import check_inputs, note_inputs
 from dvsel.runs.output_folder import STEPS
 from dvsel.runs.requests import Execution, FitRun, reading_of_targets
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.storage.manifest import record
 from dvsel.storage.places import Shard, exists, is_remote, join, local_path
 

@@ -49,7 +49,8 @@ from dvsel.runs.output_folder import RECIPE, REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import SelectReport
 from dvsel.runs.requests import Execution, FitRun, Reading, Sampling, SelectRun
-from dvsel.score_files.score_file import SUFFIXES, ScoreFile
+from dvsel.score_files.find import SUFFIXES
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.preselect import FittedPreSelect, PreSelect
 from dvsel.selectors.threshold import Threshold
 from dvsel.selectors.topk import TopK

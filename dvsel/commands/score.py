@@ -14,7 +14,7 @@ from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, name_of
 from dvsel.interface.scorer import Fitted
-from dvsel.options import among, files_named, refuse_unread, to_mapping
+from dvsel.options import among, files_named, refuse_unread
 from dvsel.pool.annotate import Tokens, rows_of, token_counter, write_beside
 from dvsel.pool.dry_run import Forecast, forecast
 from dvsel.pool.fields import check_fields, named_fields, sparse
@@ -25,7 +25,9 @@ from dvsel.runs.output_folder import REPORT, STEPS, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import ScoreReport, write_json
 from dvsel.runs.requests import Execution, Reading, ScoreRun
-from dvsel.score_files.score_file import Header, Rows, ScoreFile, Totals
+from dvsel.score_files.header import Header, ReadingRecord
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows, Totals
 from dvsel.storage.manifest import home
 from dvsel.storage.places import Shard, is_remote, join
 
@@ -168,15 +170,14 @@ def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> st
 def _header(fitted: Fitted, fingerprint: str, reading: Reading, counter: TokenCounter) -> Header:
     return Header(
         version=__version__,
-        shard={},
         scorer=storage.title_of(fitted),
         fingerprint=fingerprint,
         groups=fitted.groups,
         shares=fitted.shares,
         selector=fitted.selector,
         unscored=fitted.unscored,
-        reading=to_mapping(reading),
-        tokens=dataclasses.asdict(counter),
+        reading=among(ReadingRecord, reading),
+        tokens=counter,
     )
 
 

@@ -22,7 +22,6 @@ from dvsel.commands.fit import check_fit
 from dvsel.commands.score import check, check_scored, score
 from dvsel.documents.columns import Status
 from dvsel.documents.hashing import mix
-from dvsel.documents.tokens import TokenCounter
 from dvsel.errors import UserError
 from dvsel.interface.checked import follows_scores
 from dvsel.interface.registry import SELECTORS, name_of, selector_class
@@ -40,7 +39,8 @@ from dvsel.runs.report import SelectReport, Share, unread_of, write_json
 from dvsel.runs.requests import Execution, Reading, ScoreRun, SelectRun, reading_of_targets
 from dvsel.runs.scopes import takes_documents
 from dvsel.score_files.find import SCORES, row_files
-from dvsel.score_files.score_file import Rows, ScoreFile, Totals
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows, Totals
 from dvsel.selection.dedup import Chunk, Drops, duplicates
 from dvsel.selection.domains import check_domains
 from dvsel.selection.plan import Plan, check_budget
@@ -172,8 +172,8 @@ def _opened(run: SelectRun, given: Collection[str]) -> tuple[_Sources, SelectRun
     if "embeddings" in given and not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
         raise UserError("--embeddings: this method looks at no vectors; drop it, or choose another --method")
     for name, (field, _) in fields_of(Reading).items():
-        value, was = getattr(run, name), file.header.reading.get(name)
-        if value == was or was is None or (reads_more and name != "domain_field"):
+        value, was = getattr(run, name), getattr(file.header.reading, name)
+        if value == was or (reads_more and name != "domain_field"):
             continue
         if name in given:
             raise UserError(
@@ -264,7 +264,7 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         },
         took_all=plan.budget is not None and run.quota is None and _took_all(plan),
         duplicates=plan.tally.duplicates,
-        tokens=TokenCounter.of(header.tokens).method,
+        tokens=header.tokens.method,
         unscored=header.unscored,
         totals=dataclasses.replace(totals, named=[]),
         domains=domains,
@@ -275,8 +275,8 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         overlap=plan.tally.overlap / max(given, 1) if weighted else None,
         notes=[*plan.notes, *sparse(totals)],
         unread=unread_of(plan.pool.files),
-        skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
-        reading=header.reading,
+        skipped=[(file.header.shard.url, *line) for file in plan.pool.files for line in file.header.totals.named],
+        reading=dataclasses.asdict(header.reading),
     )
 
 
