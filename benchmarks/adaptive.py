@@ -27,7 +27,7 @@ from measure import DVSEL, command, machine, table
 from dvsel.interface.registry import SCORERS, name_of
 from dvsel.runs.fitted_files import load
 from dvsel.runs.output_folder import REPORT
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from measure import DVSEL, Cost, alternate, command, here, machine, ratio, sprea
 from dvsel.commands.score import score
 from dvsel.commands.select import select
 from dvsel.runs.requests import Execution, ScoreRun, Scoring, SelectRun
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.selectors.threshold import Threshold
 
 _TRAINING_BYTES = 4_000_000

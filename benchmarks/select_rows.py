@@ -18,7 +18,6 @@ at a tenth of the rows too.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,7 +34,13 @@ from dvsel.budget import Budget
 from dvsel.documents.columns import Status
 from dvsel.documents.hashing import mix, uniform
 from dvsel.documents.tokens import BUILT_IN
-from dvsel.score_files.score_file import SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.options import among
+from dvsel.runs.requests import Reading
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.header import Header, ReadingRecord, ShardIdentity
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows
+from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.selection.plan import Plan
 from dvsel.selection.ranking import Pool
 from dvsel.selectors import Selector
@@ -101,9 +106,18 @@ def write_score_files(folder: Path, rows: int, files: int, generator: np.random.
     folder.mkdir(parents=True)
     for number in range(files):
         shard = Shard(f"/pool/{number:05}.jsonl", f"{number:05}.jsonl", "jsonl", "", 0, "")
-        place = {**shard.identity, "digest": ""}
-        tokens = dataclasses.asdict(BUILT_IN)
-        header = Header("0", place, "dsir", "", ("",), (1.0,), "resample", "", {}, tokens)
+        header = Header(
+            version="0",
+            shard=ShardIdentity.of(shard),
+            scorer="dsir",
+            fingerprint="",
+            groups=("",),
+            shares=(1.0,),
+            selector="resample",
+            unscored="",
+            reading=among(ReadingRecord, Reading()),
+            tokens=BUILT_IN,
+        )
         with ScoreFileWriter(str(folder / f"{number:05}{SUFFIX}"), header) as writer:
             writer.append(_rows(rows // files, generator), {})
             writer.finish("")

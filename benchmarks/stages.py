@@ -34,7 +34,9 @@ from dvsel.documents.hashing import combine, hash_rows
 from dvsel.documents.tokens import BUILT_IN
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.requests import Execution, ScoreRun, Scoring
-from dvsel.score_files.score_file import SUFFIX, ScoreFile, ScoreFileWriter
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.shards.expand import expand
 from dvsel.shards.extract import Extracted, extract, find_lines
 from dvsel.shards.lines import BLOCK, LineReader, Lines

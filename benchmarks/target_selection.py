@@ -61,7 +61,7 @@ from dvsel.embeddings.neighbours import unit
 from dvsel.errors import Notice
 from dvsel.runs.requests import Execution, Fitting, Sampling, SelectRun
 from dvsel.score_files.find import row_files
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers import Scorer
 from dvsel.scorers.dsir import DSIR
 from dvsel.scorers.target import Target

@@ -40,7 +40,7 @@ from dvsel.runs.output_folder import RECIPE
 from dvsel.runs.report import ScoreReport, SelectReport, left_out, unread_of
 from dvsel.runs.requests import Execution, FitRun, ScoreRun, SelectRun
 from dvsel.score_files.find import row_files
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.selection.ranking import Pool
 from dvsel.storage.places import exists, filesystem, is_remote, join, local_path
 
@@ -291,7 +291,7 @@ def read_scores(source: Places) -> pyarrow.dataset.Dataset:
     scanning = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     form = ds.ParquetFileFormat(default_fragment_scan_options=scanning)
     fragments = [
-        form.make_fragment(*_opened_by_arrow(file.url), pc.field(_SHARD) == file.header.shard["name"]) for file in files
+        form.make_fragment(*_opened_by_arrow(file.url), pc.field(_SHARD) == file.header.shard.name) for file in files
     ]
     columns = fragments[0].physical_schema.remove_metadata()
     domain = pa.field("domain", pa.string())  # tables of several dictionaries are more than most programs can group by

@@ -58,7 +58,8 @@ def test_both_are_listed(environment: dict[str, str]) -> None:
 
 
 def test_its_scorer_scores(scores: Path) -> None:
-    from dvsel.score_files.score_file import SUFFIX, ScoreFile
+    from dvsel.score_files.find import SUFFIX
+    from dvsel.score_files.reader import ScoreFile
 
     (rows,) = ScoreFile(str(scores / f"pool.jsonl{SUFFIX}")).rows()
     assert rows.score[:, 0].tolist() == [-abs(len(text) - 1000) for text in TEXTS]

@@ -16,12 +16,15 @@ from commands import failure, ok
 from dvsel.commands.inspect import Document
 from dvsel.documents.tokens import BUILT_IN
 from dvsel.errors import UserError
+from dvsel.options import among
 from dvsel.redact import lacks_secrets, printable, without_secrets
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.recipe import dump, load, make
 from dvsel.runs.report import ScoreReport, Share, write_json
-from dvsel.runs.requests import SelectRun
-from dvsel.score_files.score_file import Header, ScoreFileWriter, Totals
+from dvsel.runs.requests import Reading, SelectRun
+from dvsel.score_files.header import Header, ReadingRecord, ShardIdentity
+from dvsel.score_files.rows import Totals
+from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.scorers import Fitted
 from dvsel.scorers.fasttext import FastText
 from dvsel.scorers.perplexity import Perplexity
@@ -141,9 +144,17 @@ URL = "s3://key:secret@bucket/pool/a.jsonl"
 def test_no_file_that_is_kept_holds_a_secret(tmp_path: Path) -> None:
     shard = Shard(URL, "a.jsonl", "jsonl", "", 1, "1")
     header = Header(
-        "0", {**shard.identity, "digest": ""}, f"fasttext model={URL}", "", ("",), (1.0,), "topk", "", {},
-        dataclasses.asdict(BUILT_IN) | {"tokenizer": URL},
-    )  # fmt: skip
+        version="0",
+        shard=ShardIdentity.of(shard),
+        scorer=f"fasttext model={URL}",
+        fingerprint="",
+        groups=("",),
+        shares=(1.0,),
+        selector="topk",
+        unscored="",
+        reading=among(ReadingRecord, Reading()),
+        tokens=dataclasses.replace(BUILT_IN, tokenizer=URL),
+    )
     with ScoreFileWriter(str(tmp_path / "scores"), header) as writer:
         writer.finish("")
     report = ScoreReport("dsir", 1, Totals(), "", "", [URL], [(URL, 1, "cause")])

@@ -137,7 +137,7 @@ def _rule_of_scores(words: Sequence[str]) -> str | None:
         with contextlib.suppress(UserError):  # told when the run reads them
             if word != output and exists(join(word, RECIPE)):
                 from dvsel.score_files.find import row_files
-                from dvsel.score_files.score_file import ScoreFile
+                from dvsel.score_files.reader import ScoreFile
 
                 return ScoreFile(row_files(word)[0]).header.selector
     return None

@@ -29,7 +29,6 @@ import numpy.typing as npt
 
 from dvsel.documents.columns import Status
 from dvsel.documents.hashing import mix, uniform
-from dvsel.documents.tokens import TokenCounter
 from dvsel.embeddings.clusters import assign
 from dvsel.embeddings.neighbours import unit
 from dvsel.embeddings.partition import Members, cells_for, centres_of
@@ -40,7 +39,11 @@ from dvsel.pool.sample import json_lines, pieces
 from dvsel.progress import Done, Progress, stopped_in
 from dvsel.runs.output_folder import STEPS
 from dvsel.runs.requests import ScoreRun
-from dvsel.score_files.score_file import Header, Rows, ScoreFile, ScoreFileWriter, suffix_in
+from dvsel.score_files.find import suffix_in
+from dvsel.score_files.header import Header, ShardIdentity
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows
+from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.selection.ranking import Pool
 from dvsel.shards.expand import expand
 from dvsel.storage.manifest import home, record
@@ -192,8 +195,8 @@ def _check_alike(pool: Pool, header: Header) -> None:
     """Raise UserError unless the embeddings' files say of rows what the score files shall say."""
     for file in pool.files:
         there, fields = file.header, ("text_field", "id_field", "domain_field")
-        counted = TokenCounter.of(there.tokens) == TokenCounter.of(header.tokens)
-        if not counted or any(there.reading[name] != header.reading[name] for name in fields):
+        counted = there.tokens == header.tokens
+        if not counted or any(getattr(there.reading, name) != getattr(header.reading, name) for name in fields):
             raise UserError(
                 f"{file.url}: tokens were counted, or fields named, otherwise; --adaptive takes them from the "
                 "embeddings, so drop these options, or embed with them"
@@ -302,7 +305,7 @@ def _write(
     """The score file of one shard: what its embeddings say of its rows, and the scores."""
     there, place = pool.files[number].header, row_file(folder, shard)
     header = dataclasses.replace(
-        header, shard=shard.identity, tokens=there.tokens, unscored=UNSCORED, unread=there.unread
+        header, shard=ShardIdentity.of(shard), tokens=there.tokens, unscored=UNSCORED, unread=there.unread
     )
     with ScoreFileWriter(place, header) as writer:
         for rows, first in pool.rows(number):
@@ -312,7 +315,7 @@ def _write(
             bad = _named(there, first - pool.first[number], status)
             writer.append(dataclasses.replace(rows, score=mine, status=status), bad)
         writer.count_absent(there.totals.absent)
-        writer.finish(there.shard["digest"])
+        writer.finish(there.shard.digest)
     return ScoreFile(place)
 
 

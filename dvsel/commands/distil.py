@@ -41,7 +41,8 @@ from dvsel.runs.output_folder import RECIPE, REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.requests import Execution, FitRun, Fitting, Reading, ScoreRun, Scoring
 from dvsel.schema import packed
-from dvsel.score_files.score_file import SUFFIXES, ScoreFile, suffix_in
+from dvsel.score_files.find import SUFFIXES, suffix_in
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.distilled import Distilled, FittedDistilled
 from dvsel.storage.places import Shard, atomic_writer, exists, find, join, open_read, remove
 

@@ -23,7 +23,7 @@ from dvsel.embeddings import EmbedderOptions
 from dvsel.embeddings.vector_source import embedder_of, forget_embedder
 from dvsel.errors import UserError
 from dvsel.language import strings
-from dvsel.options import Options, files_named, option, part, refuse_unread, to_mapping
+from dvsel.options import Options, among, files_named, option, part, refuse_unread
 from dvsel.pool.annotate import Tokens, row_file, rows_of, token_counter, write_beside
 from dvsel.pool.dry_run import Forecast, forecast
 from dvsel.pool.fields import check_fields, named_fields, sparse
@@ -33,7 +33,9 @@ from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import left_out, losses, unread_of, write_json
 from dvsel.runs.requests import Counting, Execution, Reading, Sampling
-from dvsel.score_files.score_file import DTYPES, Embedding, Header, Rows, ScoreFile, Totals
+from dvsel.score_files.header import DTYPES, Embedding, Header, ReadingRecord
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows, Totals
 from dvsel.shards.expand import expand
 from dvsel.storage.places import Shard, exists, join
 
@@ -80,8 +82,8 @@ class EmbedReport:
             embedding.maker,
             embedding.width,
             embedding.dtype,
-            TokenCounter.of(header.tokens).method,
-            [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named],
+            header.tokens.method,
+            [(file.header.shard.url, *line) for file in files for line in file.header.totals.named],
             sparse(totals),
             unread_of(files),
         )
@@ -202,14 +204,13 @@ def _header(embedding: Embedding, reading: Reading, counter: TokenCounter) -> He
     content = json.dumps([made, embedding.dtype], sort_keys=True)
     return Header(
         version=__version__,
-        shard={},
         scorer=f"embed {embedding.maker.model}",
         fingerprint=xxhash.xxh3_128_hexdigest(content.encode()),
         groups=("",),
         shares=(1.0,),
         selector="",
         unscored=_UNSCORED,
-        reading=to_mapping(reading),
-        tokens=dataclasses.asdict(counter),
+        reading=among(ReadingRecord, reading),
+        tokens=counter,
         embedding=embedding,
     )

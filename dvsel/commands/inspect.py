@@ -27,7 +27,7 @@ from dvsel.runs.recipe import command_of
 from dvsel.runs.report import ScoreReport, SelectReport, Share
 from dvsel.runs.requests import Reading
 from dvsel.score_files.find import row_files
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.selection.plan import Plan
 from dvsel.selection.ranking import Pool
 from dvsel.selection.summary import domains_of, histogram_of
@@ -172,7 +172,7 @@ def _extremes(pool: Pool, count: int) -> tuple[list[Document], list[Document]]:
             found = [
                 Document(
                     float(score[row]),
-                    str(file.header.shard["name"]),
+                    file.header.shard.name,
                     first - pool.first[number] + int(row) + 1,
                     rows.domains[rows.domain[row]],
                 )
@@ -186,11 +186,9 @@ def _extremes(pool: Pool, count: int) -> tuple[list[Document], list[Document]]:
 def _with_texts(pool: Pool, documents: list[Document], places: Relocated | None) -> list[Document]:
     texts: dict[tuple[str, int], str] = {}
     for file in pool.files:
-        lines = {document.line for document in documents if document.shard == file.header.shard["name"]}
+        lines = {document.line for document in documents if document.shard == file.header.shard.name}
         if lines:
-            texts |= {
-                (str(file.header.shard["name"]), line): text for line, text in _texts(file, lines, places).items()
-            }
+            texts |= {(file.header.shard.name, line): text for line, text in _texts(file, lines, places).items()}
     return [
         Document(one.score, one.shard, one.line, one.domain, texts.get((one.shard, one.line), "")) for one in documents
     ]

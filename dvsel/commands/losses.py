@@ -29,7 +29,8 @@ from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import left_out, unread_of, write_json
 from dvsel.runs.requests import Execution, Reading, ScoreRun
-from dvsel.score_files.score_file import SUFFIXES, ScoreFile
+from dvsel.score_files.find import SUFFIXES
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.perplexity import Perplexity
 from dvsel.shards.expand import expand
 from dvsel.storage.manifest import record

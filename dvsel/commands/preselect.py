@@ -46,7 +46,8 @@ from dvsel.runs.ladder import Ladder
 from dvsel.runs.output_folder import RECIPE, REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.requests import Execution, FitRun, Reading, SelectRun
-from dvsel.score_files.score_file import SUFFIXES, ScoreFile
+from dvsel.score_files.find import SUFFIXES
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.preselect import FittedPreSelect, PreSelect
 from dvsel.selection.from_scores import select_from_scores
 from dvsel.selectors.threshold import Threshold

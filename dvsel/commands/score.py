@@ -18,7 +18,8 @@ from dvsel.runs.output_folder import STEPS
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import ScoreReport
 from dvsel.runs.requests import Execution, ScoreRun
-from dvsel.score_files.score_file import Header, ScoreFile
+from dvsel.score_files.header import Header
+from dvsel.score_files.reader import ScoreFile
 from dvsel.storage.manifest import home
 from dvsel.storage.places import Shard, is_remote, join
 

@@ -40,7 +40,11 @@ from dvsel.runs.recipe import dump
 from dvsel.runs.report import losses as without_score
 from dvsel.runs.report import write_json
 from dvsel.runs.requests import Execution
-from dvsel.score_files.score_file import SUFFIXES, Header, Rows, ScoreFile, ScoreFileWriter, Totals
+from dvsel.score_files.find import SUFFIXES
+from dvsel.score_files.header import Header
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows, Totals
+from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.storage.manifest import record
 from dvsel.storage.places import find, join
 
@@ -124,11 +128,11 @@ def strength(run: StrengthRun, execution: Execution) -> StrengthReport:
         record(run.output, shards)
         tally = _Tally(ladder, run.strength)
         fingerprint = fingerprint_of(run.pool[0], ladder, run.strength)
-        done, total = Done(), sum(files[0].header.shard["size"] for files in shards.values())
+        done, total = Done(), sum(files[0].header.shard.size for files in shards.values())
         for name, files in shards.items():
             _write(files, join(run.output, name), run.strength, fingerprint, tally)
             header = files[0].header
-            done += Done(header.shard["size"], len(files[0]), header.totals.tokens)
+            done += Done(header.shard.size, len(files[0]), header.totals.tokens)
             execution.progress("strength", done, total)
         report = tally.report(fingerprint, [ScoreFile(join(run.output, name)) for name in shards])
         write_json(report, join(run.output, REPORT))
@@ -200,7 +204,7 @@ def _files(folder: str, model: str) -> dict[str, ScoreFile]:
 def _same(first: ScoreFile, other: ScoreFile) -> ScoreFile:
     """`other`, which must speak of the shard that `first` speaks of, read in the same way."""
     a, b = first.header, other.header
-    if a.shard["digest"] != b.shard["digest"] or len(first) != len(other) or a.reading != b.reading:
+    if a.shard.digest != b.shard.digest or len(first) != len(other) or a.reading != b.reading:
         raise UserError(
             f"{first.url} and {other.url} are not of the same documents (the shard changed between them, or was read "
             "with other options); compute the losses of all models again, into a new folder"
@@ -276,7 +280,7 @@ def _write(files: Sequence[ScoreFile], url: str, kind: str, fingerprint: str, ta
             bad = {int(row): next(causes) for row in np.flatnonzero(status == Status.BAD_LINE)}
             writer.append(dataclasses.replace(rows, score=found, status=status), bad)
         writer.count_absent(files[0].header.totals.absent)
-        writer.finish(files[0].header.shard["digest"])
+        writer.finish(files[0].header.shard.digest)
 
 
 def _causes(totals: Totals) -> Iterator[str]:

@@ -32,8 +32,8 @@ from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import left_out, unread_of, write_json
 from dvsel.runs.requests import Execution, Reading, Sampling, ScoreRun, Scoring, Targeting
-from dvsel.score_files.find import SCORES
-from dvsel.score_files.score_file import SUFFIXES, ScoreFile
+from dvsel.score_files.find import SCORES, SUFFIXES
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.influence import Influence
 from dvsel.shards.expand import expand
 from dvsel.storage.manifest import record
@@ -192,7 +192,7 @@ def _found(files: Sequence[ScoreFile], fitted: FittedDirections, count: int) -> 
         for rank, (value, file, row) in enumerate(zip(top.score, top.file, top.row, strict=True), 1):
             identity, batch = texts[int(file), int(row)]
             (tokens,) = fitted.by_token(fitted.options.documents([batch]), group)
-            shard, text = files[file].header.shard["name"], batch.text[0].decode(errors="replace")
+            shard, text = files[file].header.shard.name, batch.text[0].decode(errors="replace")
             tokens = _scaled(tokens, float(value))
             found.append(Found(name, rank, float(value), identity, str(shard), int(row) + 1, text, tokens))
     return found

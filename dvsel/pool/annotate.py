@@ -34,7 +34,11 @@ from dvsel.pool.sample import draw_sample
 from dvsel.progress import Done, Progress
 from dvsel.redact import kept
 from dvsel.runs.requests import Counting, Execution, Reading, Sampling
-from dvsel.score_files.score_file import SUFFIXES, Header, Rows, ScoreFile, ScoreFileWriter, Totals, suffix_in
+from dvsel.score_files.find import SUFFIXES, suffix_in
+from dvsel.score_files.header import NO_SHARD, Header, ShardIdentity
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows, Totals
+from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.shards.lines import BLOCK
 from dvsel.storage.manifest import record, recorded
 from dvsel.storage.places import HOME, Shard, exists, find, join, list_names, make_folder, remove
@@ -102,7 +106,7 @@ class _Task:
         if not exists(self.url):
             return None
         there = ScoreFile(self.url)
-        same_shard = all(there.header.shard[name] == value for name, value in self.header.shard.items())
+        same_shard = dataclasses.replace(there.header.shard, digest="") == self.header.shard
         return there if same_shard and self.wrote(there) else None
 
     def wrote(self, file: ScoreFile) -> bool:
@@ -112,7 +116,7 @@ class _Task:
 
 def _terms(header: Header) -> Any:
     """What a file says of how it was made, as plain values."""
-    terms = kept(dataclasses.asdict(dataclasses.replace(header, shard={}, totals=Totals(), digests={})))
+    terms = kept(dataclasses.asdict(dataclasses.replace(header, shard=NO_SHARD, totals=Totals(), digests={})))
     for name in ("on_bad_line", "on_bad_file"):  # what was read to its end has nothing over which these decide
         terms["reading"].pop(name, "")
     return terms
@@ -213,7 +217,7 @@ def _tasks_of(shard: Shard, annotator: Annotator, header: Header, folder: str) -
 
 
 def _header_for(shard: Shard, header: Header) -> Header:
-    return dataclasses.replace(header, shard=shard.identity)
+    return dataclasses.replace(header, shard=ShardIdentity.of(shard))
 
 
 def _done(folder: str, shard: Shard, fingerprint: str) -> ScoreFile | None:
@@ -246,7 +250,7 @@ def _merge(shard: Shard, header: Header, folder: str) -> None:
     if unread := next((file.header.unread for file in files if file.header.unread), ""):
         _leave_out(row_file(folder, shard), _header_for(shard, header), unread)
         return
-    digest = digest_of_parts([file.header.shard["digest"] for file in files])
+    digest = digest_of_parts([file.header.shard.digest for file in files])
     _join(files, row_file(folder, shard), _header_for(shard, header), digest)
 
 
@@ -303,7 +307,7 @@ def _pieces(task: _Task) -> list[ScoreFile]:
     usable = list(itertools.takewhile(task.wrote, found))
     for stale in reversed(found[len(usable) :]):
         remove(stale.url)
-    if any(file.header.shard["size"] != task.shard.size for file in usable):
+    if any(file.header.shard.size != task.shard.size for file in usable):
         raise changed(task.shard)
     return usable
 
@@ -341,7 +345,7 @@ class _Reading(AbstractContextManager["_Reading"]):
             until += len(piece)
             while row < until and (batch := next(self._batches, None)) is not None:
                 row += len(batch)
-            if row != until or self._reader.digest() != piece.header.shard["digest"]:
+            if row != until or self._reader.digest() != piece.header.shard.digest:
                 raise changed(self._task.shard)
             read = self._taken()
             local.advance(read, len(piece), piece.header.totals.tokens, before=read)
@@ -365,7 +369,7 @@ class _Reading(AbstractContextManager["_Reading"]):
         shard, digest = self._task.shard, self._reader.digest()
         if not shard.vectors:
             return digest
-        embedded = str(ScoreFile(shard.vectors).header.shard["digest"])
+        embedded = ScoreFile(shard.vectors).header.shard.digest
         if len(ranges(dataclasses.replace(shard, vectors=""))) == 1 and embedded != digest:
             raise changed(shard)
         return embedded

@@ -5,7 +5,6 @@ Every document with text has the score 0, so that `random` picks what it would p
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from dvsel import __version__
 from dvsel.documents.columns import Status
 from dvsel.documents.tokens import TokenCounter
 from dvsel.errors import UserError
-from dvsel.options import changed, to_mapping
+from dvsel.options import among, changed
 from dvsel.pool.annotate import Tokens, rows_of, token_counter, write_beside
 from dvsel.pool.fields import check_fields, named_fields
 from dvsel.pool.read import PoolBatch
@@ -24,7 +23,8 @@ from dvsel.runs.output_folder import working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.requests import Execution, Reading, ScoreRun, SelectRun
 from dvsel.score_files.find import holds_rows
-from dvsel.score_files.score_file import Header, Rows
+from dvsel.score_files.header import Header, ReadingRecord
+from dvsel.score_files.rows import Rows
 from dvsel.storage.places import Shard
 
 _OF_A_SCORER = ("target", "distil", "distil_documents", "distil_floor", "adaptive", "embeddings")
@@ -81,15 +81,14 @@ def count(run: ScoreRun, shards: Sequence[Shard], execution: Execution) -> None:
         counter = token_counter(run.counting, reading, run.sampling, shards, execution)
         header = Header(
             version=__version__,
-            shard={},
             scorer=NO_SCORES,
             fingerprint="",
             groups=("",),
             shares=(1.0,),
             selector="random",
             unscored="",
-            reading=to_mapping(reading),
-            tokens=dataclasses.asdict(counter),
+            reading=among(ReadingRecord, reading),
+            tokens=counter,
         )
         workers = execution.processes(sum(shard.size for shard in shards))
         write_beside(shards, _Counts(reading, counter), header, run.output, workers, execution.progress, "counting")

@@ -20,7 +20,7 @@ from dvsel.errors import UserError, shown
 from dvsel.options import fields_of
 from dvsel.redact import printable
 from dvsel.runs.requests import Reading
-from dvsel.score_files.score_file import Totals
+from dvsel.score_files.rows import Totals
 from dvsel.shards.reader import DocumentReader, Documents
 from dvsel.storage.places import Shard
 

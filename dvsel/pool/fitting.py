@@ -21,7 +21,7 @@ from dvsel.progress import show, showing
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.inputs import check_inputs, note_inputs
 from dvsel.runs.requests import Execution, FitRun
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.storage.manifest import record
 from dvsel.storage.places import Shard, exists, join
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import xxhash
 
 from dvsel.errors import UserError
+from dvsel.options import from_mapping
 from dvsel.runs.requests import Reading
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.shards.expand import expand
 from dvsel.shards.lines import LineReader
 from dvsel.shards.reader import DocumentReader
@@ -35,7 +36,7 @@ class Relocated:
 
     def of(self, file: ScoreFile) -> Shard:
         """The shard of a row file: of its name, or the only one whose place ends in this name."""
-        name = str(file.header.shard["name"])
+        name = file.header.shard.name
         if name in self._shards:
             return self._shards[name]
         found = [shard for shard in self._shards.values() if _ends_in(shard.url, name)]
@@ -54,13 +55,13 @@ def unchanged_shard(file: ScoreFile, pool: Relocated | None = None) -> Shard:
     shard = pool.of(file) if pool else _at_its_place(file)
     if not pool:
         check_unchanged(shard, file)
-    elif shard.size != file.header.shard["size"]:  # score and select compare its content as they read it
+    elif shard.size != file.header.shard.size:  # score and select compare its content as they read it
         raise changed(shard)
     return shard
 
 
 def _at_its_place(file: ScoreFile) -> Shard:
-    was = Shard(**{name: value for name, value in file.header.shard.items() if name != "digest"})
+    was = file.header.shard.shard
     if is_remote(was.url) and _store(was.url) != _store(file.url):
         raise UserError(
             f"{file.url}: its shard lies in another store ({was.url}); name the pool with --pool to have it read there"
@@ -76,19 +77,16 @@ def _store(url: str) -> tuple[str, ...]:
 
 
 def reading_of(file: ScoreFile) -> Reading:
-    """The options of reading that a row file was made with."""
-    try:
-        return Reading(**file.header.reading)
-    except TypeError as error:
-        raise UserError(f"{file.url}: was read with options that this dvsel does not know; use a newer one") from error
+    """Return the options of reading that a row file was made with."""
+    return from_mapping(Reading, dataclasses.asdict(file.header.reading), file.url)
 
 
 def check_unchanged(shard: Shard, there: ScoreFile) -> None:
     """Raise UserError unless the shard is what its row file speaks of; a new date alone is no change."""
     was = there.header.shard
-    if (shard.size, shard.modified) == (was["size"], was["modified"]):
+    if (shard.size, shard.modified) == (was.size, was.modified):
         return
-    if shard.size != was["size"] or digest(dataclasses.replace(shard, vectors="")) != was["digest"]:
+    if shard.size != was.size or digest(dataclasses.replace(shard, vectors="")) != was.digest:
         raise changed(shard)
 
 

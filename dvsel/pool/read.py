@@ -24,7 +24,7 @@ from dvsel.interface import checked
 from dvsel.interface.scorer import Fitted
 from dvsel.pool.fields import instead, names_of
 from dvsel.runs.requests import Reading
-from dvsel.score_files.score_file import VectorReader
+from dvsel.score_files.reader import VectorReader
 from dvsel.shards.identity import keys
 from dvsel.shards.lines import BLOCK, LineReader
 from dvsel.shards.reader import DocumentReader, Documents

@@ -13,7 +13,7 @@ from dvsel.documents.tokens import TokenCounter
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.interface.scorer import Fitted
-from dvsel.options import files_named, to_mapping
+from dvsel.options import among, files_named
 from dvsel.pool.annotate import Tokens, rows_of, token_counter, write_beside
 from dvsel.pool.fields import sparse
 from dvsel.pool.read import PoolBatch
@@ -22,7 +22,9 @@ from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import ScoreReport, write_json
 from dvsel.runs.requests import Execution, Reading, ScoreRun
-from dvsel.score_files.score_file import Header, Rows, ScoreFile, Totals
+from dvsel.score_files.header import Header, ReadingRecord
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows, Totals
 from dvsel.storage.places import Shard, join
 
 
@@ -88,15 +90,14 @@ def _processes(fitted: Fitted, shards: Sequence[Shard], execution: Execution) ->
 def _header(fitted: Fitted, fingerprint: str, reading: Reading, counter: TokenCounter) -> Header:
     return Header(
         version=__version__,
-        shard={},
         scorer=storage.title_of(fitted),
         fingerprint=fingerprint,
         groups=fitted.groups,
         shares=fitted.shares,
         selector=fitted.selector,
         unscored=fitted.unscored,
-        reading=to_mapping(reading),
-        tokens=dataclasses.asdict(counter),
+        reading=among(ReadingRecord, reading),
+        tokens=counter,
     )
 
 

@@ -13,8 +13,8 @@ from dvsel.pool.read import TEXT_FLAG, PoolReader
 from dvsel.runs.output_folder import RECIPE
 from dvsel.runs.recipe import command_of
 from dvsel.runs.requests import Reading
-from dvsel.score_files.find import check_distinct, globbed, row_files
-from dvsel.score_files.score_file import SUFFIXES, ScoreFile
+from dvsel.score_files.find import SUFFIXES, check_distinct, globbed, row_files
+from dvsel.score_files.reader import ScoreFile
 from dvsel.shards.expand import expand
 from dvsel.storage.places import Shard, exists, join
 

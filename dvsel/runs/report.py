@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from dvsel.documents.columns import Status
-from dvsel.documents.tokens import TokenCounter
 from dvsel.errors import UserError
 from dvsel.redact import kept
-from dvsel.score_files.score_file import ScoreFile, Totals
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Totals
 from dvsel.storage.places import atomic_writer, open_read
 
 BINS = 40
@@ -69,9 +69,9 @@ class ScoreReport:
             len(files),
             dataclasses.replace(totals, named=[]),
             header.unscored,
-            TokenCounter.of(header.tokens).method,
-            [file.header.shard["url"] for file in files if not (len(file) or file.header.unread)],
-            [(file.header.shard["url"], *line) for file in files for line in file.header.totals.named],
+            header.tokens.method,
+            [file.header.shard.url for file in files if not (len(file) or file.header.unread)],
+            [(file.header.shard.url, *line) for file in files for line in file.header.totals.named],
             unscored_domains=_unscored_domains(files),
             unread=unread_of(files),
         )
@@ -257,7 +257,7 @@ def _counts(domains: Mapping[str, int]) -> str:
 
 def unread_of(files: Sequence[ScoreFile]) -> list[tuple[str, str]]:
     """The shards that were left out as a whole: place and cause."""
-    return [(file.header.shard["url"], file.header.unread) for file in files if file.header.unread]
+    return [(file.header.shard.url, file.header.unread) for file in files if file.header.unread]
 
 
 def left_out(unread: Sequence[tuple[str, str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The row files that a word of a command names: one, those of a glob, or those of a folder."""
+"""Names of row files, and the row files that a word of a command names: one, those of a glob, or those of a folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from glob import glob, has_magic
 
 from dvsel.errors import Notice, UserError
-from dvsel.score_files.score_file import SUFFIXES, ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.storage.manifest import missing
-from dvsel.storage.places import HOME, check_utf8, exists, find, is_remote, join, local_path
+from dvsel.storage.places import HOME, check_utf8, exists, find, is_own, is_remote, join, local_path
 
+SUFFIX = ".dvsel.parquet"
+SUFFIXES = (SUFFIX, ".dvsel.rows")
+"""The other is of files in a run's own folder, where `**/*.parquet` of other programs must not find them."""
 SCORES = f"{HOME}/scores"
+
+
+def suffix_in(folder: str) -> str:
+    """Return how the names of row files end in a folder."""
+    return SUFFIXES[1] if is_own(folder) else SUFFIX
 
 
 def row_files(source: str, partial: bool = False) -> list[str]:
@@ -47,11 +55,11 @@ def check_distinct(files: Sequence[ScoreFile]) -> None:
     names: dict[str, ScoreFile] = {}
     for file in files:
         shard = file.header.shard
-        if (other := urls.setdefault(shard["url"], file)) is not file:
+        if (other := urls.setdefault(shard.url, file)) is not file:
             raise UserError(f"{other.url} and {file.url} speak of the same shard; name one of them")
-        if (other := names.setdefault(shard["name"], file)) is not file:
+        if (other := names.setdefault(shard.name, file)) is not file:
             raise UserError(
-                f"{other.url} and {file.url} speak of shards of the same name, {shard['name']}, which would be written "
+                f"{other.url} and {file.url} speak of shards of the same name, {shard.name}, which would be written "
                 "to one file; name the shards in one run"
             )
 

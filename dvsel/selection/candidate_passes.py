@@ -18,7 +18,9 @@ from dvsel.pool.read import TARGET_FLAG
 from dvsel.pool.sources import documents_in
 from dvsel.runs.requests import Reading
 from dvsel.score_files.find import row_files
-from dvsel.score_files.score_file import Embedding, Rows, ScoreFile, VectorReader
+from dvsel.score_files.header import Embedding
+from dvsel.score_files.reader import ScoreFile, VectorReader
+from dvsel.score_files.rows import Rows
 from dvsel.selection.ranking import Pool, Rule
 from dvsel.storage.scratch import mapped
 
@@ -39,9 +41,9 @@ def beside(pool: Pool, sources: Sequence[str]) -> list[ScoreFile]:
         )
     by_shard: dict[str, ScoreFile] = {}
     for file in files:
-        if (other := by_shard.setdefault(file.header.shard["url"], file)) is not file:
+        if (other := by_shard.setdefault(file.header.shard.url, file)) is not file:
             raise UserError(f"{other.url} and {file.url} hold vectors of the same shard; name one of them")
-    found = [_of(file, by_shard.get(file.header.shard["url"])) for file in pool.files]
+    found = [_of(file, by_shard.get(file.header.shard.url)) for file in pool.files]
     first = found[0]
     for other in found[1:]:
         _embedding(first).maker.check_same(_embedding(other).maker, first.url, other.url)
@@ -50,9 +52,9 @@ def beside(pool: Pool, sources: Sequence[str]) -> list[ScoreFile]:
 
 def _of(file: ScoreFile, vectors: ScoreFile | None) -> ScoreFile:
     if vectors is None:
-        raise UserError(f"{file.header.shard['url']}: has scores and no vectors in --embeddings; embed it too")
-    if vectors.header.shard["digest"] != file.header.shard["digest"] or len(vectors) != len(file):
-        raise UserError(f"{file.header.shard['url']}: changed between scoring and embedding; do both anew")
+        raise UserError(f"{file.header.shard.url}: has scores and no vectors in --embeddings; embed it too")
+    if vectors.header.shard.digest != file.header.shard.digest or len(vectors) != len(file):
+        raise UserError(f"{file.header.shard.url}: changed between scoring and embedding; do both anew")
     return vectors
 
 

@@ -27,7 +27,7 @@ def check_domains(pool: Pool, quota: Quota) -> None:
     if not (absent := [name for name in wanted if name not in there]):
         return
     if not any(there):
-        field = pool.files[0].header.reading.get("domain_field")
+        field = pool.files[0].header.reading.domain_field
         raise UserError(
             f"--quota: no document has a domain, in the field {field!r}; score with --domain-field to name another"
         )

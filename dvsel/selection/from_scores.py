@@ -31,7 +31,8 @@ from dvsel.runs.recipe import dump
 from dvsel.runs.report import SelectReport, write_json
 from dvsel.runs.requests import Execution, Reading, SelectRun
 from dvsel.score_files.find import row_files
-from dvsel.score_files.score_file import Rows, ScoreFile
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows
 from dvsel.selection.dedup import Chunk, Drops, duplicates
 from dvsel.selection.domains import check_domains
 from dvsel.selection.plan import Plan, check_budget
@@ -121,8 +122,8 @@ def opened(run: SelectRun, given: Collection[str]) -> tuple[Sources, SelectRun]:
     if "embeddings" in given and not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
         raise UserError("--embeddings: this method looks at no vectors; drop it, or choose another --method")
     for name, (field, _) in fields_of(Reading).items():
-        value, was = getattr(run.reading, name), file.header.reading.get(name)
-        if value == was or was is None or (reads_more and name != "domain_field"):
+        value, was = getattr(run.reading, name), getattr(file.header.reading, name)
+        if value == was or (reads_more and name != "domain_field"):
             continue
         if name in given:
             raise UserError(

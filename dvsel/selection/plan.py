@@ -29,7 +29,8 @@ from dvsel.interface.selector import Selector, SetSelector
 from dvsel.kernels.jit import kernel
 from dvsel.runs.report import BINS
 from dvsel.runs.requests import Reading
-from dvsel.score_files.score_file import Rows, ScoreFile
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows
 from dvsel.selection.dedup import Drops
 from dvsel.selection.domains import without_budget
 from dvsel.selection.ranking import Pool, Rule

@@ -17,7 +17,8 @@ from dvsel.interface import checked
 from dvsel.interface.checked import NO_NOISE
 from dvsel.interface.selector import Selector, SetSelector
 from dvsel.score_files.find import check_distinct
-from dvsel.score_files.score_file import COLUMNS, Rows, ScoreFile
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import COLUMNS, Rows
 from dvsel.selection.dedup import Drops
 
 
@@ -116,7 +117,7 @@ class Pool:
         for file in files[1:]:
             _check_together(files[0], file)
         check_distinct(files)
-        files = sorted(files, key=lambda file: str(file.header.shard["name"]))
+        files = sorted(files, key=lambda file: file.header.shard.name)
         return cls(files, [0, *np.cumsum([len(file) for file in files]).tolist()])
 
     def chunks(self, rules: Sequence[Rule], group: int) -> list[Iterator[Chunk]]:

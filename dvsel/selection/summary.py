@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dvsel.documents.tokens import TokenCounter
 from dvsel.interface.registry import SELECTORS, name_of
 from dvsel.interface.selector import SetSelector
 from dvsel.options import to_mapping
 from dvsel.pool.fields import sparse
 from dvsel.runs.report import SelectReport, Share, unread_of
 from dvsel.runs.requests import SelectRun
-from dvsel.score_files.score_file import Totals
+from dvsel.score_files.rows import Totals
 from dvsel.selection.plan import Plan
 
 
@@ -43,7 +42,7 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         },
         took_all=plan.budget is not None and run.quota is None and _took_all(plan),
         duplicates=plan.tally.duplicates,
-        tokens=TokenCounter.of(header.tokens).method,
+        tokens=header.tokens.method,
         unscored=header.unscored,
         totals=dataclasses.replace(totals, named=[]),
         domains=domains,
@@ -54,8 +53,8 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
         overlap=plan.tally.overlap / max(given, 1) if weighted else None,
         notes=[*plan.notes, *sparse(totals)],
         unread=unread_of(plan.pool.files),
-        skipped=[(file.header.shard["url"], *line) for file in plan.pool.files for line in file.header.totals.named],
-        reading=header.reading,
+        skipped=[(file.header.shard.url, *line) for file in plan.pool.files for line in file.header.totals.named],
+        reading=dataclasses.asdict(header.reading),
     )
 
 

@@ -17,14 +17,13 @@ import pyarrow as pa
 import xxhash
 
 from dvsel.documents.columns import Kind
-from dvsel.documents.tokens import TokenCounter
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.interface.selector import SetSelector
 from dvsel.pool.locate import Relocated, changed, digest_of_parts, ranges, reading_of, unchanged_shard
 from dvsel.pool.read import PoolReader
 from dvsel.runs.requests import Execution
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.selection.dedup import unpacked
 from dvsel.selection.plan import Plan, mask_file, weights_file
 from dvsel.shards.add_field import as_json, with_column, with_member
@@ -96,7 +95,7 @@ def _check_same_subset(plan: Plan, folder: str) -> None:
     """A folder holds shards of one subset: refuse to go on where scores or the quota changed since it was begun."""
     hashed = xxhash.xxh3_128()
     for number in np.flatnonzero(plan.kept).tolist():
-        hashed.update(f"{plan.pool.files[number].header.shard['name']}\n".encode())
+        hashed.update(f"{plan.pool.files[number].header.shard.name}\n".encode())
         hashed.update(mask_file(plan.masks, number).read_bytes())
         if (weights := weights_file(plan.masks, number)).exists():
             hashed.update(weights.read_bytes())
@@ -191,7 +190,7 @@ def _rows_of(task: _Task) -> Iterator[Lines | pa.RecordBatch]:
     else:
         # The digest of a Parquet file is that of its footer, so each row's own number is compared too.
         reading = dataclasses.replace(reading_of(was), on_bad_line="skip")
-        tokens_field = TokenCounter.of(was.header.tokens).field
+        tokens_field = was.header.tokens.field
         numbers = _Keys(was)
         with PoolReader(task.shard, reading, tokens_field=tokens_field, whole_rows=True, on_read=local.advance) as pool:
             for batch in pool:
@@ -200,7 +199,7 @@ def _rows_of(task: _Task) -> Iterator[Lines | pa.RecordBatch]:
                 assert batch.documents.table is not None
                 yield batch.documents.table
             digests.append(pool.digest())
-    if digest_of_parts(digests) != was.header.shard["digest"]:
+    if digest_of_parts(digests) != was.header.shard.digest:
         raise changed(task.shard)
 
 

@@ -7,7 +7,6 @@ on the way to the bytes is a UserError that names the place.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 import posixpath
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from dvsel.errors import BadFile, UserError
-from dvsel.redact import HIDDEN, lacks_secrets, without_secrets
+from dvsel.redact import HIDDEN, lacks_secrets
 
 Batch = TypeVar("Batch")
 
@@ -58,12 +57,6 @@ class Shard:
     size: int
     modified: str
     vectors: str = ""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The fields that say which file it is, and in which state, fit to be kept: a secret in the URL is hidden."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "vectors"}
-        return fields | {"url": without_secrets(self.url)}
 
 
 # --- Places. ---

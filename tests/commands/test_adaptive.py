@@ -13,7 +13,7 @@ from commands import failure, ok
 from dvsel.commands.adaptive import Arms
 from dvsel.documents.columns import Status
 from dvsel.runs.output_folder import REPORT
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from embedded_pool import embed, unit, write_pool
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,7 +19,8 @@ from dvsel.documents.columns import Batch
 from dvsel.documents.vectors import Vectors
 from dvsel.ngrams.spec import NgramSpec, buckets_of
 from dvsel.runs import fitted_files as storage
-from dvsel.score_files.score_file import SUFFIXES, ScoreFile
+from dvsel.score_files.find import SUFFIXES
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers import Fitted
 from embedded_pool import MAKER, embed, write_pool
 

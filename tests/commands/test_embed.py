@@ -17,7 +17,7 @@ from dvsel.documents.columns import Status
 from dvsel.embeddings import EmbedderOptions
 from dvsel.pool.sources import expand_pool
 from dvsel.runs.output_folder import REPORT
-from dvsel.score_files.score_file import ScoreFile, VectorReader
+from dvsel.score_files.reader import ScoreFile, VectorReader
 from embedded_pool import MAKER, embed, write_pool
 
 pytest.importorskip("torch")

@@ -15,7 +15,8 @@ from dvsel.commands.score import score
 from dvsel.commands.select import select
 from dvsel.errors import UserError
 from dvsel.runs.requests import Execution, Fitting, ScoreRun, SelectRun
-from dvsel.score_files.score_file import SUFFIX, ScoreFile
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.dsir import DSIR
 from dvsel.selectors.topk import TopK
 

@@ -13,7 +13,8 @@ import corpus
 import ladders
 from commands import failure, ok
 from dvsel.runs.output_folder import REPORT
-from dvsel.score_files.score_file import Rows, ScoreFile
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -24,7 +24,7 @@ from dvsel.fasttext.training import HELD_OUT_SEED
 from dvsel.linalg.ranks import spearman
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.output_folder import REPORT
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -15,7 +15,8 @@ import corpus
 from commands import dvsel, failure, ok
 from dvsel.documents.columns import Status
 from dvsel.runs.output_folder import REPORT
-from dvsel.score_files.score_file import Rows, ScoreFile
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows
 
 POOL = corpus.pool()[::3]
 
@@ -57,7 +58,7 @@ def test_a_score_file_has_a_row_for_each_line(folder: Path) -> None:
     np.testing.assert_array_equal(np.isnan(found.score[:, 0]), found.status == Status.UNSCORED)
     of_domain = {name: np.nanmean(found.score[found.domain == at, 0]) for at, name in enumerate(found.domains)}
     assert of_domain["reference"] > of_domain["code"]
-    assert file.header.shard["url"] == str(folder / "pool.jsonl")
+    assert file.header.shard.url == str(folder / "pool.jsonl")
     assert file.header.scorer.startswith("dsir")
 
 

@@ -14,7 +14,7 @@ import pytest
 import corpus
 from commands import Answer, dvsel, failure, ok, one_line, run, start
 from dvsel.commands.stream import score_field
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,9 @@ from dvsel.documents.columns import Status
 from dvsel.linalg.ranks import average_ranks, spearman
 from dvsel.runs.ladder import Ladder, Rung
 from dvsel.runs.output_folder import REPORT
-from dvsel.score_files.score_file import Rows, ScoreFile, ScoreFileWriter
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows
+from dvsel.score_files.writer import ScoreFileWriter
 
 MODELS = ("a", "b", "c", "d")
 BENCHMARK = {"a": 0.3, "b": 0.1, "c": 0.2, "d": 0.2}  # b, then c and d alike, then a
@@ -181,7 +183,7 @@ def rewrite(old: Path, new: Path, scores: npt.NDArray[np.float32], **header: obj
     named = {line - 1: cause for line, cause in file.header.totals.named}
     with ScoreFileWriter(str(new), dataclasses.replace(file.header, **header)) as writer:  # type: ignore[arg-type]
         writer.append(dataclasses.replace(rows, score=score, status=status), named)
-        writer.finish(file.header.shard["digest"])
+        writer.finish(file.header.shard.digest)
 
 
 def strengths(folder: Path) -> npt.NDArray[np.float32]:
@@ -289,7 +291,7 @@ def test_losses_that_do_not_fit_together_are_refused(losses: Losses, tmp_path: P
     place = losses.folder / "losses" / "c" / "a.jsonl.dvsel.parquet"
     content = place.read_bytes()
     values = np.zeros(100, np.float32)
-    rewrite(place, place, values, reading=ScoreFile(str(place)).header.reading | {"text_field": "body"})
+    rewrite(place, place, values, reading=dataclasses.replace(ScoreFile(str(place)).header.reading, text_field="body"))
     assert "are not of the same documents" in failure(*command)
     other = losses.folder / "losses" / "c" / "sub" / "b.jsonl.zst.dvsel.parquet"
     place.write_bytes(other.read_bytes())

@@ -18,7 +18,7 @@ from commands import failure, ok
 from dvsel.errors import BadFile, UserError
 from dvsel.pool.sample import draw_sample
 from dvsel.runs.requests import Reading, Sampling
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.shards.expand import expand
 from dvsel.storage.places import open_read
 

@@ -14,7 +14,8 @@ import corpus
 from commands import failure, ok
 from dvsel.errors import UserError
 from dvsel.pool.fields import check_fields, instead, listed, sparse
-from dvsel.score_files.score_file import ScoreFile, Totals
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Totals
 from dvsel.shards.expand import expand
 
 POOL = corpus.pool()[::6]

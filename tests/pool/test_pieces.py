@@ -16,7 +16,8 @@ import corpus
 from commands import ok, start
 from dvsel.pool import annotate
 from dvsel.progress import Done
-from dvsel.score_files.score_file import SUFFIX, ScoreFile
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
 from plugin_packages import SLOW, install
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends signals")

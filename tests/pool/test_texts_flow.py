@@ -14,7 +14,7 @@ import pytest
 import corpus
 from commands import failure, ok
 from dvsel.runs.fitted_files import load
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 
 POOL = corpus.pool()[::6]
 

@@ -12,7 +12,7 @@ import pytest
 from dvsel.errors import UserError
 from dvsel.runs.output_folder import REPORT
 from dvsel.runs.report import ScoreReport, SelectReport, Share, losses, write_json
-from dvsel.score_files.score_file import Totals
+from dvsel.score_files.rows import Totals
 
 TOTALS = Totals(
     rows=1200,

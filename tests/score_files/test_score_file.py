@@ -16,9 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dvsel.documents.columns import Status
+from dvsel.documents.tokens import TokenCounter
 from dvsel.errors import UserError
-from dvsel.score_files import score_file
-from dvsel.score_files.score_file import NAMED_BAD_LINES, SUFFIX, Header, Rows, ScoreFile, ScoreFileWriter, Totals
+from dvsel.options import among
+from dvsel.runs.requests import Reading
+from dvsel.score_files import header as header_module
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.header import Header, ReadingRecord, ShardIdentity
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import NAMED_BAD_LINES, Rows, Totals
+from dvsel.score_files.writer import ScoreFileWriter
 
 PLAIN = ("score", "key", "text_hash", "tokens", "bytes", "status")
 DOMAINS = ["", "code", "news", "wiki é"]
@@ -27,22 +34,15 @@ DOMAINS = ["", "code", "news", "wiki é"]
 def header(groups: tuple[str, ...] = ("",)) -> Header:
     return Header(
         version="1",
-        shard={
-            "url": "/pool/a.jsonl",
-            "name": "a.jsonl",
-            "format": "jsonl",
-            "compression": "",
-            "size": 10,
-            "modified": "5",
-        },
+        shard=ShardIdentity("/pool/a.jsonl", "a.jsonl", "jsonl", "", 10, "5", ""),
         scorer="dsir",
         fingerprint="f" * 32,
         groups=groups,
         shares=tuple(1 / len(groups) for _ in groups),
         selector="resample",
         unscored="fewer than 100 words",
-        reading={"text_field": "text"},
-        tokens={"weights": [1.0, 2.0], "error_total": 0.1},
+        reading=among(ReadingRecord, Reading()),
+        tokens=TokenCounter(weights=(1.0, 2.0), error_total=0.1),
     )
 
 
@@ -112,7 +112,7 @@ def test_what_goes_in_comes_out(groups: tuple[str, ...], tmp_path: Path) -> None
     rows = random_rows(1000, len(groups))
     file = write(tmp_path / "new" / f"a{SUFFIX}", [rows], groups)
     assert len(file) == 1000 and same_columns(file, rows)
-    expected = dataclasses.replace(header(groups), shard=header().shard | {"digest": "digest"})
+    expected = dataclasses.replace(header(groups), shard=dataclasses.replace(header().shard, digest="digest"))
     assert dataclasses.replace(file.header, totals=Totals(), digests={}) == expected
 
 
@@ -156,7 +156,7 @@ def test_causes_are_counted_without_their_particulars() -> None:
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(score_file, "ROWS_A_GROUP", 16)
+    monkeypatch.setattr(header_module, "ROWS_A_GROUP", 16)
     return 16
 
 
@@ -213,18 +213,18 @@ def test_it_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"x" * 1000, b"{}\n"])
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(UserError, match=r"a: no score file of dvsel; make one with"):
+    with pytest.raises(UserError, match=r"a: not a dvsel score file, or one of a newer version; make one with"):
         ScoreFile(str(tmp_path / "a"))
 
 
 def test_other_parquet_files_and_halves_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "a")
-    with pytest.raises(UserError, match="no score file of dvsel"):
+    with pytest.raises(UserError, match="not a dvsel score file"):
         ScoreFile(str(tmp_path / "a"))
     write(tmp_path / "b", [random_rows(100)])
     content = (tmp_path / "b").read_bytes()
     (tmp_path / "b").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="no score file of dvsel"):
+    with pytest.raises(UserError, match="not a dvsel score file"):
         ScoreFile(str(tmp_path / "b"))
 
 
@@ -286,8 +286,7 @@ def test_a_file_of_the_first_versions_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/../../x", "", "a//b", "a/./b", "a\\b", "a\0b"])
 def test_a_name_that_leads_out_of_the_output_is_refused(name: str, tmp_path: Path) -> None:
-    hostile = header()
-    hostile.shard["name"] = name
+    hostile = dataclasses.replace(header(), shard=dataclasses.replace(header().shard, name=name))
     with ScoreFileWriter(str(tmp_path / "a"), hostile) as writer:
         writer.append(random_rows(3), {})
         writer.finish("digest")

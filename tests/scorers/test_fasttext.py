@@ -17,7 +17,7 @@ from dvsel.documents.columns import Batch
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext import MODES
 from dvsel.runs import fitted_files as storage
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.fasttext import FastText
 from dvsel.testing import check_scorer
 from fasttext_models import predict, quantise, train

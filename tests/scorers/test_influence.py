@@ -20,7 +20,8 @@ from commands import failure, ok
 from dvsel.documents.columns import Batch
 from dvsel.errors import Notice, UserError
 from dvsel.runs import fitted_files as storage
-from dvsel.score_files.score_file import SUFFIX, ScoreFile
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.influence import FittedInfluence, Influence
 from dvsel.testing import check_scorer
 

@@ -24,7 +24,8 @@ from dvsel.documents.columns import Batch, Column, Kind, Status
 from dvsel.documents.vectors import Maker, Vectors
 from dvsel.errors import Notice, UserError
 from dvsel.runs import fitted_files as storage
-from dvsel.score_files.score_file import SUFFIX, ScoreFile
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.label_noise import FittedLabelNoise, LabelNoise
 from dvsel.testing import check_scorer
 from language_models import TEXTS

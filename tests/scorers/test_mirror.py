@@ -16,7 +16,8 @@ import language_models
 from commands import failure, ok
 from dvsel.documents.columns import Batch, Column
 from dvsel.errors import Notice, UserError
-from dvsel.score_files.score_file import SUFFIX, ScoreFile
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.influence import Influence
 from dvsel.scorers.mirror import FittedMirror, Mirror
 from dvsel.testing import check_scorer

@@ -18,7 +18,8 @@ import language_models
 from commands import failure, ok
 from dvsel.documents.columns import Batch, Column, Kind, Status
 from dvsel.errors import UserError
-from dvsel.score_files.score_file import SUFFIX, ScoreFile
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.perplexity import FittedPerplexity, Perplexity
 from dvsel.testing import check_scorer
 

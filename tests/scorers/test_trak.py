@@ -16,7 +16,8 @@ import language_models
 from commands import ok
 from dvsel.documents.columns import Batch
 from dvsel.errors import UserError
-from dvsel.score_files.score_file import SUFFIX, ScoreFile
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.trak import FittedTrak, Trak
 from dvsel.testing import check_scorer
 

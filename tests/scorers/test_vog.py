@@ -15,7 +15,8 @@ import language_models
 from commands import each, failure, ok
 from dvsel.documents.columns import Batch
 from dvsel.errors import UserError
-from dvsel.score_files.score_file import SUFFIX, ScoreFile
+from dvsel.score_files.find import SUFFIX
+from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.vog import VoG
 from dvsel.testing import check_scorer
 

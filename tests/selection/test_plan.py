@@ -23,8 +23,13 @@ from dvsel.documents.columns import Status
 from dvsel.documents.hashing import mix, uniform
 from dvsel.documents.tokens import BUILT_IN
 from dvsel.errors import UserError
-from dvsel.score_files import score_file as scorefile
-from dvsel.score_files.score_file import Header, Rows, ScoreFile, ScoreFileWriter
+from dvsel.options import among
+from dvsel.runs.requests import Reading
+from dvsel.score_files import header as header_module
+from dvsel.score_files.header import Header, ReadingRecord, ShardIdentity
+from dvsel.score_files.reader import ScoreFile
+from dvsel.score_files.rows import Rows
+from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.selection.dedup import Chunk, duplicates
 from dvsel.selection.plan import Plan, mask_file
 from dvsel.selection.ranking import Pool
@@ -55,8 +60,8 @@ class Doc(NamedTuple):
         return Status.SCORED if any(math.isfinite(score) for score in self.scores) else Status.UNSCORED
 
 
-def shard_of(url: str, name: str) -> dict[str, object]:
-    return {"url": url, "name": name, "format": "jsonl", "compression": "", "size": 1, "modified": "1", "digest": ""}
+def shard_of(url: str, name: str) -> ShardIdentity:
+    return ShardIdentity(url, name, "jsonl", "", 1, "1", "")
 
 
 def header(name: str, shares: Sequence[float] = (1.0,), **other: object) -> Header:
@@ -69,8 +74,8 @@ def header(name: str, shares: Sequence[float] = (1.0,), **other: object) -> Head
         shares=tuple(shares),
         selector="topk",
         unscored="too short",
-        reading={},
-        tokens=dataclasses.asdict(BUILT_IN),
+        reading=among(ReadingRecord, Reading()),
+        tokens=BUILT_IN,
     )
     return dataclasses.replace(plain, **other)  # type: ignore[arg-type]
 
@@ -353,7 +358,7 @@ def many(count: int, seed: int = 0) -> list[Doc]:
 def test_row_groups_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docs = many(1000)
     kept = expected(docs, Resample(), 5, "tokens", {"*": 5000}, dedup=True)
-    monkeypatch.setattr(scorefile, "ROWS_A_GROUP", 64)
+    monkeypatch.setattr(header_module, "ROWS_A_GROUP", 64)
     pool = pool_of(tmp_path, [docs[:700], docs[700:]])
     plan = made(pool, tmp_path, Resample(), Budget("tokens", 5000), 5, dedup=True, threads=2)
     assert kept_keys(plan) == kept
@@ -505,7 +510,7 @@ def test_no_files_are_refused() -> None:
 
 def test_files_are_in_the_order_of_their_shards(tmp_path: Path) -> None:
     pool = Pool.of([score_file(tmp_path / name, many(len(name))) for name in ("ccc", "a", "bb")])
-    assert [file.header.shard["name"] for file in pool.files] == ["a", "bb", "ccc"]
+    assert [file.header.shard.name for file in pool.files] == ["a", "bb", "ccc"]
     assert pool.first == [0, 1, 3, 6]
     assert [pool.total(unit) for unit in ("docs", "bytes")] == [6, 60]
 

@@ -12,7 +12,7 @@ from commands import failure, ok
 from dvsel.embeddings.facility import greedy, value
 from dvsel.embeddings.partition import LARGEST
 from dvsel.runs.output_folder import REPORT
-from dvsel.score_files.score_file import ScoreFile
+from dvsel.score_files.reader import ScoreFile
 from embedded_pool import documents, embed, kept, unit, write_pool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
