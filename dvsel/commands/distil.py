@@ -130,7 +130,7 @@ def _check_teacher(teacher: Fitted, place: str) -> str:
     name = name_of(SCORERS, type(teacher.scorer))
     if teacher.stands_for:
         raise UserError(f"{place}: is distilled itself; give {teacher.stands_for} fitted without --distil")
-    if not teacher.scorer.parallel:
+    if not teacher.scorer.uses_all_cores:
         warnings.warn(
             Notice(
                 f"{name}: distilling is for scorers that run a model; this one needs neither all cores nor a GPU, and "

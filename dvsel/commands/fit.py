@@ -10,7 +10,6 @@ from typing import Any
 
 from dvsel.budget import Budget
 from dvsel.documents.columns import Batch
-from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.interface import checked
 from dvsel.interface.registry import SCORERS, name_of
@@ -117,7 +116,7 @@ def _steps(run: FitRun) -> str:
 
 def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> Fitted:
     """Fit on a sample of `shards` and on the run's targets. folder: where a fit in steps leaves their files."""
-    scorer = _embedded_as(check_fit(run), shards)
+    scorer = _for_vectors(check_fit(run), shards)
     run = dataclasses.replace(run, scorer=scorer)
     if steps := _steps(run):
         module, function = steps.split(":")
@@ -131,20 +130,13 @@ def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: s
         return checked.fit(scorer, pool, _targets(run, scorer) | _documents(run, scorer))
 
 
-def _embedded_as(scorer: Scorer, shards: Sequence[Shard]) -> Scorer:
-    """The scorer, with the embedder that made the pool's vectors where it takes some and the user names none."""
-    if not isinstance(scorer, EmbedderOptions) or scorer.model or not (shards and shards[0].vectors):
+def _for_vectors(scorer: Scorer, shards: Sequence[Shard]) -> Scorer:
+    """The scorer for the pool's vectors, where it comes with some."""
+    if not (shards and shards[0].vectors):
         return scorer
     embedding = ScoreFile(shards[0].vectors).header.embedding
     assert embedding is not None
-    made = embedding.maker.chosen_in(scorer)
-    for name, default in (("pooling", "auto"), ("layer", -1), ("max_tokens", 0)):
-        if getattr(scorer, name) not in (default, getattr(made, name)):
-            raise UserError(
-                f"{name} {getattr(scorer, name)}: the pool's embeddings were made with {getattr(made, name)}; "
-                "drop the option, or embed the pool with it"
-            )
-    return made
+    return scorer.for_vectors_of(embedding.maker)
 
 
 def pool_sample(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: Execution) -> Sample:

@@ -55,10 +55,9 @@ class GradientOptions(PromptOptions):
         """The models to load, in order: checkpoints of one, where there are several."""
         return (self.model,)
 
-    @property
-    def processes(self) -> int:
-        """One for each GPU, unless the model is spread over them."""
-        return 1 if self.spread else super().processes
+    def processes_for(self, embedded: bool) -> int:
+        """Return one process for each GPU, unless the model is spread over them."""
+        return 1 if self.spread else super().processes_for(embedded)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from dvsel.options import Options
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dvsel.documents.columns import Batch
+    from dvsel.documents.vectors import Maker
     from dvsel.schema import Schema
 
 
@@ -56,17 +57,26 @@ class Scorer(Options):
     """What it needs, under which help lists it: "no model", "gradients" and so on; "" for the package's name."""
     selector: ClassVar[str] = "topk"
     """The selection rule of the method's paper, by the selector's name."""
-    parallel: ClassVar[bool] = False
-    """Whether `score` itself takes all cores, or a GPU."""
+    uses_all_cores: ClassVar[bool] = False
+    """True where `score` itself uses all cores, or a GPU, so that further processes would only get in its way."""
     tolerance: ClassVar[float] = 0.0
     """How far a document's score may depend on those beside it: 0 unless matrix products round by their shapes."""
     steps: ClassVar[str] = ""
     """`module:function` that fits in steps which leave files: (run, shards, execution, folder) -> Fitted."""
 
-    @property
-    def processes(self) -> int:
-        """How many the flow scores in, unless the user says: 0 for one a core, 1 where `score` is `parallel`."""
-        return int(self.parallel)
+    def processes_for(self, embedded: bool) -> int:  # noqa: ARG002
+        """Return how many processes the flow scores in unless the user says: 0 for one a core.
+
+        embedded: True where every shard of the pool comes with vectors, so that no text has to be embedded.
+        """
+        return int(self.uses_all_cores)
+
+    def for_vectors_of(self, maker: Maker) -> Self:  # noqa: ARG002
+        """Return the scorer to fit on a pool whose vectors `maker` made; itself for one that embeds no text.
+
+        Raises UserError for options that ask for other vectors.
+        """
+        return self
 
     @property
     def takes_pool(self) -> bool:

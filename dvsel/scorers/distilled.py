@@ -180,10 +180,9 @@ class Distilled(EmbedderOptions, Scorer):
                 "distilled: no teacher; name a fitted scorer with --teacher FILE, or give another scorer and --distil"
             )
 
-    @property
-    def processes(self) -> int:
-        """One a core, unless a model embeds."""
-        return super().processes if self.model else 0
+    def processes_for(self, embedded: bool) -> int:
+        """Return 0, one process a core, unless a model embeds texts."""
+        return super().processes_for(embedded) if self.model else 0
 
     @property
     def takes_pool(self) -> bool:

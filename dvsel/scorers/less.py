@@ -59,7 +59,7 @@ class LESS(GradientOptions, Scorer):
     takes_target: ClassVar[bool] = True
     splits_targets: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target tasks/ --model models/pythia-160m",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     layers: str = option(

@@ -40,7 +40,7 @@ class Perplexity(PromptOptions, Scorer):
 
     group: ClassVar[str] = "language model"
     usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-3
 
     model: str = option("", "causal language model: a folder, or a name on the Hugging Face hub", files=True)

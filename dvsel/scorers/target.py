@@ -59,7 +59,7 @@ class Target(EmbedderOptions, Scorer):
     group: ClassVar[str] = "embeddings"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model models/all-MiniLM-L6-v2",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-4
 
     preset: str = option(

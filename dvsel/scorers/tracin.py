@@ -40,7 +40,7 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
     usage: ClassVar[tuple[str, ...]] = (
         "--target target.jsonl --checkpoints run/checkpoint-100 --checkpoints run/checkpoint-200",
     )
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     learning_rates: tuple[float, ...] = option(

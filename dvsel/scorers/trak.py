@@ -51,7 +51,7 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
         "--pool pool/ --target target.jsonl --model models/pythia-160m",
         "--pool pool/ --target target.jsonl --checkpoints runs/a --checkpoints runs/b",
     )
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     projection_dim: int = option(8192, "features of a document, spread over layers as squares of one size")
