@@ -42,7 +42,6 @@ from dvsel.runs.inputs import STALE, keep_inputs
 from dvsel.runs.output_folder import RECIPE, REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.requests import Execution, FitRun, Reading, ScoreRun
-from dvsel.schema import packed
 from dvsel.score_files.score_file import SUFFIXES, ScoreFile, suffix_in
 from dvsel.scorers.distilled import Distilled, FittedDistilled
 from dvsel.shards.reader import DocumentReader
@@ -267,8 +266,6 @@ def _made(student: Distilled, teacher: Fitted, features: Features, learned: Sequ
     """The cheap scorer, without its report."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "intercepts": np.array([one.intercept for one in learned]),
-        "shares": np.array(teacher.shares, np.float64),
-        "groups": packed(teacher.groups),
     }
     if any(one.ngrams is not None for one in learned):
         arrays["weights"] = _stacked([one.ngrams for one in learned]).astype(np.float32)
@@ -277,7 +274,8 @@ def _made(student: Distilled, teacher: Fitted, features: Features, learned: Sequ
         student = features.source.options(student)
     else:
         student = dataclasses.replace(student, **to_mapping(EmbedderOptions()))
-    return FittedDistilled(dataclasses.replace(student, teacher=storage.title_of(teacher)), arrays)
+    student = dataclasses.replace(student, teacher=storage.title_of(teacher))
+    return FittedDistilled(student, arrays, groups=teacher.groups, shares=teacher.shares)
 
 
 def _stacked(rows: Sequence[Floats | None]) -> Floats:

@@ -198,6 +198,10 @@ class GroupOptions(GradientOptions):
         """`layers`, or what stands for it."""
         return self.layers or "all"
 
+    def group_names(self, targets: Mapping[str, Any]) -> list[str]:
+        """The names of the score's columns: the targets', or none."""
+        return list(targets) if self.separate_targets else [""]
+
     def target_groups(self, targets: Mapping[str, Iterable[Batch]]) -> dict[str, Documents]:
         """The documents of each target, or of all together, by what to call them in complaints."""
         if not targets:

@@ -54,10 +54,7 @@ class DataInf(SampleOptions, DirectedOptions, Scorer):
 
         sample = self.sample(pool, self.factor_documents)
         curvature = Curvature("datainf", self.damping, reduction=self.reduction)
-        arrays, report = fitted_directions.fit(self, sample, targets, curvature)
-        fitted = FittedDataInf(self, arrays)
-        fitted.report = report
-        return fitted
+        return FittedDataInf.fit(self, sample, targets, curvature)
 
 
 class FittedDataInf(fitted_directions.FittedDirections):

@@ -111,10 +111,7 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
         """The directions of all layers: the target's mean gradient, preconditioned and cut."""
         self.check()
         sample = self.sample(pool, self.factor_documents)
-        arrays, report = fitted_directions.fit(self, sample, targets, self.curvature)
-        fitted = FittedInfluence(self, arrays)
-        fitted.report = report
-        return fitted
+        return FittedInfluence.fit(self, sample, targets, self.curvature)
 
 
 class FittedInfluence(fitted_directions.FittedDirections):

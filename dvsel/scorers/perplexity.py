@@ -84,9 +84,10 @@ class FittedPerplexity(Fitted):
 
     scorer: Perplexity
 
-    def __init__(self, scorer: Perplexity, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(scorer, arrays)
-        self.unscored = "no tokens to score, or no prompt" if scorer.prompt_field else "no tokens to score"
+    @functools.cached_property
+    def unscored(self) -> str:
+        """Nothing to take a loss of."""
+        return "no tokens to score, or no prompt" if self.scorer.prompt_field else "no tokens to score"
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003

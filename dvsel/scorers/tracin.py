@@ -77,10 +77,8 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
         self.check()
         from dvsel.gradients.target_gradient import Curvature
 
-        arrays, report = fitted_directions.fit(self, Documents([]), targets, Curvature("none"), self.weights)
-        fitted = FittedTracIn(self, arrays)
-        del report["documents for the curvature"]
-        fitted.report = report
+        fitted = FittedTracIn.fit(self, Documents([]), targets, Curvature("none"), self.weights)
+        del fitted.report["documents for the curvature"]
         return fitted
 
 
