@@ -62,6 +62,9 @@ class Names:
 
 Schema = Mapping[str, ArraySpec | Names]
 
+GROUPS: Schema = {"groups": Names(), "shares": ArraySpec("float64", ("groups",), low=0, high=1)}
+"""The arrays that a fit with `groups=` and `shares=` has, to be a part of its class's schema."""
+
 
 def packed(names: Sequence[str]) -> npt.NDArray[np.uint8]:
     """Names as an array."""

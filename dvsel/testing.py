@@ -50,6 +50,7 @@ def check_scorer(
     selector_class(cls.selector)
     fitted = _fit(scorer, pool, target, len(pool), batch_of)
     _check_arrays(fitted)
+    assert abs(sum(fitted.shares) - 1) < 1e-6, "shares do not sum to 1"
     content = storage.to_bytes(fitted)
     again = _fit(scorer, pool, target, len(pool), batch_of)
     assert storage.to_bytes(again) == content, "two fits on the same data differ"
@@ -62,7 +63,6 @@ def check_scorer(
         fitted.shares,
         fitted.unscored,
     ), "groups, shares or unscored are lost in saving"
-    assert abs(sum(fitted.shares) - 1) < 1e-6, "shares do not sum to 1"
     texts = [*pool, *_ODD_TEXTS]
     scores = _score(fitted, batch_of(texts))
     assert np.isfinite(scores[: len(pool)]).any(), "no document of the pool has a score"

@@ -18,7 +18,6 @@ from dvsel.fasttext.examples import LABELS
 from dvsel.fasttext.training import learn
 from dvsel.interface.registry import scorer_class
 from dvsel.runs import fitted_files as storage
-from dvsel.schema import packed
 from dvsel.scorers import Fitted
 from dvsel.scorers.distilled import Distilled, FittedDistilled
 from dvsel.scorers.preselect import FittedPreSelect, PreSelect
@@ -139,8 +138,8 @@ def _distilled(*learned: str) -> Fitted:
         "weights": draws.normal(size=(2, 50)).astype(np.float32),
         "vectors": draws.normal(size=(2, WIDTH)),
     }
-    arrays: dict[str, Any] = {"intercepts": np.ones(2), "shares": np.full(2, 0.5), "groups": packed(("code", "maths"))}
-    made = FittedDistilled(scorer, {name: weights[name] for name in learned} | arrays)
+    arrays = {name: weights[name] for name in learned} | {"intercepts": np.ones(2)}
+    made = FittedDistilled(scorer, arrays, groups=("code", "maths"), shares=(0.5, 0.5))
     teacher = {"scorer": "influence", "options": {}, "selector": "topk", "fingerprint": "f"}
     found = {"embeddings": 0.1, "penalty": 0.1, "trained": 960, "held_out": 240, "top_tenth": 0.6, "spearman": 0.5}
     made.report = {

@@ -30,7 +30,7 @@ class FittedSlow(Fitted):
 class Slow(Scorer):
     "Prefer long documents, slowly."
     fitted = FittedSlow
-    parallel = True
+    uses_all_cores = True
     bonus: float = option(0.0, "added to a score")
 
     def fit(self, pool, targets):

@@ -260,7 +260,7 @@ ANY_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 def ways_of(cls: type[Scorer]) -> list[str]:
     """What follows a scorer's name in the examples of its help; where it is costly, how to distil it too."""
-    costly = cls.usage[:1] if cls.parallel else ()
+    costly = cls.usage[:1] if cls.uses_all_cores else ()
     return [*cls.usage, *(f"--pool pool/ {way.removeprefix('--pool pool/ ')} --distil" for way in costly)]
 
 

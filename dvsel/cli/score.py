@@ -55,7 +55,7 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
             raise UserError("score files need a folder; name one with -o scores/, or pipe lines through stdin")
         from dvsel.cli.show import executing, print_report
 
-        with executing(terminal, () if cls.parallel else pool) as execution:
+        with executing(terminal, () if cls.uses_all_cores else pool) as execution:
             from dvsel.commands.score import score
             from dvsel.runs import fitted_files
 

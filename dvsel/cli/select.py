@@ -99,7 +99,7 @@ def make(
             raise UserError("nowhere to write to; name a folder with -o selected/, or - for stdout")
         from dvsel.cli.show import executing, print_report
 
-        in_workers = bool((run.scorer and not run.scorer.parallel) or run.scoring.fitted)
+        in_workers = bool((run.scorer and not run.scorer.uses_all_cores) or run.scoring.fitted)
         with executing(terminal, pool if in_workers else ()) as execution:
             from dvsel.commands.select import select
 

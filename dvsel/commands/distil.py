@@ -40,7 +40,6 @@ from dvsel.runs.inputs import STALE, keep_inputs
 from dvsel.runs.output_folder import RECIPE, REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.requests import Execution, FitRun, Fitting, Reading, ScoreRun, Scoring
-from dvsel.schema import packed
 from dvsel.score_files.find import SUFFIXES, suffix_in
 from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.distilled import Distilled, FittedDistilled
@@ -134,7 +133,7 @@ def _check_teacher(teacher: Fitted, place: str) -> str:
     name = name_of(SCORERS, type(teacher.scorer))
     if teacher.stands_for:
         raise UserError(f"{place}: is distilled itself; give {teacher.stands_for} fitted without --distil")
-    if not teacher.scorer.parallel:
+    if not teacher.scorer.uses_all_cores:
         warnings.warn(
             Notice(
                 f"{name}: distilling is for scorers that run a model; this one needs neither all cores nor a GPU, and "
@@ -266,8 +265,6 @@ def _made(student: Distilled, teacher: Fitted, features: Features, learned: Sequ
     """The cheap scorer, without its report."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "intercepts": np.array([one.intercept for one in learned]),
-        "shares": np.array(teacher.shares, np.float64),
-        "groups": packed(teacher.groups),
     }
     if any(one.ngrams is not None for one in learned):
         arrays["weights"] = _stacked([one.ngrams for one in learned]).astype(np.float32)
@@ -276,7 +273,8 @@ def _made(student: Distilled, teacher: Fitted, features: Features, learned: Sequ
         student = features.source.options(student)
     else:
         student = dataclasses.replace(student, **to_mapping(EmbedderOptions()))
-    return FittedDistilled(dataclasses.replace(student, teacher=storage.title_of(teacher)), arrays)
+    student = dataclasses.replace(student, teacher=storage.title_of(teacher))
+    return FittedDistilled(student, arrays, groups=teacher.groups, shares=teacher.shares)
 
 
 def _stacked(rows: Sequence[Floats | None]) -> Floats:

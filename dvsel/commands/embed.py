@@ -138,7 +138,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
     embedding = embedding or _described(options, run.dtype)
     with working_in(run.output, dump("embed", run), execution.overwrite, files_named(run)):
         counter = token_counter(run.counting, reading, Sampling(), shards, execution)
-        workers = execution.workers or options.processes
+        workers = execution.workers or options.processes_for(embedded=False)
         if workers > 1:
             forget_embedder()
         task = _Embedding(options, run.dtype, reading, counter)

@@ -10,7 +10,7 @@ from dvsel.interface.registry import SCORERS, name_of
 from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.options import files_named, refuse_unread
 from dvsel.pool.fields import check_fields, named_fields
-from dvsel.pool.fitting import embedded_as, fit_at_once, origin_of
+from dvsel.pool.fitting import fit_at_once, for_vectors, origin_of
 from dvsel.pool.sources import expand_pool
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.output_folder import STEPS
@@ -72,7 +72,7 @@ def _steps(run: FitRun) -> str:
 
 def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> Fitted:
     """Fit on a sample of `shards` and on the run's targets. folder: where a fit in steps leaves their files."""
-    run = dataclasses.replace(run, scorer=embedded_as(check_fit(run), shards))
+    run = dataclasses.replace(run, scorer=for_vectors(check_fit(run), shards))
     match _steps(run):
         case "distil":
             return distil.fit(run, shards, execution, folder, fit_scorer)

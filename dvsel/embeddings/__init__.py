@@ -7,9 +7,13 @@ A pool's vectors are made once by `dvsel embed`, or on the fly. Torch is importe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 from dvsel.errors import UserError
 from dvsel.options import Options, option
+
+if TYPE_CHECKING:
+    from dvsel.documents.vectors import Maker
 
 POOLINGS = ("auto", "mean", "weighted-mean", "cls", "last")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -35,12 +39,28 @@ class EmbedderOptions(Options):
     batch_tokens: int = option(0, "tokens in a batch; 0: 2048 on a CPU, 65536 on a GPU")
     precision: str = option("auto", "auto: bf16 on a GPU, fp32 on a CPU", choices=PRECISIONS)
 
-    @property
-    def processes(self) -> int:
-        """One for each GPU, else one for all cores."""
+    def processes_for(self, embedded: bool) -> int:
+        """Return one process for each GPU, else one for all cores; 0, one a core, where no text is embedded."""
         from dvsel.language.models import gpus
 
-        return max(gpus(), 1)
+        return 0 if embedded else max(gpus(), 1)
+
+    def for_vectors_of(self, maker: Maker) -> Self:
+        """Return the options that make vectors as `maker` does, unless they name a model themselves.
+
+        Raises UserError for an option that contradicts the maker's.
+        """
+        if self.model:
+            return self
+        made = maker.chosen_in(self)
+        for name in ("pooling", "layer", "max_tokens"):
+            asked, found = getattr(self, name), getattr(made, name)
+            if asked not in (getattr(EmbedderOptions, name), found):
+                raise UserError(
+                    f"{name} {asked}: the pool's embeddings were made with {found}; drop the option, or embed the pool "
+                    "with it"
+                )
+        return made
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from dvsel.gradients.options import UNSCORED, DirectedOptions, GradientOptions, 
 from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.language import Documents
 from dvsel.progress import parts
-from dvsel.schema import ArraySpec, Names, Schema, Unfit, packed, unpacked
+from dvsel.schema import GROUPS, ArraySpec, Names, Schema, Unfit, packed, unpacked
 
 if TYPE_CHECKING:
     import torch
@@ -44,16 +44,69 @@ class FittedDirections(Fitted):
 
     scorer: a Scorer that is a GroupOptions too. arrays: of model M and layer N left.M.N float32 (outputs, rank) and
     right.M.N float32 (inputs, rank), those of all groups side by side; ranks int32 (models, layers, groups); weights
-    float64 (models,); layers, groups: names as JSON, uint8; shares float64 (groups,); digests uint8 (models, 16), of
-    the models' files.
+    float64 (models,); layers, names as JSON, uint8; digests uint8 (models, 16), of the models' files.
     """
 
     unscored = UNSCORED
 
-    def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(scorer, arrays)
-        self.groups = tuple(unpacked(self.arrays["groups"]))
-        self.shares = tuple(self.arrays["shares"].tolist())
+    @classmethod
+    def fit(
+        cls,
+        scorer: DirectedOptions,
+        pool: Documents,
+        targets: Mapping[str, Iterable[Batch]],
+        curvature: Preconditioner,
+        weights: Sequence[float] = (1.0,),
+    ) -> Self:
+        """Take the target's mean gradient under each of the scorer's models, preconditioned and cut.
+
+        pool: documents for the curvature. weights: of the models.
+        """
+        from dvsel.gradients.low_rank import Cut
+
+        cut, scale = Cut(scorer.wanted_rank, scorer.energy), scorer.similarity == "dot"
+        return cls.fit_cut(scorer, pool, targets, curvature, cut, weights, scale)
+
+    @classmethod
+    def fit_cut(
+        cls,
+        scorer: GroupOptions,
+        pool: Documents,
+        targets: Mapping[str, Iterable[Batch]],
+        curvature: Preconditioner,
+        cut: Cut,
+        weights: Sequence[float],
+        scale: bool,
+    ) -> Self:
+        """Fit as `fit` does, however the scorer says how to cut.
+
+        scale: whether to bring the mean score of the target's own documents to 1.
+        """
+        from dvsel.gradients import layers as choice
+        from dvsel.gradients import target_gradient
+
+        assert isinstance(scorer, Scorer)
+        groups = scorer.target_groups(targets)
+        found, digests, meter = [], [], None
+        for name in scorer.models:
+            model = scorer.load(name)
+            meter = scorer.meter(model, [layer.name for layer in choice.choose(model, scorer.wanted_layers)])
+            queries = [
+                target_gradient.mean_gradient(meter, texts, scorer.reduction, place) for place, texts in groups.items()
+            ]
+            found.append(target_gradient.find(meter, queries, curvature, pool, cut))
+            digests.append(np.frombuffer(model.card.digest, np.uint8))
+        assert meter is not None
+        factors = _scales(found, weights) if scale else [1.0] * len(groups)
+        documents = np.array([one.documents for one in found[0].queries], np.float64)
+        fitted = cls(
+            scorer,
+            _arrays(found, weights, factors) | {"digests": np.stack(digests)},
+            groups=scorer.group_names(targets),
+            shares=documents / documents.sum(),
+        )
+        fitted.report = _report(found, meter) | {"documents for the curvature": len(pool)}
+        return fitted
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
@@ -64,9 +117,8 @@ class FittedDirections(Fitted):
             "ranks": ArraySpec("int32", (len(models), "layers", "groups"), low=1),
             "weights": ArraySpec("float64", (len(models),)),
             "layers": Names(),
-            "groups": Names(),
-            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
             "digests": ArraySpec("uint8", (len(models), DIGEST)),
+            **GROUPS,
         }
 
     def check(self) -> None:
@@ -171,56 +223,6 @@ class FittedDirections(Fitted):
         return values, passed
 
 
-def fit(
-    scorer: DirectedOptions,
-    pool: Documents,
-    targets: Mapping[str, Iterable[Batch]],
-    curvature: Preconditioner,
-    weights: Sequence[float] = (1.0,),
-) -> tuple[Arrays, dict[str, Any]]:
-    """What `FittedDirections` holds, and its report: under each of the scorer's models, the target's mean gradient,
-    preconditioned and cut.
-
-    pool: documents for the curvature. weights: of the models.
-    """
-    from dvsel.gradients.low_rank import Cut
-
-    cut, scale = Cut(scorer.wanted_rank, scorer.energy), scorer.similarity == "dot"
-    return fit_cut(scorer, pool, targets, curvature, cut, weights, scale)
-
-
-def fit_cut(
-    scorer: GroupOptions,
-    pool: Documents,
-    targets: Mapping[str, Iterable[Batch]],
-    curvature: Preconditioner,
-    cut: Cut,
-    weights: Sequence[float],
-    scale: bool,
-) -> tuple[Arrays, dict[str, Any]]:
-    """What `fit` gives, however the scorer says how to cut.
-
-    scale: whether to bring the mean score of the target's own documents to 1.
-    """
-    from dvsel.gradients import layers as choice
-    from dvsel.gradients import target_gradient
-
-    groups = scorer.target_groups(targets)
-    found, digests, meter = [], [], None
-    for name in scorer.models:
-        model = scorer.load(name)
-        meter = scorer.meter(model, [layer.name for layer in choice.choose(model, scorer.wanted_layers)])
-        queries = [
-            target_gradient.mean_gradient(meter, texts, scorer.reduction, place) for place, texts in groups.items()
-        ]
-        found.append(target_gradient.find(meter, queries, curvature, pool, cut))
-        digests.append(np.frombuffer(model.card.digest, np.uint8))
-    assert meter is not None
-    names = list(targets) if scorer.separate_targets else [""]
-    arrays = _arrays(found, weights, names, scale) | {"digests": np.stack(digests)}
-    return arrays, _report(found, meter) | {"documents for the curvature": len(pool)}
-
-
 def meters(
     scorer: GradientOptions, digests: npt.NDArray[np.uint8], layers: Sequence[str], output: Output | None = None
 ) -> list[GradientMeter]:
@@ -276,22 +278,18 @@ def tell_spoilt(passed: Passed, documents: Documents) -> None:
         )
 
 
-def _arrays(found: Sequence[Found], weights: Sequence[float], groups: Sequence[str], scale: bool) -> Arrays:
-    """What `FittedDirections` holds, but for digests."""
-    factors = _scales(found, weights) if scale else [1.0] * len(groups)
+def _arrays(found: Sequence[Found], weights: Sequence[float], factors: Sequence[float]) -> Arrays:
+    """Arrays of `FittedDirections` but for digests. factors: for each group, what its directions are multiplied by."""
     arrays: Arrays = {}
     for number, one in enumerate(found):
         for place, layer in enumerate(one.directions):
             scaled = [direction.scaled(factor) for direction, factor in zip(layer, factors, strict=True)]
             arrays[f"left.{number}.{place}"] = side_by_side([direction.left for direction in scaled])
             arrays[f"right.{number}.{place}"] = side_by_side([direction.right for direction in scaled])
-    documents = np.array([one.documents for one in found[0].queries], np.float64)
     return arrays | {
         "ranks": np.array([[[one.rank for one in layer] for layer in one.directions] for one in found], np.int32),
         "weights": np.array(weights, np.float64),
         "layers": packed([layer.name for layer in found[0].layers]),
-        "groups": packed(groups),
-        "shares": documents / documents.sum(),
     }
 
 

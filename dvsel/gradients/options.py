@@ -55,10 +55,9 @@ class GradientOptions(PromptOptions):
         """The models to load, in order: checkpoints of one, where there are several."""
         return (self.model,)
 
-    @property
-    def processes(self) -> int:
-        """One for each GPU, unless the model is spread over them."""
-        return 1 if self.spread else super().processes
+    def processes_for(self, embedded: bool) -> int:
+        """Return one process for each GPU, unless the model is spread over them."""
+        return 1 if self.spread else super().processes_for(embedded)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -198,6 +197,10 @@ class GroupOptions(GradientOptions):
     def wanted_layers(self) -> str:
         """`layers`, or what stands for it."""
         return self.layers or "all"
+
+    def group_names(self, targets: Mapping[str, Any]) -> list[str]:
+        """The names of the score's columns: the targets', or none."""
+        return list(targets) if self.separate_targets else [""]
 
     def target_groups(self, targets: Mapping[str, Iterable[Batch]]) -> dict[str, Documents]:
         """The documents of each target, or of all together, by what to call them in complaints."""

@@ -26,17 +26,21 @@ do, and tests it with `dvsel.testing.check_scorer`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
 
 from dvsel.options import Options
+from dvsel.schema import packed, unpacked
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from dvsel.documents.columns import Batch
+    from dvsel.documents.vectors import Maker
     from dvsel.schema import Schema
 
 
@@ -56,17 +60,26 @@ class Scorer(Options):
     """What it needs, under which help lists it: "no model", "gradients" and so on; "" for the package's name."""
     selector: ClassVar[str] = "topk"
     """The selection rule of the method's paper, by the selector's name."""
-    parallel: ClassVar[bool] = False
-    """Whether `score` itself takes all cores, or a GPU."""
+    uses_all_cores: ClassVar[bool] = False
+    """True where `score` itself uses all cores, or a GPU, so that further processes would only get in its way."""
     tolerance: ClassVar[float] = 0.0
     """How far a document's score may depend on those beside it: 0 unless matrix products round by their shapes."""
     steps: ClassVar[str] = ""
     """The fit in steps that leave files, of those in `dvsel.commands.fit.fit_scorer`; "" for `fit`."""
 
-    @property
-    def processes(self) -> int:
-        """How many the flow scores in, unless the user says: 0 for one a core, 1 where `score` is `parallel`."""
-        return int(self.parallel)
+    def processes_for(self, embedded: bool) -> int:  # noqa: ARG002
+        """Return how many processes the flow scores in unless the user says: 0 for one a core.
+
+        embedded: True where every shard of the pool comes with vectors, so that no text has to be embedded.
+        """
+        return int(self.uses_all_cores)
+
+    def for_vectors_of(self, maker: Maker) -> Self:  # noqa: ARG002
+        """Return the scorer to fit on a pool whose vectors `maker` made; itself for one that embeds no text.
+
+        Raises UserError for options that ask for other vectors.
+        """
+        return self
 
     @property
     def takes_pool(self) -> bool:
@@ -94,17 +107,28 @@ class Fitted:
     """A fitted scorer: the scorer's options, arrays, and a report. Nothing else: it is saved as these three.
 
     scorer: the options that it was fitted with.
-    arrays: what `fit` learned, numpy arrays by name; when read from a file, shared by all processes that read it.
+    arrays: what `fit` learned, numpy arrays by name; when read from a file, shared by all processes that read it. The
+    names `groups` and `shares` are taken: they hold what `groups` and `shares` give.
     report: what `fit` found out about it, as plain values for JSON; `dvsel fit` and `dvsel inspect` show it.
     origin: what the run that fitted it was told to read, names by option; the flow notes it.
-    groups: names of the score's columns, one for most scorers.
-    shares: the share of the budget that each group takes; sums to 1.
-    unscored: why `score` gives NaN, for the summary ("fewer than 100 words").
     """
 
-    groups: tuple[str, ...] = ("",)
-    shares: tuple[float, ...] = (1.0,)
-    unscored: str = "no usable score"
+    @functools.cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the score's columns; one empty name for a scorer that was fitted without groups."""
+        return tuple(unpacked(self.arrays["groups"])) if "groups" in self.arrays else ("",)
+
+    @functools.cached_property
+    def shares(self) -> tuple[float, ...]:
+        """The share of the budget that each group takes, summing to 1; equal for a scorer that was fitted without."""
+        if "shares" in self.arrays:
+            return tuple(self.arrays["shares"].tolist())
+        return (1 / len(self.groups),) * len(self.groups)
+
+    @functools.cached_property
+    def unscored(self) -> str:
+        """Why `score` gives NaN, for the summary ("fewer than 100 words")."""
+        return "no usable score"
 
     @property
     def selector(self) -> str:
@@ -121,9 +145,25 @@ class Fitted:
         """What score files and reports call it; "" for the scorer's name and the options that are not at default."""
         return ""
 
-    def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        *,
+        groups: Sequence[str] = (),
+        shares: npt.ArrayLike | None = None,
+    ) -> None:
+        """Hold what a fit made, or what a file holds: then the arrays have the groups and their shares already.
+
+        groups, shares: what the properties of these names give, which the arrays will hold as JSON in uint8 and as
+        float64 (groups,).
+        """
         self.scorer = scorer
         self.arrays = dict(arrays)
+        if groups:
+            self.arrays["groups"] = packed(groups)
+        if shares is not None:
+            self.arrays["shares"] = np.array(shares, np.float64)
         self.report: dict[str, Any] = {}
         self.origin: dict[str, list[str]] = {}
 

@@ -32,9 +32,8 @@ class ModelOptions(Options):
         "auto", "auto: bf16 on a GPU, fp32 on a CPU; autocast: weights in fp32, products in bf16", choices=PRECISIONS
     )
 
-    @property
-    def processes(self) -> int:
-        """One for each GPU, else one for all cores."""
+    def processes_for(self, embedded: bool) -> int:  # noqa: ARG002
+        """Return one process for each GPU, else one for all cores."""
         from dvsel.language.models import gpus
 
         return max(gpus(), 1)

@@ -7,7 +7,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dvsel.documents.columns import Batch
-from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.interface import checked
 from dvsel.interface.registry import SCORERS, name_of
@@ -62,20 +61,13 @@ def origin_of(run: Any) -> dict[str, list[str]]:
     return {name: list(named[name]) for name in ("target", "query", "pool") if named.get(name)}
 
 
-def embedded_as(scorer: Scorer, shards: Sequence[Shard]) -> Scorer:
-    """The scorer, with the embedder that made the pool's vectors where it takes some and the user names none."""
-    if not isinstance(scorer, EmbedderOptions) or scorer.model or not (shards and shards[0].vectors):
+def for_vectors(scorer: Scorer, shards: Sequence[Shard]) -> Scorer:
+    """The scorer for the pool's vectors, where it comes with some."""
+    if not (shards and shards[0].vectors):
         return scorer
     embedding = ScoreFile(shards[0].vectors).header.embedding
     assert embedding is not None
-    made = embedding.maker.chosen_in(scorer)
-    for name, default in (("pooling", "auto"), ("layer", -1), ("max_tokens", 0)):
-        if getattr(scorer, name) not in (default, getattr(made, name)):
-            raise UserError(
-                f"{name} {getattr(scorer, name)}: the pool's embeddings were made with {getattr(made, name)}; "
-                "drop the option, or embed the pool with it"
-            )
-    return made
+    return scorer.for_vectors_of(embedding.maker)
 
 
 def _targets(run: FitRun, scorer: Scorer) -> dict[str, Iterable[Batch]]:

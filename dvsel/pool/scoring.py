@@ -10,7 +10,6 @@ from typing import Protocol
 
 from dvsel import __version__
 from dvsel.documents.tokens import TokenCounter
-from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import UserError
 from dvsel.interface.scorer import Fitted
 from dvsel.options import among, files_named
@@ -59,7 +58,7 @@ class ScoreAnnotator:
 
     @property
     def is_slow(self) -> bool:
-        return self._fitted.scorer.parallel
+        return self._fitted.scorer.uses_all_cores
 
     def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
         scores, status = batch.score(self._fitted)
@@ -81,9 +80,8 @@ def check_scored(place: str, files: Sequence[ScoreFile]) -> None:
 
 
 def _processes(fitted: Fitted, shards: Sequence[Shard], execution: Execution) -> int:
-    """What a scorer asks for; what needs no model, since the vectors are there, can do with one a core."""
-    needs_model = not (isinstance(fitted.scorer, EmbedderOptions) and all(shard.vectors for shard in shards))
-    asked = fitted.scorer.processes if needs_model else 0
+    """How many processes the scorer asks for, else one a core."""
+    asked = fitted.scorer.processes_for(embedded=all(shard.vectors for shard in shards))
     return asked or execution.processes(sum(shard.size for shard in shards))
 
 

@@ -135,8 +135,7 @@ def _checked(scorer: Scorer, arrays: Arrays, report: Any, place: str) -> Fitted:
             raise schema.Unfit("its report is none")
         fitted.report = report
         fitted.check()
-        if wanted is not None:
-            _check_shares(fitted)
+        _check_shares(fitted)
         _ = title_of(fitted), fitted.selector, fitted.stands_for, "\n".join(fitted.lines())
     except UserError as error:
         raise UserError(f"{place}: {error}") from error

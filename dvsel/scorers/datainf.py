@@ -33,7 +33,7 @@ class DataInf(SampleOptions, DirectedOptions, Scorer):
     group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model runs/my-adapter",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     effort: str = option(
@@ -54,10 +54,7 @@ class DataInf(SampleOptions, DirectedOptions, Scorer):
 
         sample = self.sample(pool, self.factor_documents)
         curvature = Curvature("datainf", self.damping, reduction=self.reduction)
-        arrays, report = fitted_directions.fit(self, sample, targets, curvature)
-        fitted = FittedDataInf(self, arrays)
-        fitted.report = report
-        return fitted
+        return FittedDataInf.fit(self, sample, targets, curvature)
 
 
 class FittedDataInf(fitted_directions.FittedDirections):

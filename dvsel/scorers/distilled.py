@@ -32,7 +32,7 @@ from dvsel.errors import UserError
 from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, NgramSpec
 from dvsel.options import option
-from dvsel.schema import ArraySpec, Names, Schema, Unfit, unpacked
+from dvsel.schema import GROUPS, ArraySpec, Schema, Unfit
 
 if TYPE_CHECKING:
     from dvsel.documents.columns import Batch
@@ -42,20 +42,18 @@ class FittedDistilled(Fitted):
     """A distilled scorer, which stands for its teacher.
 
     arrays: weights float32 (groups, buckets), unless n-grams are not looked at; vectors float64 (groups, width), the
-    weights of an embedding's numbers, unless embeddings are not; intercepts float64 (groups,); shares float64
-    (groups,); groups, their names as JSON, uint8.
+    weights of an embedding's numbers, unless embeddings are not; intercepts float64 (groups,).
     report: teacher, what it is and how much of the pool it scored; groups, a mapping for each with what was learned;
     embedder, what made the embeddings, where there were some to learn from.
     """
 
     scorer: Distilled
 
-    def __init__(self, scorer: Distilled, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(scorer, arrays)
-        self.groups = tuple(unpacked(self.arrays["groups"]))
-        self.shares = tuple(self.arrays["shares"].tolist())
-        names = {"weights": "no words", "vectors": "no text to embed"}
-        self.unscored = ", or ".join(why for name, why in names.items() if name in self.arrays)
+    @functools.cached_property
+    def unscored(self) -> str:
+        """A document without one of the features that are looked at."""
+        causes = {"weights": "no words", "vectors": "no text to embed"}
+        return ", or ".join(why for name, why in causes.items() if name in self.arrays)
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
@@ -64,8 +62,7 @@ class FittedDistilled(Fitted):
             "weights": ArraySpec("float32", ("groups", scorer.buckets), optional=True),
             "vectors": ArraySpec("float64", ("groups", "width"), optional=True),
             "intercepts": ArraySpec("float64", ("groups",)),
-            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
-            "groups": Names(),
+            **GROUPS,
         }
 
     def check(self) -> None:
@@ -180,10 +177,9 @@ class Distilled(EmbedderOptions, Scorer):
                 "distilled: no teacher; name a fitted scorer with --teacher FILE, or give another scorer and --distil"
             )
 
-    @property
-    def processes(self) -> int:
-        """One a core, unless a model embeds."""
-        return super().processes if self.model else 0
+    def processes_for(self, embedded: bool) -> int:
+        """Return 0, one process a core, unless a model embeds texts."""
+        return super().processes_for(embedded) if self.model else 0
 
     @property
     def takes_pool(self) -> bool:

@@ -26,6 +26,7 @@ Where paper and package differ, and what is done here:
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections import Counter
@@ -40,7 +41,7 @@ from dvsel.errors import Notice, UserError
 from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.ngrams.spec import MAX_BUCKETS, MAX_NGRAMS, WORDS, NgramSpec
 from dvsel.options import option
-from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
+from dvsel.schema import GROUPS, ArraySpec, Schema
 
 if TYPE_CHECKING:
     from dvsel.documents.columns import Batch
@@ -142,10 +143,10 @@ class DSIR(Scorer):
             self,
             {
                 "log_ratio": log_ratio.astype(np.float32),
-                "groups": packed(names),
-                "shares": shares,
                 "min_words": np.array([self._bound([lengths for _, lengths in counted])]),
             },
+            groups=names,
+            shares=shares,
         )
 
     def _counted(self, batches: Iterable[Batch], place: str) -> _Counted:
@@ -197,29 +198,33 @@ def _longest_bound(lengths: Counter[int]) -> int:
 class FittedDSIR(Fitted):
     """A fitted DSIR.
 
-    arrays: log_ratio float32 (groups, buckets); shares float64 (groups,); groups, their names as JSON, uint8;
-    min_words int64 (1,), what a document needs.
+    arrays: log_ratio float32 (groups, buckets); min_words int64 (1,), what a document needs.
     """
 
     scorer: DSIR
 
-    def __init__(self, scorer: DSIR, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(scorer, arrays)
-        self.groups = tuple(unpacked(self.arrays["groups"]))
-        self.shares = tuple(self.arrays["shares"].tolist())
-        self._min_words = int(self.arrays["min_words"][0])
-        self.unscored = f"fewer than {self._min_words} words (--min-words)" if self._min_words > 1 else "no words"
-        # A copy: what comes from a file may be read-only, which would be another kernel to compile.
-        self._table = np.array(self.arrays["log_ratio"], np.float32, order="C")
+    @property
+    def min_words(self) -> int:
+        """Words below which a document has no score."""
+        return int(self.arrays["min_words"][0])
+
+    @functools.cached_property
+    def unscored(self) -> str:
+        """Too few words."""
+        return f"fewer than {self.min_words} words (--min-words)" if self.min_words > 1 else "no words"
+
+    @functools.cached_property
+    def _table(self) -> npt.NDArray[np.float32]:
+        # A copy: an array of a file may be read-only, and numba compiles a kernel again for a read-only one.
+        return np.array(self.arrays["log_ratio"], np.float32, order="C")
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
         """A number for each bucket and group."""
         return {
             "log_ratio": ArraySpec("float32", ("groups", scorer.buckets)),
-            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
-            "groups": Names(),
             "min_words": ArraySpec("int64", (1,), low=0),
+            **GROUPS,
         }
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
@@ -229,7 +234,7 @@ class FittedDSIR(Fitted):
         scores, words, ngrams = score(batch.text, self._table, self.scorer.spec)
         if self.scorer.normalise == "length":
             scores /= np.maximum(ngrams, 1)[:, None]
-        scores[words < max(self._min_words, 1)] = np.nan
+        scores[words < max(self.min_words, 1)] = np.nan
         return (scores[:, 0] if len(self.groups) == 1 else scores).astype(np.float32)
 
 

@@ -35,7 +35,7 @@ class EL2N(CheckpointOptions, Scorer):
     group: ClassVar[str] = "language model"
     takes_gradients: ClassVar[bool] = False
     usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-3
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedEL2N:  # noqa: ARG002

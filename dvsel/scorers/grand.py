@@ -35,7 +35,7 @@ class GraNd(CheckpointOptions, Scorer):
 
     group: ClassVar[str] = "gradients"
     usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     layers: str = option("all", "all, upper-half or last of the model's blocks, or names, as *.mlp.*,*.o_proj")

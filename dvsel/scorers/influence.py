@@ -42,7 +42,7 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
     group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model models/pythia-160m",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     preconditioner: str = option(
@@ -111,10 +111,7 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
         """The directions of all layers: the target's mean gradient, preconditioned and cut."""
         self.check()
         sample = self.sample(pool, self.factor_documents)
-        arrays, report = fitted_directions.fit(self, sample, targets, self.curvature)
-        fitted = FittedInfluence(self, arrays)
-        fitted.report = report
-        return fitted
+        return FittedInfluence.fit(self, sample, targets, self.curvature)
 
 
 class FittedInfluence(fitted_directions.FittedDirections):

@@ -50,7 +50,7 @@ class LabelNoise(EmbedderOptions, Scorer):
         "--pool pool/ --model models/all-MiniLM-L6-v2",
         "--pool pool/ --model models/all-MiniLM-L6-v2 --mode margin --clean checked.jsonl",
     )
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-3
 
     mode: str = option(

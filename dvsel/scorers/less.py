@@ -33,7 +33,7 @@ from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.language import Documents
 from dvsel.options import option
 from dvsel.progress import parts
-from dvsel.schema import ArraySpec, Names, Schema, Unfit, packed, unpacked
+from dvsel.schema import GROUPS, ArraySpec, Schema, Unfit
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class LESS(GradientOptions, Scorer):
     takes_target: ClassVar[bool] = True
     splits_targets: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target tasks/ --model models/pythia-160m",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     layers: str = option(
@@ -151,7 +151,9 @@ class _Fit:
         with lora.training(self.meter.model, self.scorer.warmup_seed):
             checkpoints = warmup.train(self.meter, self.sample, self.scorer.reduction, self.scorer.course)
         queries, losses = zip(*(self._queries(one) for one in checkpoints), strict=True)
-        fitted = FittedLESS(self.scorer, self._arrays(checkpoints, queries, documents))
+        names, counts = ([""], [1]) if not self.scorer.separate_targets else (list(self.tasks), documents)
+        shares = np.array(counts, np.float64) / sum(counts)
+        fitted = FittedLESS(self.scorer, self._arrays(checkpoints, queries), groups=names, shares=shares)
         fitted.report = self._report(checkpoints, documents, losses)
         return fitted
 
@@ -190,14 +192,9 @@ class _Fit:
         return mean
 
     def _arrays(
-        self,
-        checkpoints: Sequence[Checkpoint],
-        queries: Sequence[npt.NDArray[np.float32]],
-        documents: Sequence[int],
+        self, checkpoints: Sequence[Checkpoint], queries: Sequence[npt.NDArray[np.float32]]
     ) -> fitted_directions.Arrays:
         rates = np.array([one.rate for one in checkpoints])
-        counts = np.array(documents, np.float64)
-        separate = self.scorer.separate_targets
         return {
             "adapter": np.stack([_flat(one.weights) for one in checkpoints]),
             "first": np.stack([_flat(one.first) for one in checkpoints]),
@@ -205,8 +202,6 @@ class _Fit:
             "tasks": np.stack(queries),
             "weights": rates / rates.sum(),
             "steps": np.array([one.steps for one in checkpoints], np.int64),
-            "groups": packed(list(self.tasks) if separate else [""]),
-            "shares": counts / counts.sum() if separate else np.ones(1),
             "digest": np.frombuffer(self.meter.model.card.digest, np.uint8),
         }
 
@@ -238,17 +233,11 @@ class FittedLESS(Fitted):
     arrays: the adapter's weights in a row, those of all its layers in the model's order, A before B: adapter float32
     (checkpoints, weights); first, second float32 (checkpoints, weights), Adam's moments; tasks float32 (checkpoints,
     tasks, weights), what documents are compared with; weights float64 (checkpoints,), the learning rates' shares; steps
-    int64 (checkpoints,), so far; groups: names as JSON, uint8; shares float64 (groups,); digest uint8 (16,), of the
-    model's files.
+    int64 (checkpoints,), so far; digest uint8 (16,), of the model's files.
     """
 
     scorer: LESS
     unscored = UNSCORED
-
-    def __init__(self, scorer: Scorer, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(scorer, arrays)
-        self.groups = tuple(unpacked(self.arrays["groups"]))
-        self.shares = tuple(self.arrays["shares"].tolist())
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
@@ -261,9 +250,8 @@ class FittedLESS(Fitted):
             "tasks": ArraySpec("float32", (scorer.epochs, "tasks", "weights"), finite=False),
             "weights": ArraySpec("float64", (scorer.epochs,), low=0, high=1),
             "steps": ArraySpec("int64", (scorer.epochs,), low=1),
-            "groups": Names(),
-            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
             "digest": ArraySpec("uint8", (fitted_directions.DIGEST,)),
+            **GROUPS,
         }
 
     def check(self) -> None:

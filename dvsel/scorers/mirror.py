@@ -31,7 +31,7 @@ from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.language import PRECISIONS, Documents
 from dvsel.options import option, unless
 from dvsel.progress import parts
-from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
+from dvsel.schema import GROUPS, ArraySpec, Names, Schema, packed, unpacked
 
 if TYPE_CHECKING:
     from dvsel.documents.columns import Batch
@@ -52,7 +52,7 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
     group: ClassVar[str] = "gradients"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model models/pythia-160m",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     precision: str = option(
@@ -81,8 +81,8 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
         model = self.load(self.model)
         meter = self.meter(model, [layer.name for layer in choose(model, self.wanted_layers)])
         walks, energies = self._walked(meter, self.target_groups(targets), self.sample(pool, self.factor_documents))
-        names = list(targets) if self.separate_targets else [""]
-        fitted = FittedMirror(self, _arrays(walks, names))
+        counts = np.array([walk.count for walk in walks], np.float64)
+        fitted = FittedMirror(self, _arrays(walks), groups=self.group_names(targets), shares=counts / counts.sum())
         fitted.report = _report(walks) | {"energy kept": energies}
         self._warn(max(fitted.report["rounding of the steps"]))
         return fitted
@@ -117,19 +117,16 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
         return walks, f"{min(energies):.3f} to {max(energies):.3f}"
 
 
-def _arrays(walks: Sequence[Walk], groups: Sequence[str]) -> fitted_directions.Arrays:
+def _arrays(walks: Sequence[Walk]) -> fitted_directions.Arrays:
     """What `FittedMirror` holds."""
     meter, arrays = walks[0].meter, {}
     for number, moves in enumerate(zip(*(walk.moves for walk in walks), strict=True)):
         arrays[f"left.{number}"] = fitted_directions.side_by_side([move.left for move in moves])
         arrays[f"right.{number}"] = fitted_directions.side_by_side([move.right for move in moves])
-    documents = np.array([walk.count for walk in walks], np.float64)
     return arrays | {
         "ranks": np.array([[move.rank for move in walk.moves] for walk in walks], np.int32).T.copy(),
         "falls": np.array([_fall(walk) for walk in walks]),
         "layers": packed([layer.name for layer in meter.layers]),
-        "groups": packed(groups),
-        "shares": documents / documents.sum(),
         "digests": np.frombuffer(meter.model.card.digest, np.uint8)[None],
     }
 
@@ -162,17 +159,11 @@ class FittedMirror(Fitted):
 
     arrays: of layer N left.N float32 (outputs, ranks) and right.N float32 (inputs, ranks), those of all groups side by
     side, whose product is taken from the weights; ranks int32 (layers, groups); falls float64 (groups,), of the
-    targets' own mean loss; layers, groups: names as JSON, uint8; shares float64 (groups,); digests uint8 (1, 16), of
-    the model's files.
+    targets' own mean loss; layers, names as JSON, uint8; digests uint8 (1, 16), of the model's files.
     """
 
     scorer: Mirror
     unscored = UNSCORED
-
-    def __init__(self, scorer: Mirror, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(scorer, arrays)
-        self.groups = tuple(unpacked(self.arrays["groups"]))
-        self.shares = tuple(self.arrays["shares"].tolist())
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
@@ -182,9 +173,8 @@ class FittedMirror(Fitted):
             "ranks": ArraySpec("int32", ("layers", "groups"), low=1),
             "falls": ArraySpec("float64", ("groups",), low=0),
             "layers": Names(),
-            "groups": Names(),
-            "shares": ArraySpec("float64", ("groups",), low=0, high=1),
             "digests": ArraySpec("uint8", (1, fitted_directions.DIGEST)),
+            **GROUPS,
         }
 
     def check(self) -> None:

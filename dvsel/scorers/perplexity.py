@@ -40,7 +40,7 @@ class Perplexity(PromptOptions, Scorer):
 
     group: ClassVar[str] = "language model"
     usage: ClassVar[tuple[str, ...]] = ("--model models/pythia-160m",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-3
 
     model: str = option("", "causal language model: a folder, or a name on the Hugging Face hub", files=True)
@@ -84,9 +84,10 @@ class FittedPerplexity(Fitted):
 
     scorer: Perplexity
 
-    def __init__(self, scorer: Perplexity, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(scorer, arrays)
-        self.unscored = "no tokens to score, or no prompt" if scorer.prompt_field else "no tokens to score"
+    @functools.cached_property
+    def unscored(self) -> str:
+        """Nothing to take a loss of."""
+        return "no tokens to score, or no prompt" if self.scorer.prompt_field else "no tokens to score"
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003

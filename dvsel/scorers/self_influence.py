@@ -49,7 +49,7 @@ class SelfInfluence(CurvatureOptions, Scorer):
 
     group: ClassVar[str] = "gradients"
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --model models/pythia-160m --layers last",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     layers: str = option("all", "all, upper-half or last of the model's blocks, or names, as *.mlp.*,*.o_proj")

@@ -36,7 +36,7 @@ from dvsel.embeddings.vector_source import VectorSource
 from dvsel.errors import Notice, UserError
 from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.options import option, under
-from dvsel.schema import ArraySpec, Names, Schema, packed, unpacked
+from dvsel.schema import ArraySpec, Names, Schema
 from dvsel.transport import COSTS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Target(EmbedderOptions, Scorer):
     group: ClassVar[str] = "embeddings"
     takes_target: ClassVar[bool] = True
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl --model models/all-MiniLM-L6-v2",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-4
 
     preset: str = option(
@@ -127,8 +127,7 @@ class Target(EmbedderOptions, Scorer):
             side = self._side(source.of(chosen), sample, place)
             sides.append(side)
             report[name] = {"documents": size, "used": side.documents} | side.report
-        arrays = _arrays(list(targets), sides)
-        fitted = FittedTarget(source.options(self), arrays)
+        fitted = FittedTarget(source.options(self), _arrays(sides), groups=list(targets))
         assert source.maker is not None
         fitted.report = {"embedder": dataclasses.asdict(source.maker), "targets": report}
         return fitted
@@ -210,7 +209,7 @@ class _Side:
     report: dict[str, Any]
 
 
-def _arrays(names: Sequence[str], sides: Sequence[_Side]) -> dict[str, npt.NDArray[Any]]:
+def _arrays(sides: Sequence[_Side]) -> dict[str, npt.NDArray[Any]]:
     """What `FittedTarget` holds."""
     arrays = {
         f"{key}.{number}": getattr(side, key)
@@ -220,7 +219,6 @@ def _arrays(names: Sequence[str], sides: Sequence[_Side]) -> dict[str, npt.NDArr
     return arrays | {
         "eps": np.array([side.eps for side in sides]),
         "documents": np.array([side.documents for side in sides], np.int64),
-        "groups": packed(names),
     }
 
 
@@ -228,18 +226,17 @@ class FittedTarget(Fitted):
     """A fitted target scorer.
 
     arrays: of target K vectors.K float32 (m, width), masses.K float64 (m,) and prices.K float32 (m,); eps float64
-    (targets,), in units of cost; documents int64 (targets,), how many the vectors stand for; groups, the targets'
-    names as JSON, uint8.
+    (targets,), in units of cost; documents int64 (targets,), how many the vectors stand for.
     """
 
     scorer: Target
     unscored = "no text to embed, or a vector that is zero or no number"
 
-    def __init__(self, scorer: Target, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(scorer, arrays)
-        self.groups = tuple(unpacked(self.arrays["groups"]))
+    @functools.cached_property
+    def shares(self) -> tuple[float, ...]:
+        """By the targets' documents, which its arrays hold anyway."""
         documents = self.arrays["documents"]
-        self.shares = tuple((documents / documents.sum()).tolist())
+        return tuple((documents / documents.sum()).tolist())
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003

@@ -40,7 +40,7 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
     usage: ClassVar[tuple[str, ...]] = (
         "--target target.jsonl --checkpoints run/checkpoint-100 --checkpoints run/checkpoint-200",
     )
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     learning_rates: tuple[float, ...] = option(
@@ -77,10 +77,8 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
         self.check()
         from dvsel.gradients.target_gradient import Curvature
 
-        arrays, report = fitted_directions.fit(self, Documents([]), targets, Curvature("none"), self.weights)
-        fitted = FittedTracIn(self, arrays)
-        del report["documents for the curvature"]
-        fitted.report = report
+        fitted = FittedTracIn.fit(self, Documents([]), targets, Curvature("none"), self.weights)
+        del fitted.report["documents for the curvature"]
         return fitted
 
 

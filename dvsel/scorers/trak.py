@@ -51,7 +51,7 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
         "--pool pool/ --target target.jsonl --model models/pythia-160m",
         "--pool pool/ --target target.jsonl --checkpoints runs/a --checkpoints runs/b",
     )
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     projection_dim: int = option(8192, "features of a document, spread over layers as squares of one size")
@@ -89,9 +89,8 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
         sample = self.sample(pool, self.factor_documents)
         kernel = Kernel(self.projection_dim, self.damping, self.reduction)
         weights = [1 / len(self.models)] * len(self.models)
-        arrays, report = fitted_directions.fit_cut(self, sample, targets, kernel, Cut(0), weights, scale=True)
-        fitted = FittedTrak(self, arrays)
-        fitted.report = {_ODDS if name == "target loss" else name: value for name, value in report.items()}
+        fitted = FittedTrak.fit_cut(self, sample, targets, kernel, Cut(0), weights, scale=True)
+        fitted.report = {_ODDS if name == "target loss" else name: value for name, value in fitted.report.items()}
         return fitted
 
 

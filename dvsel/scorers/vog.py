@@ -40,7 +40,7 @@ class VoG(CheckpointOptions, Scorer):
 
     group: ClassVar[str] = "gradients"
     usage: ClassVar[tuple[str, ...]] = ("--checkpoints run/step1000 --checkpoints run/step2000",)
-    parallel: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
     reduction: str = option("sum", "of the logits of a document's tokens; mean: over their number", choices=REDUCTIONS)

@@ -20,6 +20,7 @@ from dvsel.runs.requests import Execution, ScoreRun
 from dvsel.scorers.dsir import DSIR
 from dvsel.scorers.influence import Influence
 from dvsel.scorers.perplexity import Perplexity
+from dvsel.scorers.target import Target
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -82,9 +83,12 @@ def test_a_model_that_is_no_longer_used_is_freed(tmp_path: Path, monkeypatch: py
 def test_processes_are_as_many_as_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     for count, expected in ((0, 1), (1, 1), (4, 4)):
         with_gpus(monkeypatch, count)
-        assert Perplexity().processes == Influence().processes == expected
-        assert Influence(spread=True).processes == 1
-        assert DSIR().processes == 0
+        for embedded in (False, True):
+            assert Perplexity().processes_for(embedded) == Influence().processes_for(embedded) == expected
+            assert Influence(spread=True).processes_for(embedded) == 1
+            assert DSIR().processes_for(embedded) == 0
+        assert Target().processes_for(embedded=False) == expected
+        assert Target().processes_for(embedded=True) == 0
 
 
 def test_gpus_are_counted_for_models_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +96,10 @@ def test_gpus_are_counted_for_models_alone(monkeypatch: pytest.MonkeyPatch) -> N
         raise AssertionError
 
     monkeypatch.setattr(models, "gpus", count)
-    assert DSIR().processes == 0
+    assert DSIR().processes_for(embedded=False) == 0
+    assert Target().processes_for(embedded=True) == 0
     with pytest.raises(AssertionError):
-        assert Perplexity().processes
+        assert Perplexity().processes_for(embedded=False)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(0, GPUS), (2, 2)])

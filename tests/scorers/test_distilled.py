@@ -116,8 +116,10 @@ def test_it_says_why_a_document_has_no_score() -> None:
 
 
 def test_one_process_where_a_model_embeds() -> None:
-    assert SCORER.processes == 0
-    assert dataclasses.replace(SCORER, model="models/small").processes >= 1
+    assert SCORER.processes_for(embedded=False) == 0
+    embedding = dataclasses.replace(SCORER, model="models/small")
+    assert embedding.processes_for(embedded=False) >= 1
+    assert embedding.processes_for(embedded=True) == 0
 
 
 def test_it_goes_by_its_teachers_name(tmp_path: Path) -> None:
