@@ -4,8 +4,8 @@ Scorers and selectors are named as on the command line, or are classes or instan
 names and the checks that they have there: `--min-words 50` is `min_words=50`. Files may be strings or paths, and where
 several are read, lists of these. A function gives what its command reports.
 
-What the user can mend is a UserError, whose line calls options as the command line does; a keyword that is no option is
-a TypeError; what is odd and no error is a Notice, a warning. Nothing is printed but the progress that is asked for, and
+What the user can fix is a UserError, whose line calls options as the command line does; a keyword that is not an
+option is a TypeError; what is odd but not an error is a Notice, a warning. Nothing is printed but the progress that is asked for, and
 neither the environment nor the configuration file of the command line has a say.
 """
 
@@ -88,7 +88,7 @@ class FittedScorer:
 
     @property
     def report(self) -> Mapping[str, Any]:
-        """What the fit found out, as plain values."""
+        """The findings of the fit, as plain values."""
         return self._fitted.report
 
     @property
@@ -100,7 +100,7 @@ class FittedScorer:
         """Score texts as documents with these are scored: higher = keep, NaN where there is no usable score.
 
         Returns float32 (n,), or (n, groups) where the scorer gives several scores. Raises UserError for a scorer that
-        reads more than the text, and for what is no text.
+        reads more than the text, and for what is not text.
         """
         if needs := self.scorer.needs:
             raise UserError(f"{self.path}: scores by {', '.join(needs)} beside the text; score shards with dvsel.score")
@@ -119,7 +119,7 @@ class FittedScorer:
 
 def _encoded(text: str) -> bytes:
     if not isinstance(text, str):
-        raise UserError(f"{shown(text)} is no text; give a list of strings")
+        raise UserError(f"{shown(text)} is not text; give a list of strings")
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -327,7 +327,7 @@ def _scorer_class(scorer: str | type[Scorer] | Scorer | FittedScorer) -> type[Sc
 
 
 def _file_of(scorer: Any, options: Mapping[str, Any]) -> dict[str, str]:
-    """What a fitted scorer stands for, as an option."""
+    """The option that a fitted scorer stands for."""
     if not isinstance(scorer, FittedScorer):
         return {}
     if "fitted" in options:
@@ -424,7 +424,7 @@ def _run(function: str, cls: type[Run], given: Mapping[str, Any], **parts: Any) 
     """The run with these options, which it reads."""
     run: Any = dataclasses.replace(from_mapping(cls, given, f"dvsel.{function}"), **parts)  # type: ignore[type-var]
     if run.output in ("", scopes.STDOUT):
-        raise UserError(f"output {run.output!r}: is no place for files; name a file or a folder")
+        raise UserError(f"output {run.output!r}: is not a place for files; name a file or a folder")
     if not (run.pool or cls is FitRun):
         raise UserError(f"nothing to {function}; name shards or folders")
     if scopes.STREAM in run.pool:
@@ -435,7 +435,7 @@ def _run(function: str, cls: type[Run], given: Mapping[str, Any], **parts: Any) 
 
 @contextlib.contextmanager
 def _executing(run: Any, progress: bool | Progress, **options: Any) -> Iterator[Execution]:
-    """How the run is carried out, with progress shown meanwhile."""
+    """Give the run's execution, and show progress until the block ends."""
     cache.check()
     execution = from_mapping(Execution, options, "dvsel")
     refuse_unread(execution, run=run)

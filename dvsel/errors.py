@@ -1,4 +1,4 @@
-"""What goes wrong on the user's side: one sentence with the place, the cause and the remedy.
+"""Errors on the user's side: one sentence with the place, the cause and the remedy.
 
 The command line prints a `UserError` as one line and exits with 1; a traceback is shown only with
 `--debug`. Every other exception is a bug of dvsel or of a plug-in.
@@ -15,11 +15,11 @@ _EXTRA = ("torch", "transformers")  # packages that come with the extra `models`
 
 
 class UserError(Exception):
-    """Something that the user can mend. The message is one line: place, cause, remedy."""
+    """A mistake or a fault that the user can fix. The message is one line: place, cause, remedy."""
 
 
 class Notice(UserWarning):
-    """Something that the user should know and that is no error: `warnings.warn(Notice("place: what"))`."""
+    """Something that the user should know and that is not an error: `warnings.warn(Notice("place: what"))`."""
 
 
 class BadFile(UserError):
@@ -30,7 +30,7 @@ class BadLine(UserError):
     """A line that holds no usable document."""
 
     def __init__(self, place: str, line: int, cause: str) -> None:
-        super().__init__(f"{place}, line {line}: {cause}; mend the line, or pass --on-bad-line skip")
+        super().__init__(f"{place}, line {line}: {cause}; fix the line, or pass --on-bad-line skip")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How far the work at hand is, told by whoever does it to whoever shows it, without a parameter through every layer.
+"""Progress of the work at hand, told by whoever does it to whoever shows it, without a parameter through every layer.
 
 A stage as a whole is told with `show`. Whoever takes long for one batch of the pool tells the share of it that is done
 with `within`, and says with `parts` that this is one pass of several. `waiting` says why nothing moves.
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What is done of a stage. bytes: of the whole; before: those of them that an earlier start did.
+    """Amounts that are done of a stage. bytes: of the whole; before: those of them that an earlier start did.
 
     documents, tokens: 0 where nobody counts them. waits: why nothing moves, or "".
     """

@@ -46,7 +46,7 @@ def kept(value: Any) -> Any:
 
 
 def lacks_secrets(url: str) -> bool:
-    """Whether a secret of the URL was taken out."""
+    """True if a secret of the URL was taken out."""
     return bool(_HIDDEN.search(url))
 
 

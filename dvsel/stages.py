@@ -22,7 +22,7 @@ _BAR = 20  # characters
 
 
 class Stage:
-    """What is known of a stage, and for how long it was worked on."""
+    """State of a stage, and the time that was spent on it."""
 
     def __init__(self) -> None:
         self.done, self.total = Done(), 0
@@ -61,7 +61,7 @@ class Stage:
         return [f"{_size(rate)}/s"] if rate else []
 
     def _a_second(self, amount: int) -> float:
-        """What this start did of an amount, a second of work; 0 where it is too early to tell."""
+        """Rate of an amount in this start, per second of work; 0 where it is too early to tell."""
         worked = self._work(time.monotonic())
         if worked < _FIRST_ESTIMATE or not self.done.bytes:
             return 0.0
@@ -136,7 +136,7 @@ def bars() -> Iterator[Progress]:
     shown: dict[str, tuple[Stage, Any]] = {}
 
     class Words(ProgressColumn):
-        """What the stage says."""
+        """Text of the stage's line."""
 
         def render(self, task: Task) -> Text:
             words: str = task.fields["state"].words()

@@ -252,7 +252,7 @@ def test_several_scores_are_several_columns(pool: Path, target: Path, tmp_path: 
     ("texts", "error"),
     [
         ("one text", "texts is 'one text'; it takes a list of strings"),
-        (["a", None], "None is no text; give a list of strings"),
+        (["a", None], "None is not text; give a list of strings"),
         (["half \ud800"], "has half of a surrogate pair; take it out"),
     ],
 )
@@ -303,8 +303,8 @@ def test_an_unknown_keyword_is_a_type_error_with_the_nearest(pool: Path, target:
         ({"workers": -1}, "workers -1: out of range; give 0 to 1024"),
         ({"token_sample": 5}, "--token-sample: belongs to --tokenizer; add that, or drop it"),
         ({"distil_floor": 0.5}, "--distil-floor: says how to distil; add --distil, or drop it"),
-        ({"output": "-"}, "output '-': is no place for files; name a file or a folder"),
-        ({"output": None}, "output '': is no place for files; name a file or a folder"),
+        ({"output": "-"}, "output '-': is not a place for files; name a file or a folder"),
+        ({"output": None}, "output '': is not a place for files; name a file or a folder"),
         ({"output": 5}, "option 'output' is 5; it takes str"),
         ({"pool": []}, "nothing to score; name shards or folders"),
         ({"pool": "-"}, "pool '-': means stdin on the command line; name shards or folders"),

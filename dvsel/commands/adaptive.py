@@ -121,7 +121,7 @@ class Arms:
         return mean + _OPTIMISM * np.sqrt(mean * (1 - mean) / (draws + _PRIOR + 1))
 
     def _posterior(self) -> tuple[Floats, Floats, Floats]:
-        """Of each arm, (k,): wanted documents drawn, documents drawn, and the mean of the posterior of their share."""
+        """Per arm, (k,): wanted documents drawn, documents drawn, and the posterior mean of the wanted share."""
         least = self._least()
         hits = np.array([float((scores >= least).sum()) for scores in self._scores])
         draws = np.array([float(len(scores)) for scores in self._scores])
@@ -192,7 +192,7 @@ def score_part(
 
 
 def _check_alike(pool: Pool, header: Header) -> None:
-    """Raise UserError unless the embeddings' files say of rows what the score files shall say."""
+    """Raise UserError unless the embeddings were counted and read with the run's options."""
     for file in pool.files:
         there, fields = file.header, ("text_field", "id_field", "domain_field")
         counted = there.tokens == header.tokens
@@ -207,8 +207,8 @@ def _notes(arms: Arms, drawn: int, count: int) -> list[str]:
     return [
         f"adaptive: scored {drawn:,} of {count:,} documents, {drawn / max(count, 1):.1%}, in {ROUNDS} rounds over "
         f"{len(arms.sizes):,} clusters, and saved the others' cost",
-        f"of the best {arms.wanted:.1%} of the pool an estimated {arms.found():.1%} were scored; at random it were "
-        f"{drawn / max(count, 1):.1%}",
+        f"of the best {arms.wanted:.1%} of the pool an estimated {arms.found():.1%} were scored; a random "
+        f"draw would have scored {drawn / max(count, 1):.1%}",
     ]
 
 

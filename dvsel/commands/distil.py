@@ -98,7 +98,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str, fit
         columns = zip(scores.T.astype(np.float64), teacher.groups, strict=True)
         learned = [learn(features, column, f"{name}{_of(group)}") for column, group in columns]
         _check_floor(run, learned, name)
-        made = _made(student, teacher, features, learned)
+        made = _build(student, teacher, features, learned)
         made.report = _report(teacher, fingerprint, documents.text, scores, features, learned)
         return made
 
@@ -261,7 +261,7 @@ def _check_floor(run: FitRun, learned: Sequence[Learned], name: str) -> None:
         )
 
 
-def _made(student: Distilled, teacher: Fitted, features: Features, learned: Sequence[Learned]) -> Fitted:
+def _build(student: Distilled, teacher: Fitted, features: Features, learned: Sequence[Learned]) -> Fitted:
     """The cheap scorer, without its report."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "intercepts": np.array([one.intercept for one in learned]),

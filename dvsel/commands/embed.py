@@ -56,7 +56,7 @@ class EmbedRun(Options):
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What `dvsel embed` did."""
+    """Report of `dvsel embed`."""
 
     shards: int
     totals: Totals
@@ -134,7 +134,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
     if execution.dry_run:
         return forecast(shards, run.reading, dump("embed", run))
     options, reading = run.embedder, run.reading
-    embedding = None if execution.overwrite else _there(run.output, shards)
+    embedding = None if execution.overwrite else _existing(run.output, shards)
     embedding = embedding or _described(options, run.dtype)
     with working_in(run.output, dump("embed", run), execution.overwrite, files_named(run)):
         counter = token_counter(run.counting, reading, Sampling(), shards, execution)
@@ -187,14 +187,14 @@ def _rows_with(values: npt.NDArray[np.floating], batch: PoolBatch, tokens: Token
     return dataclasses.replace(rows, vectors=values)
 
 
-def _there(folder: str, shards: Sequence[Shard]) -> Embedding | None:
-    """What an earlier start left, where it left all: then no model need be loaded."""
+def _existing(folder: str, shards: Sequence[Shard]) -> Embedding | None:
+    """The embedding of an earlier start's files if all of them are there: then no model is loaded."""
     places = [row_file(folder, shard) for shard in shards]
     return ScoreFile(places[0]).header.embedding if places and all(map(exists, places)) else None
 
 
 def _described(options: EmbedderOptions, dtype: str) -> Embedding:
-    """What the files will hold; the model is loaded for it, and tried out."""
+    """The embedding that the files will hold. Loads the model and tries it out."""
     embedder = embedder_of(options)
     return Embedding(embedder.width, dtype, embedder.maker)
 

@@ -32,7 +32,7 @@ def fit(run: FitRun, execution: Execution) -> Fitted:
 
 
 def _check_output(run: FitRun) -> None:
-    """Raise UserError where the fit would replace an input, or a file that is no fitted scorer."""
+    """Raise UserError where the fit would replace an input, or a file that is not a fitted scorer."""
     place = run.output
     if is_remote(place) or not local_path(place).exists():
         return
@@ -40,7 +40,7 @@ def _check_output(run: FitRun) -> None:
         if not is_remote(one) and local_path(one).exists() and local_path(one).samefile(local_path(place)):
             raise UserError(f"{place}: is an input of the fit; choose another file with -o")
     if not storage.is_fitted(place):
-        raise UserError(f"{place}: is there, and is no fitted scorer of dvsel; choose another file with -o")
+        raise UserError(f"{place}: is there, and is not a fitted file of dvsel; choose another file with -o")
 
 
 def reads_pool(run: FitRun) -> bool:
@@ -65,7 +65,7 @@ def check_fit(run: FitRun) -> Scorer:
 
 
 def _steps(run: FitRun) -> str:
-    """Which fit in steps the run asks for; "" for its scorer's own `fit`."""
+    """Name of the fit in steps that the run asks for; "" for its scorer's own `fit`."""
     assert run.scorer is not None
     return "distil" if run.fitting.distil else run.scorer.steps
 

@@ -51,7 +51,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the scores say. Shares are those that topk under `budget` keeps.
+    """Summary of scores. Shares are those that topk under `budget` keeps.
 
     lost: what has no score, and why, in lines.
     """
@@ -95,7 +95,7 @@ def inspect(
 
 @dataclass(frozen=True)
 class Selection:
-    """What a selection keeps: the report of the run that made it, and the first documents of some of its shards."""
+    """Summary of a selection: the report of its run, and the first documents of some of its shards."""
 
     report: SelectReport
     documents: list[Document]
@@ -109,7 +109,7 @@ class Selection:
 
 
 def is_selection(source: str) -> bool:
-    """Whether it is the folder of a run of `dvsel select`."""
+    """True for the folder of a run of `dvsel select`."""
     place = join(source, RECIPE)
     return not has_magic(source) and exists(place) and command_of(place) == "select"
 
@@ -135,7 +135,7 @@ def _first(shard: Shard, reading: Reading) -> Document:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What vectors there are. domains: documents and tokens that have one."""
+    """Summary of embeddings. domains: documents and tokens that have a vector."""
 
     report: EmbedReport
     domains: dict[str, Share]

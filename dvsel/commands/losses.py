@@ -64,7 +64,7 @@ class ModelLosses:
 
 @dataclass(frozen=True)
 class LossesReport:
-    """What `dvsel losses` did, the weakest model first. ordered, pairs: as the mean losses order the models."""
+    """Report of `dvsel losses`, weakest model first. ordered: of `pairs`, those that mean losses order as scores do."""
 
     models: list[ModelLosses]
     ordered: int

@@ -7,7 +7,7 @@
     negative/    as many of the lowest strength, or the share asked for
 
 Every step is skipped where it was done before, and goes on where it was interrupted. The folder belongs to one sample
-and one way of computing losses, which are what costs; strengths and labels are made anew where the ladder's scores,
+and one way of computing losses, which are what costs; strengths and labels are made again where the ladder's scores,
 the rule or the shares changed.
 """
 
@@ -168,7 +168,7 @@ def _label(scorer: PreSelect, found: Mapping[str, Any], folder: str, execution: 
 
 
 def _take(step: str, selector: Selector, documents: int | None, folder: str, execution: Execution) -> int:
-    """Select from the strengths, anew where the step holds another selection; returns how many documents."""
+    """Select from the strengths, again where the step holds another selection; returns how many documents."""
     budget = None if documents is None else str(Budget("docs", amount=max(documents, 1)))
     run = SelectRun(pool=(join(folder, STRENGTH),), selector=selector, budget=budget, output=join(folder, step))
     report = select_from_scores(run, dataclasses.replace(execution, overwrite=_holds_another(run)))
@@ -229,7 +229,7 @@ def _batches(place: str) -> Iterator[Batch]:
 
 
 def _ranking(classifier: Fitted, scorer: PreSelect, folder: str) -> dict[str, Any]:
-    """Whether the classifier ranks documents as the strength does, for documents that it was not trained on.
+    """Agreement of the classifier's ranking with the strength's, over documents that it was not trained on.
 
     held_out: the share of the whole sample that training leaves out, by the hash of a text, so it is as the pool is.
     unlabelled: all documents that are neither positive nor negative, which are harder to tell apart.
@@ -254,7 +254,7 @@ def _read_sample(classifier: Fitted, scorer: PreSelect, place: str) -> tuple[Flo
 
 
 def _agreement(logits: Floats, strengths: Floats) -> dict[str, Any]:
-    """How a ranking by logits agrees with the strengths; documents alone where there are too few to say."""
+    """Agreement of a ranking by logits with the strengths; the count of documents alone where there are too few."""
     documents = len(logits)
     if documents < _FEWEST:
         return {"documents": documents}
@@ -268,7 +268,7 @@ def _agreement(logits: Floats, strengths: Floats) -> dict[str, Any]:
 
 
 def _origin(measured: LossesReport, found: Mapping[str, Any], labelled: tuple[int, int]) -> dict[str, Any]:
-    """What the classifier was made from, for its report."""
+    """The part of the classifier's report that says what it was made from."""
     kept = ("strength", "pairs", "values", "documents", "in_order", "tied")
     return {
         "ladder": [dataclasses.asdict(one) for one in measured.models],

@@ -65,7 +65,7 @@ def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> st
 
 
 def _adaptively(run: ScoreRun, execution: Execution) -> Write:
-    """What writes the scores of a part of the pool."""
+    """Return the function that scores a part of the pool."""
 
     def write(
         shards: Sequence[Shard], annotator: ScoreAnnotator, header: Header, workers: int

@@ -156,7 +156,7 @@ def _guess_field(lines: Lines) -> str | None:
 
 
 def _scores_of(column: Column, field: str) -> tuple[npt.NDArray[np.float32], Causes]:
-    """Scores, float32 (n,) with NaN for null, and what is no score."""
+    """Scores, float32 (n,) with NaN for null, and what is not a score."""
     score = np.full(len(column), np.nan, np.float32)
     for row in np.flatnonzero(column.kind == Kind.NUMBER).tolist():
         score[row] = float(column[row])
@@ -173,13 +173,13 @@ class _Skipped:
     lines: list[int] = dataclasses.field(default_factory=list)
 
     def add(self, bad: Causes, first_row: int) -> None:
-        """Those of a batch that begins with row `first_row`."""
+        """Count the bad lines of a batch that begins with row `first_row`."""
         self.counts += bad.counts()
         self.lines += [first_row + row + 1 for row, _ in bad.first(_NAMED - len(self.lines))]
 
     @property
     def total(self) -> int:
-        """How many lines."""
+        """Number of lines."""
         return self.counts.total()
 
     def tell(self) -> None:

@@ -75,7 +75,7 @@ class StrengthRun:
 
 @dataclass(frozen=True)
 class StrengthReport:
-    """What `dvsel strength` did.
+    """Report of `dvsel strength`.
 
     models: the weakest first. pairs: Z. values, documents: the distribution; each value that there can be, or for
     correlations where each bin begins, and how many documents have it. in_order: documents whose losses order all
@@ -117,7 +117,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def strength(run: StrengthRun, execution: Execution) -> StrengthReport:
-    """Write the strengths into `run.output`; they are computed anew each time, at the speed of reading losses."""
+    """Write the strengths into `run.output`; they are computed again each time, at the speed of reading losses."""
     if not run.ladder:
         raise UserError("no ladder; name the file of models and their scores with --ladder ladder.yaml")
     if len(run.pool) != 1:
@@ -140,7 +140,7 @@ def strength(run: StrengthRun, execution: Execution) -> StrengthReport:
 
 
 def fingerprint_of(folder: str, ladder: Ladder, kind: str) -> str:
-    """What names these strengths: the rule, the models in their order, and the fingerprints of their losses."""
+    """Fingerprint of strengths: of the rule, the models in their order, and the fingerprints of their losses."""
     names = [rung.name for rung in ladder.rungs]
     fits = [sorted({file.header.fingerprint for file in _files(folder, name).values()}) for name in names]
     return xxhash.xxh3_128_hexdigest(json.dumps([kind, names, _benchmark_ranks(ladder).tolist(), fits]).encode())
@@ -150,7 +150,7 @@ def fingerprint_of(folder: str, ladder: Ladder, kind: str) -> str:
 
 
 def in_order(scores: Scores, ladder: Ladder) -> npt.NDArray[np.int64]:
-    """How many pairs are in order, int64 (n,). scores: float32 (n, models), minus the losses, weakest model first."""
+    """Count pairs that are in order, int64 (n,). scores: float32 (n, models), minus the losses, weakest model first."""
     counts = np.zeros(len(scores), np.int64)
     for weak, strong in ladder.pairs:
         counts += scores[:, strong] > scores[:, weak]
@@ -248,7 +248,7 @@ class _Tally:
         return found
 
     def report(self, fingerprint: str, files: Sequence[ScoreFile]) -> StrengthReport:
-        """What was counted; files: what was written."""
+        """Return the report. files: the score files that were written."""
         totals = Totals()
         for file in files:
             totals.add(file.header.totals)
@@ -284,7 +284,7 @@ def _write(files: Sequence[ScoreFile], url: str, kind: str, fingerprint: str, ta
 
 
 def _causes(totals: Totals) -> Iterator[str]:
-    """Why the shard's bad lines are bad, in order; of those that are not named, only how many have which cause."""
+    """Causes of the shard's bad lines, in order as far as they are named; then the others, counted by cause."""
     named = [cause for _, cause in totals.named]
     unnamed = Counter(totals.bad_lines) - Counter(Totals.of(_NO_ROWS, dict(enumerate(named))).bad_lines)
     return itertools.chain(named, unnamed.elements())

@@ -73,7 +73,7 @@ class Found:
 
 @dataclass(frozen=True)
 class TraceReport:
-    """What `dvsel trace` did. queries: the first document found for each."""
+    """Report of `dvsel trace`. queries: the first document found for each."""
 
     documents: int
     output: str
@@ -175,7 +175,7 @@ class _Top:
     row: npt.NDArray[np.int64]
 
     def with_more(self, more: _Top, count: int) -> _Top:
-        """Those of both, at most `count`; ties go by the documents' keys."""
+        """Merge both and keep `count` at most; ties go by the documents' keys."""
         both = [
             np.concatenate([getattr(one, name) for one in (self, more)]) for name in ("score", "key", "file", "row")
         ]
@@ -242,7 +242,7 @@ def _write(found: Sequence[Found], url: str) -> None:
 
 
 def _plain(one: Found) -> dict[str, Any]:
-    """As a line: tokens and their influence side by side."""
+    """Plain values of a line: tokens and their influence side by side."""
     values = {name: getattr(one, name) for name in ("query", "rank", "score", "id", "shard", "line", "text")}
     tokens, influence = [list(part) for part in zip(*one.tokens, strict=True)] if one.tokens else ([], [])
     return values | {"tokens": tokens, "influence": influence}

@@ -1,4 +1,4 @@
-"""What workers need, imported and with its kernels loaded, for the process that they are forked from."""
+"""Imports and loads the kernels that workers need, in the process that they are forked from."""
 
 from __future__ import annotations
 

@@ -58,11 +58,11 @@ class Annotator(Protocol):
 
     @property
     def reading(self) -> Reading:
-        """Where a document's parts lie."""
+        """The options that say where a document's parts lie."""
 
     @property
     def counter(self) -> TokenCounter:
-        """What counts tokens."""
+        """The token counter."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class Annotator(Protocol):
 
     @property
     def is_slow(self) -> bool:
-        """Whether a batch takes so long that batches should be small."""
+        """True if a batch takes so long that batches should be small."""
 
     def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
         """The rows of a batch; tokens: how many each document has."""
@@ -110,12 +110,12 @@ class _Task:
         return there if same_shard and self.wrote(there) else None
 
     def wrote(self, file: ScoreFile) -> bool:
-        """Whether it was written by this version with these options, so that its rows can stand beside this task's."""
+        """True if it was written by this version with these options, so that its rows can stand beside this task's."""
         return bool(_terms(file.header) == _terms(self.header))
 
 
 def _terms(header: Header) -> Any:
-    """What a file says of how it was made, as plain values."""
+    """The parts of a header that say how its rows were made, as plain values."""
     terms = kept(dataclasses.asdict(dataclasses.replace(header, shard=NO_SHARD, totals=Totals(), digests={})))
     for name in ("on_bad_line", "on_bad_file"):  # what was read to its end has nothing over which these decide
         terms["reading"].pop(name, "")
@@ -174,12 +174,12 @@ def write_beside(
 
 
 def _of_before(size: int, file: ScoreFile) -> Done:
-    """What an earlier start did: so many bytes of a shard, which a file speaks of."""
+    """Progress that an earlier start made: so many bytes of a shard, whose rows a file holds."""
     return Done(size, len(file), file.header.totals.tokens, size)
 
 
 def _kept(shards: Sequence[Shard], folder: str) -> str:
-    """What a run that is stopped leaves for the next start, "" for nothing."""
+    """Words for what a stopped run leaves for the next start, "" for nothing."""
     there = set(list_names(folder))
     whole = sum(shard.name + suffix_in(folder) in there for shard in shards)
     documents = sum(len(ScoreFile(url)) for url in find(join(folder, PARTS), SUFFIXES))
@@ -298,7 +298,7 @@ def _write(task: _Task) -> None:
 
 
 def _pieces(task: _Task) -> list[ScoreFile]:
-    """Those that an earlier start left, in order. From the first with other options on they are removed.
+    """Pieces that an earlier start left, in order. From the first with other options on, they are removed.
 
     Raises UserError where the shard is no longer that of the pieces.
     """
@@ -392,7 +392,7 @@ class _Reading(AbstractContextManager["_Reading"]):
 def token_counter(
     counting: Counting, reading: Reading, sampling: Sampling, shards: Sequence[Shard], execution: Execution
 ) -> TokenCounter:
-    """What counts tokens as the options say; where an estimate is to be fitted, it is on a sample of the pool."""
+    """Return the token counter that the options ask for; an estimate is fitted on a sample of the pool."""
     counter = BUILT_IN
     if counting.tokenizer and counting.token_sample:
         sample = draw_sample(shards, reading, sampling, _TOKEN_SAMPLE, workers=execution.processes())

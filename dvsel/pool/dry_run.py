@@ -1,4 +1,4 @@
-"""What a run would do, for `--dry-run`: the pool's size, and from some shards' heads its documents and tokens."""
+"""Forecasts for `--dry-run`: the pool's size, and its documents and tokens estimated from the heads of some shards."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _of_columns(columns: pa.Schema | pa.StructType, above: str = "", depth: int 
 
 
 def instead(path: str, names: Sequence[str], flag: str) -> str:
-    """What there is in place of a field, and what to write. names: from outside, so cut and escaped."""
+    """The end of an error for a missing field: the fields there are, and what to write. names: untrusted."""
     names = [name[:_LONGEST] for name in names[:_LOOKED_AT]]
     if not names:
         return "there are no fields"
@@ -148,7 +148,7 @@ def listed(names: Sequence[str], most: int = _NAMED) -> str:
 
 
 def sparse(totals: Totals) -> list[str]:
-    """What the summary says of fields that were named and that fewer than half of the documents have."""
+    """Lines for the summary on named fields that fewer than half of the documents have."""
     documents = totals.rows - totals.status.get("bad_line", 0)
     return [
         f"only {documents - absent:,} of {documents:,} documents have a field {path!r}"

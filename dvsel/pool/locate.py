@@ -82,7 +82,7 @@ def reading_of(file: ScoreFile) -> Reading:
 
 
 def check_unchanged(shard: Shard, there: ScoreFile) -> None:
-    """Raise UserError unless the shard is what its row file speaks of; a new date alone is no change."""
+    """Raise UserError unless the shard is what its row file speaks of; a new date alone is not a change."""
     was = there.header.shard
     if (shard.size, shard.modified) == (was.size, was.modified):
         return
@@ -112,7 +112,7 @@ def ranges(shard: Shard) -> list[tuple[int, int | None]]:
 
 
 def digest(shard: Shard) -> str:
-    """What a row file says of its shard's content."""
+    """Digest of a shard's content, as its row file states it."""
     digests = []
     for begin, end in ranges(shard):
         reader = LineReader(shard, begin=begin, end=end) if shard.format == "jsonl" else DocumentReader(shard, [])

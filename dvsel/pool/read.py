@@ -1,7 +1,7 @@
 """The pool as the flow sees it: batches of documents, each judged usable or not.
 
 A bad line (no JSON object, text missing or no string) ends the job with its place and cause, or is skipped and
-counted where the user said so. Empty text is no error: such a document is counted and never selected.
+counted where the user said so. Empty text is not an error: such a document is counted and never selected.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PoolBatch:
 
     @property
     def absent(self) -> dict[str, int]:
-        """By field that was read beside the text, the documents in which it is missing or null."""
+        """Documents in which a field is missing or null, by field that was read beside the text."""
         is_document = self.status != Status.BAD_LINE
         return {
             path: int(np.count_nonzero((column.kind <= Kind.NULL) & is_document))
@@ -63,7 +63,7 @@ class PoolBatch:
         }
 
     def batch(self, needs: tuple[str, ...] = ()) -> Batch:
-        """What a scorer sees."""
+        """The batch that a scorer sees."""
         return Batch(self.text, {path: self.documents.fields[path] for path in needs}, self.key, self.vectors)
 
     def score(self, fitted: Fitted) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
@@ -159,7 +159,7 @@ def _next(vectors: VectorReader | None, count: int, shard: Shard | None) -> Vect
 
 
 def why_unread(shard: Shard, reading: Reading, error: BadFile | BadLine) -> str:
-    """Why a shard is left out as a whole; raises the error that ended its reading where it is not.
+    """Cause for which a shard is left out as a whole. Raises the error that ended its reading if it must not be.
 
     Damage of compressed data may show as a bad line, long before the checksum at the end.
     """
@@ -187,7 +187,7 @@ def _no_field(names: Iterable[str]) -> str:
 
 
 def _text_causes(columns: Mapping[str, Column], text: Column, flag: str) -> Causes:
-    """Why rows have no text. columns: the fields that it is out of, by name."""
+    """Causes of rows without text. columns: the fields that the text is made of, by name."""
     bad = _causes(
         text,
         {
@@ -208,7 +208,7 @@ def _causes(column: Column, what: Mapping[Kind, str]) -> Causes:
 
 
 def _lines_before(shard: Shard | None, begin: int) -> int:
-    """How many lines of a plain file end before the byte range that starts at `begin`."""
+    """Number of lines of a plain file that end before the byte range that starts at `begin`."""
     if shard is None or not begin:
         return 0
     lines, left = 0, begin

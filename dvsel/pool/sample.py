@@ -136,7 +136,7 @@ def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]
 
 
 def _sample_shard(task: _Task) -> tuple[Sample, float, str]:
-    """What is kept of a shard, its `below`, and why it cannot be read and gives nothing, "" for one that can."""
+    """The kept documents of a shard, its `below`, and the cause for which it cannot be read, "" if it can."""
     try:
         return *(_head_of_shard if task.head else _thin_shard)(task), ""
     except (BadFile, BadLine) as error:
@@ -177,7 +177,7 @@ def _documents(task: _Task) -> Iterator[Sample]:
 
 
 class _Thinned:
-    """Of the documents added, those with the lowest draws whose text, and vectors, fit into a size; one at least.
+    """Keeps, of the documents added, those with the lowest draws whose text and vectors fit into a size; one at least.
 
     below: the lowest draw for which there was no room. Who adds what was thinned before adds its `below` too: then
     the outcome depends neither on the order of adding nor on the parts.
@@ -200,7 +200,7 @@ class _Thinned:
             self._thin()
 
     def result(self) -> Sample:
-        """What is left, in the order of draws."""
+        """The kept documents, in the order of draws."""
         self._thin()
         return self._parts[0]
 

@@ -80,7 +80,7 @@ def check_scored(place: str, files: Sequence[ScoreFile]) -> None:
 
 
 def _processes(fitted: Fitted, shards: Sequence[Shard], execution: Execution) -> int:
-    """How many processes the scorer asks for, else one a core."""
+    """Number of processes that the scorer asks for, else one a core."""
     asked = fitted.scorer.processes_for(embedded=all(shard.vectors for shard in shards))
     return asked or execution.processes(sum(shard.size for shard in shards))
 

@@ -1,4 +1,4 @@
-"""What the words of a command name: shards, shards with their vectors, and row files."""
+"""Shards, shards with their vectors, and documents that the words of a command name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def documents_in(
 
 
 def is_embedded(pattern: str) -> bool:
-    """Whether it names what `dvsel embed` wrote."""
+    """True for a folder, or row files, of `dvsel embed`."""
     if pattern.endswith(SUFFIXES):
         found = globbed(pattern)
         return bool(found) and exists(found[0]) and ScoreFile(found[0]).header.embedding is not None

@@ -68,12 +68,12 @@ def _content(url: str) -> Buffer:
 
 
 def title_of(fitted: Fitted) -> str:
-    """What score files and reports call a fitted scorer."""
+    """Name of a fitted scorer in score files and reports."""
     return fitted.title or " ".join([name_of(SCORERS, type(fitted.scorer)), *chosen(fitted.scorer)])
 
 
 def is_fitted(url: str) -> bool:
-    """Whether a file calls itself a fitted scorer."""
+    """True if a file calls itself a fitted scorer."""
     with open_read(url) as file:
         head = file.read(_HEAD)
     return head[8:9] == b"{" and f'"{_KEY}"'.encode() in head
@@ -89,7 +89,7 @@ def load_of(name: str, url: str) -> Fitted:
 
 
 def _fingerprint(content: Buffer) -> str:
-    """What names a fit in score files: all of its file but the names of what it read."""
+    """Fingerprint of a fit, for score files: a hash of all of its file but the names of what it read."""
     arrays, metadata = unpack(content)
     header = parsed(metadata[_KEY])
     del header["origin"]
@@ -118,9 +118,9 @@ def from_bytes(content: Buffer, place: str) -> Fitted:
 def _names(origin: Any) -> dict[str, list[str]]:
     """The names of what was read, by option. Raises ValueError for what is none."""
     if not isinstance(origin, dict) or not all(isinstance(names, list) for names in origin.values()):
-        raise Malformed("its origin is no list of names")
+        raise Malformed("its origin is not a list of names")
     if not all(isinstance(name, str) for names in origin.values() for name in names):
-        raise Malformed("its origin is no list of names")
+        raise Malformed("its origin is not a list of names")
     return origin
 
 
@@ -158,5 +158,5 @@ def _restored(options: dict[str, object]) -> dict[str, object]:
 
 
 def default_name(scorer: str) -> str:
-    """Where a run keeps the scorer that it fitted, inside its output folder."""
+    """Name of the file, in a run's output folder, of the scorer that it fitted."""
     return f"{Path(scorer).name}.fitted"

@@ -1,4 +1,4 @@
-"""What a fit read, by content: a fit of other targets, models or pools is never used again for these.
+"""Inputs of a fit, by content: a fit is used again only for the same targets, models and pool.
 
 The folder of a fit holds a list of the files that it was to read, written before it began:
 
@@ -64,7 +64,7 @@ def _place(folder: str) -> str:
 
 
 def _pool_states(pool: Sequence[Shard]) -> dict[str, State]:
-    """Of shards as they were found, and of their vectors."""
+    """States of shards as they were found, and of their vectors."""
     states = {shard.url: {"size": shard.size, "modified": shard.modified, "digest": ""} for shard in pool}
     for url in (shard.vectors for shard in pool if shard.vectors):
         size, modified = info(url)

@@ -55,7 +55,7 @@ class Ladder:
     def read(cls, url: str) -> Ladder:
         """The ladder in a file.
 
-        Raises UserError for a file that is no ladder, for fewer than 3 models or distinct scores, for two models of
+        Raises UserError for a file that does not hold a ladder, for fewer than 3 models or distinct scores, for two models of
         one name, for a score that is missing or no number, and for a folder that does not exist. A Notice tells of
         models with equal scores.
         """

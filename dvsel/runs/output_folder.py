@@ -67,7 +67,7 @@ def _check_name(folder: str) -> None:
 
 
 def _check_before_lock(folder: str, overwrite: bool) -> None:
-    """As `_check_own`, so that not even a lock is left in a folder of others.
+    """Check as `_check_own` does, so that not even a lock is left in a folder of others.
 
     Nothing is believed where there is a lock: its holder may be changing the folder while it is looked at.
     """
@@ -221,7 +221,7 @@ def _check_apart(folder: str, inputs: Sequence[str]) -> None:
 
 
 def _places(pattern: str) -> list[str]:
-    """What a pattern names: of a glob with `**` the files, since it names folders only to look into them."""
+    """Places that a pattern names: of a glob with `**` the files, since it names folders only to look into them."""
     if is_remote(pattern) or not has_magic(pattern):
         return [pattern]
     found = glob(str(local_path(pattern)), recursive=True)  # noqa: PTH207  (a pathlib glob cannot be absolute)

@@ -30,14 +30,14 @@ _PARTS: dict[str, tuple[str, Callable[[str], type]]] = {
 def dump(command: str, run: Any) -> str:
     """The recipe that replays `run`."""
     values: dict[str, Any] = {"dvsel": __version__, "command": command}
-    for name, value in _said(run).items():
+    for name, value in _non_default(run).items():
         if name in _PARTS:
-            value = {"name": name_of(_PARTS[name][0], type(value)), **_said(value)}
+            value = {"name": name_of(_PARTS[name][0], type(value)), **_non_default(value)}
         values[name] = value
     return yaml.safe_dump(kept(values), sort_keys=False, allow_unicode=True, width=110)
 
 
-def _said(options: Any) -> dict[str, Any]:
+def _non_default(options: Any) -> dict[str, Any]:
     """The options as plain values, less those that are empty unless something is said."""
     away = changed(options)
     return {name: value for name, value in to_mapping(options).items() if value not in (None, "", []) or name in away}

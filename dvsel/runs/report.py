@@ -1,4 +1,4 @@
-"""What a run did, as a small JSON file beside its output and as the summary on the terminal."""
+"""Reports on runs: a small JSON file beside the output, and the summary on the terminal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Share:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What `dvsel score` did.
+    """Report of `dvsel score`.
 
     totals: summed over shards. skipped: shard, line and cause of the first skipped lines of each shard.
     unscored_domains: documents without a score, by domain.
@@ -87,7 +87,7 @@ class ScoreReport:
         return lines + self.lost()
 
     def lost(self) -> list[str]:
-        """Of the summary, what has no score, and why."""
+        """Lines of the summary on what has no score, and why."""
         lost = losses(self.totals, self.unscored, self.skipped, self.empty_shards, domains=self.unscored_domains)
         return lost + left_out(self.unread)
 
@@ -110,7 +110,7 @@ def _unscored(totals: Totals) -> int:
 
 @dataclass
 class SelectReport:
-    """What `dvsel select` did.
+    """Report of `dvsel select`.
 
     asked: the budget as given, and resolved in its unit. threshold: by stratum, what the best row left out has (None:
     all was taken), which is its score, or its key where keys do not tell scores: threshold_is says which.
@@ -183,7 +183,7 @@ class SelectReport:
         return {name: share.unscored_docs for name, share in self.domains.items() if share.unscored_docs}
 
     def _noise(self) -> list[str]:
-        """How much noise decided, and what that means."""
+        """Line on how much noise decided, and what that means."""
         if self.effective_sample_size is None or self.overlap is None:
             return []
         size, kept = self.effective_sample_size, self.given["docs"]
@@ -229,7 +229,7 @@ def losses(
     what: str = "score",
     domains: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """What has no score, or whatever it is that documents should have, and why. domains: how many of them by domain."""
+    """Lines on documents without a score (or a vector), and why. domains: their number by domain."""
     lines = []
     if (count := _unscored(totals)) > _MANY * totals.rows:
         lines.append(f"warning: {count / totals.rows:.1%} of the documents have no {what}, and cannot be kept")
@@ -261,7 +261,7 @@ def unread_of(files: Sequence[ScoreFile]) -> list[tuple[str, str]]:
 
 
 def left_out(unread: Sequence[tuple[str, str]]) -> list[str]:
-    """What the summary says of them."""
+    """Lines of the summary on shards that were left out."""
     if not unread:
         return []
     more = ["  ... (more in the report)"] if len(unread) > _NAMED_FILES else []

@@ -1,4 +1,4 @@
-"""What can be asked for: the options of every run, as frozen dataclasses.
+"""The options of every run, as frozen dataclasses.
 
 A run is what its result depends on; it is what a recipe holds. It is composed of what it shares with others: how
 documents are read, sampled and counted, how a scorer is fitted. An execution is how a run is carried out, which changes
@@ -24,7 +24,7 @@ _A_PROCESS = 16 << 20  # bytes that are worth the start of a process
 
 @dataclass(frozen=True)
 class Execution(Options):
-    """How a run is carried out; nothing here changes its result."""
+    """Options of how a run is carried out; nothing here changes its result."""
 
     workers: int = option(
         0,
@@ -54,7 +54,7 @@ class Execution(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Reading(Options):
-    """Where a document's parts lie, and what to do with a bad line."""
+    """Options of reading: where a document's parts lie, and what to do with a bad line."""
 
     text_field: str = option(
         "text",
@@ -100,7 +100,7 @@ def _names(option: str, value: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Targeting(Options):
-    """Where the text of targets lies, and of other documents that the pool's are compared with."""
+    """Options of reading targets, and other documents that the pool's are compared with."""
 
     target_text_field: str | None = option(
         None,
@@ -120,7 +120,7 @@ class Targeting(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Options):
-    """Which part of the pool the fit sees."""
+    """Options of the sample of the pool that a fit sees."""
 
     sample: str = option(
         "uniform",
@@ -134,7 +134,7 @@ class Sampling(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Counting(Options):
-    """How a document's tokens are counted."""
+    """Options of counting a document's tokens."""
 
     tokens_field: str | None = option(None, "field that holds the document's token count", scope=scopes.scores_shards)
     tokenizer: str | None = option(
@@ -153,7 +153,7 @@ class Counting(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting(Options):
-    """What a scorer learns from beside the pool, and whether a cheap one then learns from it."""
+    """Options of fitting: what a scorer learns from beside the pool, and whether a cheap one then learns from it."""
 
     target: tuple[str, ...] = option(
         (),
@@ -178,7 +178,7 @@ class Fitting(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring(Options):
-    """Where the fitted scorer comes from, if it is not fitted in the run, and which documents it scores."""
+    """Options of scoring: a fitted scorer to use, and which documents it scores."""
 
     fitted: str | None = option(
         None, "score with this file of `dvsel fit` instead of fitting", files=True, scope=scopes.is_fitted
@@ -285,7 +285,7 @@ class SelectRun(Options):
 
 @dataclass(frozen=True)
 class StreamOptions(Options):
-    """How a stream names its scores."""
+    """Options of a stream."""
 
     score_field: str | None = option(
         None,

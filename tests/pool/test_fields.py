@@ -52,7 +52,7 @@ def no_text(folder: Path, pool: Path, tmp_path: Path, *words: object) -> str:
 def test_a_line_without_text_says_which_fields_it_has(folder: Path, tmp_path: Path) -> None:
     pool = lines(tmp_path / "a.jsonl", [{"id": "1", "txt": "a text"}])
     assert (
-        "a.jsonl, line 1: no field 'text' (there are 'id', 'txt'; did you mean --text-field txt?); mend the line, or "
+        "a.jsonl, line 1: no field 'text' (there are 'id', 'txt'; did you mean --text-field txt?); fix the line, or "
         "pass --on-bad-line skip"
     ) in no_text(folder, pool, tmp_path)
 

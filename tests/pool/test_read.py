@@ -108,7 +108,7 @@ def test_keys_are_hashes_of_text_and_id_or_else_of_text_and_line(tmp_path: Path)
 def test_a_bad_line_fails_with_its_place_and_cause(line: bytes, tmp_path: Path) -> None:
     message = refusal(write(tmp_path / "a.jsonl", [GOOD, GOOD, line, GOOD]), Reading())
     assert message.startswith(f"a.jsonl, line 3: {CAUSES[line].partition(' (')[0]}")
-    assert message.endswith("; mend the line, or pass --on-bad-line skip")
+    assert message.endswith("; fix the line, or pass --on-bad-line skip")
     assert "\n" not in message
 
 

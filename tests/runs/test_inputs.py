@@ -74,7 +74,7 @@ def test_a_fit_replaces_nothing_but_a_fit(folder: Path) -> None:
     before = corpus.tree(folder)
     assert "is an input of the fit" in failure(*words, "-o", folder / "target.jsonl")
     (folder / "thesis.txt").write_text("years of work")
-    assert "is no fitted scorer" in failure(*words, "-o", folder / "thesis.txt")
+    assert "is not a fitted file" in failure(*words, "-o", folder / "thesis.txt")
     assert corpus.tree(folder) == before | {"thesis.txt": b"years of work"}
     ok(*words, "-o", folder / "dsir.fitted")
     ok(*words, "-o", folder / "dsir.fitted")

@@ -24,7 +24,7 @@ _REUSED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 
 def value(part: Any) -> Any:
-    """A part of the text: a string, None for none, BAD for what is no text."""
+    """A part of the text: a string, None for none, BAD for what is not text."""
     if isinstance(part, list):
         strings = [one for one in part if one is not None]
         return "\n".join(strings) if all(isinstance(one, str) for one in strings) else BAD
