@@ -4,9 +4,9 @@ Scorers and selectors are named as on the command line, or are classes or instan
 names and the checks that they have there: `--min-words 50` is `min_words=50`. Files may be strings or paths, and where
 several are read, lists of these. A function gives what its command reports.
 
-What the user can fix is a UserError, whose line calls options as the command line does; a keyword that is not an
-option is a TypeError; what is odd but not an error is a Notice, a warning. Nothing is printed but the progress that is asked for, and
-neither the environment nor the configuration file of the command line has a say.
+What the user can fix is a UserError, whose line calls options as the command line does; a keyword that is not an option
+is a TypeError; what is odd but not an error is a Notice, a warning. Nothing is printed but the progress that is asked
+for, and neither the environment nor the configuration file of the command line has a say.
 """
 
 from __future__ import annotations

@@ -55,9 +55,9 @@ class Ladder:
     def read(cls, url: str) -> Ladder:
         """The ladder in a file.
 
-        Raises UserError for a file that does not hold a ladder, for fewer than 3 models or distinct scores, for two models of
-        one name, for a score that is missing or no number, and for a folder that does not exist. A Notice tells of
-        models with equal scores.
+        Raises UserError for a file that does not hold a ladder, for fewer than 3 models or distinct scores, for two
+        models of one name, for a score that is missing or no number, and for a folder that does not exist. A Notice
+        tells of models with equal scores.
         """
         entries = _entries(url)
         if len(entries) < _FEWEST:
