@@ -42,7 +42,7 @@ from dvsel.score_files.reader import ScoreFile
 from dvsel.score_files.rows import Rows
 from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.selection.plan import Plan
-from dvsel.selection.ranking import Pool
+from dvsel.selection.scored_pool import Pool
 from dvsel.selectors import Selector
 from dvsel.selectors.resample import Resample
 from dvsel.selectors.topk import TopK

@@ -20,8 +20,9 @@ from typing import Any
 
 import typer
 
-from dvsel.cli import COMMANDS, flags
+from dvsel.cli import flags
 from dvsel.cli.app import build
+from dvsel.cli.command_table import COMMANDS
 from dvsel.cli.show import Terminal
 from dvsel.embeddings import EmbedderOptions
 from dvsel.fasttext.examples import Training
@@ -131,7 +132,7 @@ def _of_scorers(name: str, scorers: dict[str, Section]) -> Iterator[Section]:
     sections = {scorer: _section(f"{name} {scorer}") for scorer in own(SCORERS)}
     first, *others = sections.values()
     every = [row for row in first.rows if all(row in other.rows for other in others)]
-    head = Section(f"dvsel {name} NAME", "##", f"{COMMANDS[name]} Every scorer takes:", every)
+    head = Section(f"dvsel {name} NAME", "##", f"{COMMANDS[name].about} Every scorer takes:", every)
     yield head
     for scorer, section in sections.items():
         rows = [row for row in section.rows if row not in every]

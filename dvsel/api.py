@@ -41,7 +41,7 @@ from dvsel.runs.report import ScoreReport, SelectReport, left_out, unread_of
 from dvsel.runs.requests import Execution, FitRun, ScoreRun, SelectRun
 from dvsel.score_files.find import row_files
 from dvsel.score_files.reader import ScoreFile
-from dvsel.selection.ranking import Pool
+from dvsel.selection.scored_pool import Pool
 from dvsel.storage.places import exists, filesystem, is_remote, join, local_path
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 
 import language_models
 from commands import command_of
-from dvsel.cli import COMMANDS
+from dvsel.cli.command_table import COMMANDS
 from dvsel.commands.demo import build
 from dvsel.interface.registry import SCORERS, SELECTORS
 

@@ -6,19 +6,16 @@ shown by name and one line, so that help is instant.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 import typer
 
 from dvsel import __version__
-from dvsel.cli import COMMANDS
+from dvsel.cli.command_table import COMMANDS
 from dvsel.cli.errors import guarded
 from dvsel.cli.flags import ANY_FLAGS, raising
 from dvsel.cli.help import Commands
 from dvsel.errors import UserError
-
-_MODULES = {"list": "listing"}  # a module `list` would hide the type in this package
 
 _EXAMPLES = """Choose training data for language models.
 
@@ -30,7 +27,7 @@ _EXAMPLES = """Choose training data for language models.
 
 
 def build(argv: Sequence[str]) -> typer.Typer:
-    """The app that can parse `argv`."""
+    """Return the app that can parse `argv`."""
     app = typer.Typer(
         help=_EXAMPLES,
         cls=Commands,
@@ -40,15 +37,15 @@ def build(argv: Sequence[str]) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_globals)
     named = next((word for word in argv if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
+    for name, entry in COMMANDS.items():
         if name == named:
             rest = list(argv[argv.index(name) + 1 :])
             try:
-                importlib.import_module(f"dvsel.cli.{_MODULES.get(name, name)}").register(app, rest)
+                entry.module().register(app, rest)
             except UserError as error:
-                app.command(name, help=summary, context_settings=ANY_FLAGS)(guarded(raising(error)))
+                app.command(name, help=entry.about, context_settings=ANY_FLAGS)(guarded(raising(error)))
         else:
-            app.command(name, help=summary)(lambda: None)
+            app.command(name, help=entry.about)(lambda: None)
     return app
 
 

@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dvsel.cli.command_table import REPLAYED
 from dvsel.errors import UserError, shown
 from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.options import checked, nearest
 
 VARIABLE = "DVSEL_CONFIG"
-CONFIGURED = ("score", "select", "fit", "embed", "losses", "strength", "trace")
 
 
 def place() -> Path:
@@ -101,8 +101,8 @@ def _parsed(file: Path, content: bytes) -> Mapping[str, Any]:
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise UserError(f"{file}: {shown(name)} is in no table; put it under that of a command, such as [score]")
-        if name not in CONFIGURED:
-            raise UserError(f"{file}: [{name}] is no command with defaults; {nearest(name, CONFIGURED)}")
+        if name not in REPLAYED:
+            raise UserError(f"{file}: [{name}] is no command with defaults; {nearest(name, REPLAYED)}")
         for key, value in table.items():
             if isinstance(value, dict):
                 _check_method(file, name, key)

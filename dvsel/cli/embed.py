@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from dvsel.cli.flags import add
-from dvsel.cli.plain import plain
+from dvsel.cli.from_run import command_from_run
+
+if TYPE_CHECKING:
+    from dvsel.cli.run import Recipe
+    from dvsel.commands.embed import EmbedRun
+    from dvsel.runs.requests import Execution
 
 _HELP = """Make every document of a pool a vector, once for all methods that use some.
 
@@ -18,8 +24,16 @@ The folder then stands for the pool wherever vectors help: `dvsel score target e
   dvsel embed pool/ --model models/pythia-160m --layer 8 --dtype float32 -o emb/
 """
 
-make = plain(
+
+def _carry_out(run: EmbedRun, execution: Execution) -> Any:
+    from dvsel.commands.embed import embed
+
+    return embed(run, execution)
+
+
+build = command_from_run(
     "embed",
+    _carry_out,
     _HELP,
     "shards, folders, globs, URLs",
     nothing="nothing to embed; name shards or folders",
@@ -29,4 +43,9 @@ make = plain(
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `embed` to the app."""
-    add(app, "embed", make())
+    add(app, "embed", build())
+
+
+def replay(recipe: Recipe) -> Any:
+    """Build the command with a recipe's values as defaults."""
+    return build(recipe.values)

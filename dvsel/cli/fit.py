@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from dvsel.cli.flags import Group, Spreading, Values, command, sub_commands, way
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, scorer_class
 from dvsel.redact import printable
+
+if TYPE_CHECKING:
+    from dvsel.cli.run import Recipe
 
 _HELP = """Fit {name} once; score with it many times.
 
@@ -25,10 +28,10 @@ _HELP = """Fit {name} once; score with it many times.
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `fit` to the app, with the scorer that `rest` names."""
-    sub_commands(app, "fit", SCORERS, rest, make, Spreading)
+    sub_commands(app, "fit", SCORERS, rest, build, Spreading)
 
 
-def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
+def build(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
     """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
     from dvsel.runs.requests import FitRun
@@ -65,3 +68,9 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
     examples = (" ".join(["  dvsel fit", name, *way.split(), f"-o {name}.fitted"]) for way in ways_of(cls))
     page, defaults_ = _HELP.format(name=name, examples="\n".join(examples)), Defaults.of("fit", [name])
     return command(body, groups, page, "more of the pool", defaults=defaults_)
+
+
+def replay(recipe: Recipe) -> Any:
+    """Build the command with a recipe's values as defaults."""
+    name, options = recipe.scorer()
+    return build(name, recipe.values, options)

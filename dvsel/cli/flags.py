@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import typer
 
-from dvsel.cli import COMMANDS
+from dvsel.cli.command_table import COMMANDS
 from dvsel.cli.config import Defaults
 from dvsel.cli.errors import guarded
 from dvsel.cli.help import Command, Methods, about, show_all
@@ -241,7 +241,7 @@ def sub_commands(
 ) -> None:
     """Add a command with one sub-command for each name in an entry point group; `make` makes the one in `rest`."""
     parent = typer.Typer(cls=Methods, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
-    app.add_typer(parent, name=name, help=COMMANDS[name])
+    app.add_typer(parent, name=name, help=COMMANDS[name].about)
     wanted = next((word for word in rest if not word.startswith("-")), None)
     for known, point in found(group).items():
         if known == wanted:

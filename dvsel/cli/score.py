@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from dvsel.cli.config import Defaults
 from dvsel.cli.flags import FITTED, Group, Values, command, sub_commands, ways_of
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, scorer_class
+
+if TYPE_CHECKING:
+    from dvsel.cli.run import Recipe
 
 _HELP = """{doc}
 
@@ -24,10 +27,10 @@ _HELP = """{doc}
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `score` to the app, with the scorer that `rest` names."""
-    sub_commands(app, "score", SCORERS, rest, make)
+    sub_commands(app, "score", SCORERS, rest, build)
 
 
-def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
+def build(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
     """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
     from dvsel.runs.requests import ScoreRun, StreamOptions
@@ -80,3 +83,9 @@ def make(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[s
         "shards, folders, globs, URLs; - for stdin",
         defaults=Defaults.of("score", [name]),
     )
+
+
+def replay(recipe: Recipe) -> Any:
+    """Build the command with a recipe's values as defaults."""
+    name, options = recipe.scorer()
+    return build(name, recipe.values, options)

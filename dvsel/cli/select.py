@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, se
 from dvsel.options import fields_of, option
 from dvsel.runs.output_folder import RECIPE
 from dvsel.runs.scopes import on_shards
+
+if TYPE_CHECKING:
+    from dvsel.cli.run import Recipe
 
 _HELP = """Keep the documents that a budget allows, and write them out as shards.
 
@@ -45,12 +48,12 @@ class _Choice:
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `select` to the app, with the options of the selector and the scorer that `rest` names."""
     try:
-        add(app, "select", make(rest if not is_asked() else _known(rest)))
+        add(app, "select", build(rest if not is_asked() else _known(rest)))
     except UserError as error:
         app.command("select", context_settings=ANY_FLAGS)(guarded(raising(error)))
 
 
-def make(
+def build(
     rest: Sequence[str],
     defaults: Mapping[str, Any] | None = None,
     scorer: Mapping[str, Any] | None = None,
@@ -118,6 +121,11 @@ def make(
     argument = "folders of scores, or the pool with --with or --method random; - for stdin"
     chosen = [name for name in (with_, method) if name]
     return command(body, groups, _HELP, argument, defaults=Defaults.of("select", chosen))
+
+
+def replay(recipe: Recipe) -> Any:
+    """Build the command with a recipe's values as defaults."""
+    return build(recipe.words, recipe.values, recipe.part("scorer"), recipe.part("selector"))
 
 
 def _differing(recipe: Mapping[str, Any]) -> set[str]:

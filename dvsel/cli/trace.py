@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from dvsel.cli.config import Defaults
 from dvsel.cli.flags import Group, Values, add, command
 from dvsel.errors import UserError
 from dvsel.interface.registry import scorer_class
+
+if TYPE_CHECKING:
+    from dvsel.cli.run import Recipe
 
 _HELP = """Find the documents of a pool that lower the loss on each query most, and by which of their tokens.
 
@@ -26,10 +29,10 @@ _EACH: dict[str, Any] = {"separate_targets": True}
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `trace` to the app."""
-    add(app, "trace", make())
+    add(app, "trace", build())
 
 
-def make(defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
+def build(defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
     """The command. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
     from dvsel.commands.trace import TraceRun
@@ -62,3 +65,8 @@ def make(defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | 
     ]
     argument = "the queries' file, then the pool: shards, folders, globs, URLs"
     return command(body, groups, _HELP, argument, "QUERY POOL", Defaults.of("trace"))
+
+
+def replay(recipe: Recipe) -> Any:
+    """Build the command with a recipe's values as defaults."""
+    return build(recipe.values, recipe.part("scorer"))

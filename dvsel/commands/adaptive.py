@@ -44,7 +44,7 @@ from dvsel.score_files.header import Header, ShardIdentity
 from dvsel.score_files.reader import ScoreFile
 from dvsel.score_files.rows import Rows
 from dvsel.score_files.writer import ScoreFileWriter
-from dvsel.selection.ranking import Pool
+from dvsel.selection.scored_pool import Pool
 from dvsel.shards.expand import expand
 from dvsel.storage.manifest import home, record
 from dvsel.storage.places import Shard, atomic_writer, exists, join, local_path, make_folder, remove

@@ -29,7 +29,7 @@ from dvsel.runs.requests import Reading
 from dvsel.score_files.find import row_files
 from dvsel.score_files.reader import ScoreFile
 from dvsel.selection.plan import Plan
-from dvsel.selection.ranking import Pool
+from dvsel.selection.scored_pool import Pool
 from dvsel.selection.summary import domains_of, histogram_of
 from dvsel.selectors.topk import TopK
 from dvsel.shards.expand import expand

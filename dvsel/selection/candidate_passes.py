@@ -21,7 +21,8 @@ from dvsel.score_files.find import row_files
 from dvsel.score_files.header import Embedding
 from dvsel.score_files.reader import ScoreFile, VectorReader
 from dvsel.score_files.rows import Rows
-from dvsel.selection.ranking import Pool, Rule
+from dvsel.selection.ranking import Rule
+from dvsel.selection.scored_pool import Pool
 from dvsel.storage.scratch import mapped
 
 _AT_ONCE = 1 << 12  # rows, so that their vectors are few

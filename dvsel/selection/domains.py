@@ -12,7 +12,7 @@ from dvsel.budget import Budget
 from dvsel.budgets.quota import OTHERS, Quota
 from dvsel.errors import UserError, shown
 from dvsel.pool.fields import listed
-from dvsel.selection.ranking import Pool
+from dvsel.selection.scored_pool import Pool
 
 _LOOKED_AT = 1000  # names, of as many as there may be
 

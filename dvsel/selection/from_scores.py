@@ -36,7 +36,7 @@ from dvsel.score_files.rows import Rows
 from dvsel.selection.dedup import Chunk, Drops, duplicates
 from dvsel.selection.domains import check_domains
 from dvsel.selection.plan import Plan, check_budget
-from dvsel.selection.ranking import Pool
+from dvsel.selection.scored_pool import Pool
 from dvsel.selection.summary import report_on
 from dvsel.selection.write_subset import STDOUT, write_subset
 from dvsel.storage.manifest import home

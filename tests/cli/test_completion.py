@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands import environment
-from dvsel.cli import COMMANDS
+from dvsel.cli.command_table import COMMANDS
 from dvsel.interface.registry import SCORERS, SELECTORS, found
 
 OFFERED = {

@@ -25,7 +25,7 @@ import corpus
 import ladders
 import language_models
 from commands import Answer, command_of, dvsel, ok
-from dvsel.cli import COMMANDS
+from dvsel.cli.command_table import COMMANDS
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class

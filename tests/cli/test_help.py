@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from commands import COMMAND, command_of, dvsel, ok, run
-from dvsel.cli import COMMANDS
+from dvsel.cli.command_table import COMMANDS
 from dvsel.cli.help import OWN_GROUPS
 from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, selector_class
 from dvsel.options import fields_of
@@ -155,8 +155,8 @@ def test_defaults_are_shown() -> None:
 
 def test_the_main_page_names_every_command() -> None:
     page = help_of([])
-    for name, summary in COMMANDS.items():
-        assert f"{name} {summary.split('.')[0]}" in page
+    for name, entry in COMMANDS.items():
+        assert f"{name} {entry.about.split('.')[0]}" in page
 
 
 def test_scorers_are_named_without_loading_them() -> None:

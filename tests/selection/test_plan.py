@@ -32,7 +32,7 @@ from dvsel.score_files.rows import Rows
 from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.selection.dedup import Chunk, duplicates
 from dvsel.selection.plan import Plan, mask_file
-from dvsel.selection.ranking import Pool
+from dvsel.selection.scored_pool import Pool
 from dvsel.selectors import Selector
 from dvsel.selectors.random import Random
 from dvsel.selectors.resample import Resample
