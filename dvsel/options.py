@@ -12,7 +12,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from dvsel.errors import UserError, shown
@@ -36,24 +36,29 @@ def option(
     files: bool = False,
     flag: str = "",
     env: str = "",
-    low: float | None = None,
-    high: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     when: Scope | None = None,
     scope: Scope | None = None,
 ) -> Any:
-    """A field of an options dataclass.
+    """Declare a field of an options dataclass.
 
-    help: one line for `--help`. choices: the strings that are allowed. documents: the option, a tuple of strings,
-    names shards, whose documents `Scorer.fit` gets. files: it names files or folders that are read, so that nothing is
-    written over them, and nothing made from them is used again once they changed; of `documents` that is so anyway.
-    flag: what the command line calls it, if not by the field's name. env: the environment variable that is its default
-    there. low, high: the least and the greatest number that is allowed, of a tuple for each of its numbers. Without
-    them whole numbers are within `LARGEST`, others finite.
+    help: one line for `--help`, to which the range is added. documents: the option, a tuple of strings, names shards,
+    whose documents `Scorer.fit` gets. files: it names files or folders that are read, so that nothing is written over
+    them, and nothing made from them is used again once they changed; of `documents` that is so anyway. flag: what the
+    command line calls it, if not by the field's name. env: the environment variable that is its default there.
+
+    choices: the strings that are allowed, beside the default. minimum, maximum: the least and the greatest number that
+    is allowed; above, below: bounds that the number may not reach. In a tuple they hold for each value. Without them
+    whole numbers are within `LARGEST`, others finite.
+
     when: whether it is read, by the options beside it (`under`); scope: by the whole run. An option that is given and
     not read is refused (`refuse_unread`).
     """
     metadata = {"help": help, "choices": choices, "documents": documents, "files": files or documents, "flag": flag,
-                "env": env, "low": low, "high": high, "when": when, "scope": scope}  # fmt: skip
+                "env": env, "range": Range(minimum, maximum, above, below), "when": when, "scope": scope}  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -64,20 +69,56 @@ def part(cls: type[T]) -> T:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """The base of all options: made with numbers in their ranges and text that can be written, else a UserError.
+class Range:
+    """The numbers that an option takes; None for a bound that is not set."""
 
-    A `__post_init__` of a class with options begins with `super().__post_init__()`.
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        most = LARGEST if isinstance(number, int) else sys.float_info.max
+        least = -most if self.minimum is None else self.minimum
+        within = least <= number <= (most if self.maximum is None else self.maximum)
+        return within and (self.above is None or number > self.above) and (self.below is None or number < self.below)
+
+    def __str__(self) -> str:
+        """The range in words; "" where it leaves out no number."""
+        ends = [one for one in dataclasses.astuple(self) if one is not None and math.isfinite(one)]
+        if not ends:
+            return ""
+        if len(ends) == 1:
+            return next(text for text in self._words("{} or more", "{} or less") if text)
+        if self.above is None and self.below is None:
+            return f"{self.minimum} to {self.maximum}"
+        return " and ".join(text for text in self._words("at least {}", "at most {}") if text)
+
+    def _words(self, minimum: str, maximum: str) -> Iterator[str]:
+        """Each bound in words, the lower first; "" for one that is not set."""
+        words = ("above {}", self.above), (minimum, self.minimum), (maximum, self.maximum), ("below {}", self.below)
+        return ("" if bound is None else text.format(bound) for text, bound in words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The base of all options, which checks each as its `option` declares it, wherever it comes from.
+
+    Making one raises UserError for a number out of its range, for text that is none of the choices or cannot be
+    written, and for an option that those beside it leave unread. Only what a declaration cannot say, as how options go
+    together, is left to a `__post_init__` of a class, which begins with `super().__post_init__()`.
     """
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value, name = getattr(self, field.name), field.name.rstrip("_")
             for part in value if isinstance(value, tuple) else (value,):
                 if isinstance(part, int | float) and not isinstance(part, bool):
-                    _check_range(field.name.rstrip("_"), part, field.metadata)
+                    _check_range(name, part, field.metadata.get("range") or Range())
                 elif isinstance(part, str):
-                    _check_text(field.name.rstrip("_"), part)
+                    _check_text(name, part)
+                if part != field.default:
+                    check_choice(name, part, field.metadata.get("choices"))
         for field in dataclasses.fields(self):
             when = field.metadata.get("when")
             if when and getattr(self, field.name) != field.default and (why := when(self)):
@@ -95,22 +136,27 @@ def _check_text(name: str, text: str) -> None:
         raise UserError(f"{name} {shown(text)}: has a character that no name can have; take it out")
 
 
-def _check_range(name: str, number: float, metadata: Mapping[str, Any]) -> None:
-    most = LARGEST if isinstance(number, int) else sys.float_info.max
-    low, high = metadata.get("low"), metadata.get("high")
+def _check_range(name: str, number: float, wanted: Range) -> None:
     if isinstance(number, float) and math.isnan(number):
         raise UserError(f"{name} {number}: out of range; give a number")
-    if (-most if low is None else low) <= number <= (most if high is None else high):
-        return
-    raise UserError(f"{name} {shown(number)}: out of range; give {_range(low, high)}")
+    if number not in wanted:
+        words = str(wanted) or "a finite number of ordinary size"
+        article = "a number " if words.startswith(("above", "below")) else ""
+        raise UserError(f"{name} {shown(number)}: out of range; give {article}{words}")
 
 
-def _range(low: float | None, high: float | None) -> str:
-    if low is None and high is None:
-        return "a finite number of ordinary size"
-    if high is None:
-        return f"{low} or more"
-    return f"{high} or less" if low is None else f"{low} to {high}"
+def check_choice(place: str, value: Any, choices: tuple[str, ...] | None) -> None:
+    """Raise UserError for a value that is none of the choices, where there are some. place: names the option."""
+    if choices and value not in choices:
+        raise UserError(f"{place} {shown(value)}: unknown; give one of {', '.join(choices)}")
+
+
+def help_of(field: dataclasses.Field[Any]) -> str:
+    """An option's line of help, with its range."""
+    words, limits = field.metadata["help"], field.metadata["range"]
+    if limits.maximum == LARGEST:  # of every whole number, and no help to a reader
+        limits = dataclasses.replace(limits, maximum=None)
+    return f"{words} ({limits})" if str(limits) else str(words)
 
 
 def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
@@ -262,10 +308,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
     for name in values:
         if name not in fields:
             raise UserError(f"{place}: unknown option {shown(name)}; {nearest(name, fields)}")
-    values = {
-        name: checked(value, fields[name][1], f"{place}: option {name!r}", fields[name][0].metadata.get("choices"))
-        for name, value in values.items()
-    }
+    values = {name: checked(value, fields[name][1], f"{place}: option {name!r}") for name, value in values.items()}
     try:
         return build(cls, values)
     except UserError as error:
@@ -286,7 +329,8 @@ def base_type(hint: Any) -> Any:
     return hint
 
 
-def checked(value: Any, hint: Any, place: str, choices: tuple[str, ...] | None) -> Any:
+def checked(value: Any, hint: Any, place: str) -> Any:
+    """Return a plain value as the type that `hint` names; UserError, which `place` begins, for one of another type."""
     wanted = base_type(hint)
     if value is None and wanted is not hint:
         return None
@@ -294,11 +338,9 @@ def checked(value: Any, hint: Any, place: str, choices: tuple[str, ...] | None) 
         if not isinstance(value, list | tuple):
             raise UserError(f"{place} is {shown(value)}; it takes a list")
         element = typing.get_args(wanted)[0]
-        return tuple(checked(part, element, place, choices) for part in value)
+        return tuple(checked(part, element, place) for part in value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < sys.float_info.max else math.inf
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise UserError(f"{place} is {shown(value)}; it takes {wanted.__name__}")
-    if choices and value not in choices:
-        raise UserError(f"{place} is {shown(value)}; it takes one of {', '.join(choices)}")
     return value

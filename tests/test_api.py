@@ -298,7 +298,7 @@ def test_an_unknown_keyword_is_a_type_error_with_the_nearest(pool: Path, target:
     ("options", "error"),
     [
         ({"buckets": "many"}, "DSIR: option 'buckets' is 'many'; it takes int"),
-        ({"normalise": "no"}, "DSIR: option 'normalise' is 'no'; it takes one of"),
+        ({"normalise": "no"}, "DSIR: normalise 'no': unknown; give one of"),
         ({"on_bad_line": 3}, "dvsel.score: option 'on_bad_line' is 3; it takes str"),
         ({"workers": -1}, "workers -1: out of range; give 0 to 1024"),
         ({"token_sample": 5}, "--token-sample: belongs to --tokenizer; add that, or drop it"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from math import inf, nan
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,6 +16,7 @@ from dvsel.commands.embed import EmbedRun
 from dvsel.commands.losses import LossesRun
 from dvsel.commands.trace import TraceRun
 from dvsel.errors import UserError
+from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.options import (
     LARGEST,
     Options,
@@ -26,6 +27,7 @@ from dvsel.options import (
     fields_of,
     flat,
     from_mapping,
+    help_of,
     nearest,
     option,
     part,
@@ -90,7 +92,6 @@ def test_whole_numbers_do_for_floats() -> None:
         ({"layers": None}, "here: option 'layers' is None; it takes int"),
         ({"sugar": True}, "here: option 'sugar' is True; it takes float"),
         ({"icing": 4}, "here: option 'icing' is 4; it takes str"),
-        ({"shape": "heart"}, "here: option 'shape' is 'heart'; it takes one of round, square"),
         ({"fruits": "apple"}, "here: option 'fruits' is 'apple'; it takes a list"),
         ({"fruits": ["apple", 4]}, "here: option 'fruits' is 4; it takes str"),
         ({"baked": "no"}, "here: option 'baked' is 'no'; it takes bool"),
@@ -104,11 +105,16 @@ def test_what_does_not_fit_is_refused(values: dict[Any, Any], says: str) -> None
 
 @dataclass(frozen=True)
 class Oven(Options):
-    trays: int = option(1, "how many", low=1, high=8)
-    degrees: float = option(180.0, "how hot", low=-273.15, high=inf)
-    minutes: tuple[int, ...] = option((), "between turns", low=0)
+    trays: int = option(1, "how many", minimum=1, maximum=8)
+    degrees: float = option(180.0, "how hot", minimum=-273.15, maximum=inf)
+    minutes: tuple[int, ...] = option((), "between turns", minimum=0)
     age: int = option(0, "in seconds")
     price: float | None = option(None, "what it cost")
+    door: float = option(0.5, "how far it is open", minimum=0, below=1)
+    fan: float = option(1.0, "turns a second", above=0)
+    light: float = option(1.0, "share of its light", above=0, maximum=1)
+    heat: str = option("", "where it comes from", choices=("top", "bottom"))
+    modes: tuple[str, ...] = option((), "what it can do", choices=("bake", "grill"))
     name: str = option("", "what it is called")
     maker_field: str = option("", "where it says who made it")
 
@@ -118,7 +124,7 @@ class Oven(Options):
     [
         ({"trays": 0}, "trays 0: out of range; give 1 to 8"),
         ({"trays": 9}, "trays 9: out of range; give 1 to 8"),
-        ({"degrees": -300.0}, "degrees -300.0: out of range; give -273.15 to inf"),
+        ({"degrees": -300.0}, "degrees -300.0: out of range; give -273.15 or more"),
         ({"degrees": nan}, "degrees nan: out of range; give a number"),
         ({"minutes": (3, -1)}, "minutes -1: out of range; give 0 or more"),
         ({"age": LARGEST + 1}, f"age {LARGEST + 1}: out of range; give a finite number of ordinary size"),
@@ -128,9 +134,17 @@ class Oven(Options):
         ),
         ({"price": inf}, "price inf: out of range; give a finite number of ordinary size"),
         ({"price": nan}, "price nan: out of range; give a number"),
+        ({"door": 1.0}, "door 1.0: out of range; give at least 0 and below 1"),
+        ({"door": -0.1}, "door -0.1: out of range; give at least 0 and below 1"),
+        ({"fan": 0.0}, "fan 0.0: out of range; give a number above 0"),
+        ({"fan": inf}, "fan inf: out of range; give a number above 0"),
+        ({"light": 0.0}, "light 0.0: out of range; give a number above 0 and at most 1"),
+        ({"light": 1.5}, "light 1.5: out of range; give a number above 0 and at most 1"),
+        ({"heat": "left"}, "heat 'left': unknown; give one of top, bottom"),
+        ({"modes": ("bake", "fry")}, "modes 'fry': unknown; give one of bake, grill"),
     ],
 )
-def test_a_number_out_of_its_range_is_refused_wherever_it_comes_from(values: dict[str, Any], says: str) -> None:
+def test_what_is_not_as_declared_is_refused_wherever_it_comes_from(values: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as refusal:
         Oven(**values)
     assert str(refusal.value) == says
@@ -151,6 +165,47 @@ def test_text_that_no_file_takes_is_refused(text: str) -> None:
 def test_the_ends_of_a_range_belong_to_it() -> None:
     assert Oven(1, inf, (0, LARGEST), LARGEST, 0.0) == Oven(1, inf, (0, LARGEST), LARGEST, 0.0)
     Oven(8, -273.15, age=-LARGEST, price=-1e308)
+
+
+def test_the_default_need_not_be_a_choice() -> None:
+    assert from_mapping(Oven, to_mapping(Oven()), "recipe.yaml") == Oven()
+    assert Oven(heat="top", modes=("grill", "bake")).heat == "top"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({}, ""),
+        ({"minimum": -inf, "maximum": inf}, ""),
+        ({"minimum": 1}, "1 or more"),
+        ({"minimum": 0, "maximum": LARGEST}, "0 or more"),
+        ({"maximum": 8}, "8 or less"),
+        ({"minimum": 0, "maximum": 1}, "0 to 1"),
+        ({"above": 0}, "above 0"),
+        ({"below": 1}, "below 1"),
+        ({"above": 0, "below": 1}, "above 0 and below 1"),
+        ({"above": 0, "maximum": 100}, "above 0 and at most 100"),
+        ({"minimum": 0, "below": 1}, "at least 0 and below 1"),
+    ],
+)
+def test_a_range_in_words_is_part_of_the_help(bounds: dict[str, Any], words: str) -> None:
+    field = option(0.5, "how far", **bounds)
+    assert help_of(field) == (f"how far ({words})" if words else "how far")
+
+
+UNBOUNDED = {"layer", "min_score", "training_seed"}
+"""Options that take any number: layers count from both ends, scores are of any size, and so are seeds."""
+
+
+@pytest.mark.parametrize("cls", [point.load() for group in (SCORERS, SELECTORS) for point in found(group).values()])
+def test_every_number_of_a_method_has_a_range(cls: type) -> None:
+    """One that is declared again, for another default or help, too."""
+    numbers = {name: field for name, (field, hint) in fields_of(cls).items() if is_number(base_type(hint))}
+    assert {name for name, field in numbers.items() if not str(field.metadata["range"])} <= UNBOUNDED
+
+
+def is_number(hint: Any) -> bool:
+    return any(one in (int, float) for one in (hint, *get_args(hint)))
 
 
 def test_near_names_are_suggested() -> None:
@@ -211,7 +266,7 @@ class Visit(Options):
 
     tea: Tea = part(Tea)
     biscuit: Biscuit = part(Biscuit)
-    guests: int = option(1, "who come", low=1)
+    guests: int = option(1, "who come", minimum=1)
 
 
 def test_parts_are_written_flat_and_read_back() -> None:

@@ -27,7 +27,7 @@ from typing import Any
 from dvsel.cli.command_table import REPLAYED
 from dvsel.errors import UserError, shown
 from dvsel.interface.registry import SCORERS, SELECTORS, found
-from dvsel.options import checked, nearest
+from dvsel.options import check_choice, checked, nearest
 
 VARIABLE = "DVSEL_CONFIG"
 
@@ -65,7 +65,9 @@ class Defaults:
         if flag not in self.values:
             return None
         value, where = self.values[flag]
-        return checked(value, hint, f"{where} {flag.replace('_', '-')}", choices)
+        named = f"{where} {flag.replace('_', '-')}"
+        check_choice(named, value, choices)
+        return checked(value, hint, named)
 
     def check_all_taken(self) -> None:
         """Raise UserError for a key that is no option of the command."""

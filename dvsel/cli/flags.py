@@ -21,7 +21,7 @@ from dvsel.cli.help import Command, Methods, about, show_all
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.interface.scorer import Scorer
-from dvsel.options import base_type, build, draft, fields_of, flag_of, unread
+from dvsel.options import base_type, build, draft, fields_of, flag_of, help_of, unread
 
 Run = TypeVar("Run")
 
@@ -196,7 +196,7 @@ def _parameter(flag: str, field: dataclasses.Field[Any], hint: Any, default: Any
         None if default == "" else default,
         *names,
         metavar=_metavar(field, wanted),
-        help=field.metadata["help"],
+        help=help_of(field),
         show_default=default is not None and default is not False and default != "",
         rich_help_panel=panel,
         envvar=field.metadata.get("env") or None,

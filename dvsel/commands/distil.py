@@ -65,8 +65,6 @@ def check(run: FitRun) -> None:
         raise UserError("distilling takes a sample of the pool; name the pool's shards")
     if (documents := _asked(run)) < FEWEST:
         raise UserError(f"--distil-documents {documents}: too few to learn from; give {FEWEST} or more")
-    if not 0 <= (floor := _floor(run)) <= 1:
-        raise UserError(f"--distil-floor {floor}: no rank correlation to ask for; give 0 (accept all) to 1")
 
 
 def _asked(run: FitRun) -> int:

@@ -91,10 +91,5 @@ def _check_adaptive(run: ScoreRun, shards: Sequence[Shard]) -> None:
         )
     if run.fitting.distil:
         raise UserError("--distil makes scoring cheap, --adaptive scores a part; choose one of the two")
-    if not 0 < (share := _share(run)) <= 1:
-        raise UserError(f"--adaptive-share {share}: no share of a pool; give more than 0, and 1 at most")
-    clusters = run.scoring.adaptive_clusters
-    if clusters is not None and clusters < 2:
-        raise UserError(f"--adaptive-clusters {clusters}: nothing to choose from; give 2 or more")
     if is_remote(run.output):
         raise UserError(f"{run.output}: --adaptive works in a local folder; name one with -o, and copy it after")

@@ -53,7 +53,7 @@ class TraceRun(Options):
     scorer: Scorer | None = None
     pool: tuple[str, ...] = option((), "shards, folders, globs or URLs", files=True)
     query: tuple[str, ...] = option((), "documents to trace, each for itself; repeatable", files=True)
-    top: int = option(10, "documents to name for each query", low=1)
+    top: int = option(10, "documents to name for each query", minimum=1)
     output: str = option("", "folder to write to: traced.jsonl, and score files with a column for each query")
 
 

@@ -34,9 +34,11 @@ class EmbedderOptions(Options):
     )
     layer: int = option(-1, "layer whose states are pooled, 1 for the first; those after it cost nothing; -1: the last")
     max_tokens: int = option(
-        0, "tokens of a text that are read; 0: what a sentence encoder says, else what the model takes, at most 8192"
+        0,
+        "tokens of a text that are read; 0: what a sentence encoder says, else what the model takes, at most 8192",
+        minimum=0,
     )
-    batch_tokens: int = option(0, "tokens in a batch; 0: 2048 on a CPU, 65536 on a GPU")
+    batch_tokens: int = option(0, "tokens in a batch; 0: 2048 on a CPU, 65536 on a GPU", minimum=0)
     precision: str = option("auto", "auto: bf16 on a GPU, fp32 on a CPU", choices=PRECISIONS)
 
     def processes_for(self, embedded: bool) -> int:
@@ -64,11 +66,5 @@ class EmbedderOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_tokens", "batch_tokens"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more, or 0 for the default")
         if self.layer == 0:
             raise UserError("layer 0: out of range; give 1 for the first layer, or -1 for the last")
-        for name, known in (("pooling", POOLINGS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} {getattr(self, name)!r}: unknown; give one of {', '.join(known)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,15 +35,29 @@ _TRAINS = provided("trains", "is for training, and --model is trained; drop it, 
 class Training(Options):
     """How a classifier is trained. The defaults are those of DCLM's: fastText's own, with runs of two words."""
 
-    dim: int = option(100, "length of the vectors", when=_TRAINS)
-    word_ngrams: int = option(2, f"longest run of words that is a feature, 1 to {_MOST_NGRAMS}", when=_TRAINS)
-    buckets: int = option(2_000_000, "buckets that runs of words and of characters are hashed into", when=_TRAINS)
-    epochs: int = option(5, "how often each document is seen", when=_TRAINS)
-    learning_rate: float = option(0.1, "step size at the start; it falls to 0 linearly", when=_TRAINS)
-    min_count: int = option(1, "words that occur less often are no features", when=_TRAINS)
-    min_chars: int = option(0, "shortest run of characters that is a feature", when=every(_TRAINS, under("max_chars")))
-    max_chars: int = option(0, "longest run of characters that is a feature; 0: none", when=_TRAINS)
-    held_out: float = option(0.1, "share of the documents kept to measure the classifier", when=_TRAINS)
+    dim: int = option(100, "length of the vectors", minimum=1, when=_TRAINS)
+    word_ngrams: int = option(
+        2, "longest run of words that is a feature", minimum=1, maximum=_MOST_NGRAMS, when=_TRAINS
+    )
+    buckets: int = option(
+        2_000_000,
+        "buckets that runs of words and of characters are hashed into",
+        minimum=1,
+        maximum=_MOST_BUCKETS,
+        when=_TRAINS,
+    )
+    epochs: int = option(5, "how often each document is seen", minimum=1, when=_TRAINS)
+    learning_rate: float = option(0.1, "step size at the start; it falls to 0 linearly", above=0, when=_TRAINS)
+    min_count: int = option(1, "words that occur less often are no features", minimum=1, when=_TRAINS)
+    min_chars: int = option(
+        0, "shortest run of characters that is a feature", minimum=0, when=every(_TRAINS, under("max_chars"))
+    )
+    max_chars: int = option(
+        0, "longest run of characters that is a feature; 0: none", minimum=0, maximum=MOST_CHARS, when=_TRAINS
+    )
+    held_out: float = option(
+        0.1, "share of the documents kept to measure the classifier", minimum=0, below=1, when=_TRAINS
+    )
     trainer: str = option(
         "dvsel",
         "dvsel: the same model each time; fasttext: the library, whose models differ",
@@ -60,24 +73,9 @@ class Training(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("dim", "word_ngrams", "buckets", "epochs", "min_count"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more")
-        if self.word_ngrams > _MOST_NGRAMS:
-            raise UserError(f"word_ngrams {self.word_ngrams}: out of range; give {_MOST_NGRAMS} or less")
-        if self.buckets > _MOST_BUCKETS:
-            raise UserError(f"buckets {self.buckets}: out of range; give {_MOST_BUCKETS} or fewer")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"learning_rate {self.learning_rate}: out of range; give a number above 0, such as 0.1")
-        if not 0 <= self.min_chars <= self.max_chars:
+        if self.min_chars > self.max_chars:
             lengths = f"min_chars {self.min_chars}, max_chars {self.max_chars}"
-            raise UserError(f"{lengths}: out of order; give two lengths of 0 or more, the shorter first")
-        if self.max_chars > MOST_CHARS:
-            raise UserError(f"max_chars {self.max_chars}: out of range; give {MOST_CHARS} or less")
-        if not 0 <= self.held_out < 1:
-            raise UserError(f"held_out {self.held_out}: out of range; give a share below 1, such as 0.1")
-        if self.trainer not in TRAINERS:
-            raise UserError(f"trainer {self.trainer!r}: unknown; give one of {', '.join(TRAINERS)}")
+            raise UserError(f"{lengths}: out of order; give two lengths, the shorter first")
 
     @property
     def used_buckets(self) -> int:

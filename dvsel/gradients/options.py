@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dvsel.errors import UserError
 from dvsel.gradients import EFFORTS, KRONECKER, REDUCTIONS, SIMILARITIES
 from dvsel.language import Documents, PromptOptions, strings
-from dvsel.options import fields_of, option, provided
+from dvsel.options import option, provided
 
 if TYPE_CHECKING:
     from dvsel.documents.columns import Batch
@@ -36,7 +35,7 @@ class GradientOptions(PromptOptions):
     )
     label_field: str = option("", "field with a document's label, for sequence classifiers")
     reduction: str = option("mean", "of a document's token losses, in pool and target", choices=REDUCTIONS)
-    batch_tokens: int = option(0, "tokens in a batch; 0: 4096 on a CPU, 16384 on a GPU", low=0)
+    batch_tokens: int = option(0, "tokens in a batch; 0: 4096 on a CPU, 16384 on a GPU", minimum=0)
     packing: bool = option(False, "lay several documents into one row, where the model keeps them apart")
     checkpointing: bool = option(
         False,
@@ -44,11 +43,6 @@ class GradientOptions(PromptOptions):
         when=provided("takes_gradients", "is for gradients, and this method takes none; drop it"),
     )
     spread: bool = option(False, "lay a model that one GPU cannot hold over all of them, by accelerate")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reduction not in REDUCTIONS:
-            raise UserError(f"reduction {self.reduction!r}: unknown; give one of {', '.join(REDUCTIONS)}")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -151,19 +145,15 @@ def _curved(options: Any) -> str:
 class SampleOptions(GradientOptions):
     """How a curvature is taken from the pool. Raises UserError for what is out of range."""
 
-    damping: float = option(0.1, "added to the curvature's eigenvalues, as a multiple of their mean", when=_curved)
+    damping: float = option(
+        0.1, "added to the curvature's eigenvalues, as a multiple of their mean", above=0, when=_curved
+    )
     factor_documents: int = option(
         1000,
         "documents of the pool's sample that the curvature is taken from, at most",
+        minimum=1,
         when=provided("takes_pool", "is of the pool's sample, and these options need none; drop it"),
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.damping < math.inf:
-            raise UserError(f"damping {self.damping}: out of range; give a number above 0, such as 0.1")
-        if self.factor_documents < 1:
-            raise UserError(f"factor_documents {self.factor_documents}: out of range; give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -173,12 +163,6 @@ class CurvatureOptions(SampleOptions):
     preconditioner: str = option(
         "kfac", "curvature, of a sample of the pool; none: plain gradients, without a pool", choices=KRONECKER
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choices = fields_of(type(self))["preconditioner"][0].metadata["choices"]
-        if self.preconditioner not in choices:
-            raise UserError(f"preconditioner {self.preconditioner!r}: unknown; give one of {', '.join(choices)}")
 
     @property
     def takes_pool(self) -> bool:
@@ -220,17 +204,10 @@ class TargetOptions(GroupOptions):
         "layers and rank, unless given: low: last, 16; medium: upper-half, 16; high: all, 32; full: all, not cut",
         choices=tuple(EFFORTS),
     )
-    rank: int | None = option(None, "rank that the target's gradient is cut to in each layer; 0: not cut")
-    energy: float = option(0.0, "cut each layer at the rank that keeps this share of squares, as 0.9; 0: at --rank")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.effort not in EFFORTS:
-            raise UserError(f"effort {self.effort!r}: unknown; give one of {', '.join(EFFORTS)}")
-        if not 0 <= self.energy <= 1:
-            raise UserError(f"energy {self.energy}: out of range; give a share, such as 0.9, or 0 to cut at the rank")
-        if self.rank is not None and self.rank < 0:
-            raise UserError(f"rank {self.rank}: out of range; give 1 or more, or 0 for no cut")
+    rank: int | None = option(None, "rank that the target's gradient is cut to in each layer; 0: not cut", minimum=0)
+    energy: float = option(
+        0.0, "cut each layer at the rank that keeps this share of squares, as 0.9; 0: at --rank", minimum=0, maximum=1
+    )
 
     @property
     def wanted_layers(self) -> str:
@@ -250,11 +227,6 @@ class DirectedOptions(TargetOptions):
     similarity: str = option(
         "dot", "dot: the inner product; cosine: over the norms of both gradients", choices=SIMILARITIES
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.similarity not in SIMILARITIES:
-            raise UserError(f"similarity {self.similarity!r}: unknown; give one of {', '.join(SIMILARITIES)}")
 
 
 def batches_for(pool: Iterable[Batch], size: int) -> list[Batch]:

@@ -9,7 +9,7 @@ documents and keeps no state. Sharding, batching, workers, resume and progress a
     class Length(Scorer):
         \"\"\"Prefer documents near a length.\"\"\"
 
-        best: int = option(1000, "length that scores highest, in bytes")
+        best: int = option(1000, "length that scores highest, in bytes", minimum=1)
 
         def fit(self, pool, targets):
             return FittedLength(self, {})
@@ -31,12 +31,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-
 from dvsel.options import Options
-from dvsel.schema import packed, unpacked
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from dvsel.documents.columns import Batch
@@ -116,6 +114,8 @@ class Fitted:
     @functools.cached_property
     def groups(self) -> tuple[str, ...]:
         """Names of the score's columns; one empty name for a scorer that was fitted without groups."""
+        from dvsel.schema import unpacked  # numpy, which `--help` does without
+
         return tuple(unpacked(self.arrays["groups"])) if "groups" in self.arrays else ("",)
 
     @functools.cached_property
@@ -158,6 +158,10 @@ class Fitted:
         groups, shares: what the properties of these names give, which the arrays will hold as JSON in uint8 and as
         float64 (groups,).
         """
+        import numpy as np
+
+        from dvsel.schema import packed
+
         self.scorer = scorer
         self.arrays = dict(arrays)
         if groups:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dvsel.errors import UserError
+from dvsel.options import Options, option
 
 MAX_NGRAMS = 8
 MAX_BUCKETS = 2**31 - 1
@@ -34,28 +34,14 @@ _BITS = 2**64 - 1
 _WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
 
 
-@dataclass(frozen=True, slots=True)
-class NgramSpec:
-    """Which n-grams, and how many buckets they are hashed into. Raises UserError for what is out of range.
+@dataclass(frozen=True)
+class NgramSpec(Options):
+    """The n-grams of a text, and how many buckets they are hashed into. Raises UserError for what is out of range."""
 
-    ngrams: the longest n-gram in words, 1 to 8; all shorter ones are taken too.
-    buckets: 1 to 2**31 - 1.
-    words: "wordpunct" or "whitespace".
-    lower: whether the text is lower-cased first.
-    """
-
-    ngrams: int = 2
-    buckets: int = 10_000
-    words: str = "wordpunct"
-    lower: bool = True
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.ngrams <= MAX_NGRAMS:
-            raise UserError(f"ngrams {self.ngrams}: out of range; give 1 to {MAX_NGRAMS}")
-        if not 1 <= self.buckets <= MAX_BUCKETS:
-            raise UserError(f"buckets {self.buckets}: out of range; give 1 to {MAX_BUCKETS}")
-        if self.words not in WORDS:
-            raise UserError(f"words {self.words!r}: unknown; give one of {', '.join(WORDS)}")
+    ngrams: int = option(2, "longest n-gram in words; shorter ones are taken too", minimum=1, maximum=MAX_NGRAMS)
+    buckets: int = option(10_000, "buckets that n-grams are hashed into", minimum=1, maximum=MAX_BUCKETS)
+    words: str = option("wordpunct", "what a word is: wordpunct as NLTK's, or split at whitespace", choices=WORDS)
+    lower: bool = option(True, "lower-case the text first")
 
 
 def words_of(text: str, spec: NgramSpec) -> list[str]:

@@ -30,8 +30,8 @@ class Execution(Options):
         0,
         "processes; 0: one a core, or one a GPU for scorers that use a model",
         env="DVSEL_WORKERS",
-        low=0,
-        high=_MOST_WORKERS,
+        minimum=0,
+        maximum=_MOST_WORKERS,
         scope=scopes.reads_pool,
     )
     overwrite: bool = option(False, "replace what another run left in the output folder", scope=scopes.writes_a_folder)
@@ -129,7 +129,7 @@ class Sampling(Options):
         scope=scopes.samples_documents,
     )
     sample_size: str = option("64MB", "text that the fit sees of the pool, at most", scope=scopes.samples_pool)
-    seed: int = option(0, "seed of the sample, of noise and of ties", low=0, high=LARGEST, scope=scopes.draws)
+    seed: int = option(0, "seed of the sample, of noise and of ties", minimum=0, maximum=LARGEST, scope=scopes.draws)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ class Counting(Options):
     token_sample: int | None = option(
         None,
         "with --tokenizer: count this many documents, and estimate the others",
-        low=1,
+        minimum=1,
         scope=every(under("tokenizer"), scopes.scores_shards),
     )
 
@@ -171,7 +171,9 @@ class Fitting(Options):
     )
     distil_floor: float | None = option(
         None,
-        "with --distil: refuse a rank correlation with the scorer that is lower, 0 to 1 (default: 0.3)",
+        "with --distil: refuse a rank correlation with the scorer that is lower (default: 0.3)",
+        minimum=0,
+        maximum=1,
         scope=scopes.distils,
     )
 
@@ -189,10 +191,14 @@ class Scoring(Options):
         scope=scopes.scores_shards,
     )
     adaptive_share: float | None = option(
-        None, "with --adaptive: share of the documents to score (default: 0.25)", scope=under("adaptive")
+        None,
+        "with --adaptive: share of the documents to score (default: 0.25)",
+        above=0,
+        maximum=1,
+        scope=under("adaptive"),
     )
     adaptive_clusters: int | None = option(
-        None, "with --adaptive: clusters (default: one for 256 documents)", scope=under("adaptive")
+        None, "with --adaptive: clusters (default: one for 256 documents)", minimum=2, scope=under("adaptive")
     )
     moved: tuple[str, ...] = option(
         (),

@@ -166,12 +166,11 @@ class Distilled(EmbedderOptions, Scorer):
     fitted: ClassVar[type[Fitted]] = FittedDistilled
 
     teacher: str = option("", "the scorer to learn from: a file of dvsel fit", files=True)
-    ngrams: int = option(2, f"longest n-gram in words, 1 to {MAX_NGRAMS}; shorter ones are taken too")
-    buckets: int = option(1 << 16, f"buckets that n-grams are hashed into, 1 to {MAX_BUCKETS}")
+    ngrams: int = option(2, "longest n-gram in words; shorter ones are taken too", minimum=1, maximum=MAX_NGRAMS)
+    buckets: int = option(1 << 16, "buckets that n-grams are hashed into", minimum=1, maximum=MAX_BUCKETS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.spec
         if not self.teacher:
             raise UserError(
                 "distilled: no teacher; name a fitted scorer with --teacher FILE, or give another scorer and --distil"

@@ -64,8 +64,8 @@ class DSIR(Scorer):
     usage: ClassVar[tuple[str, ...]] = ("--pool pool/ --target target.jsonl",)
     selector: ClassVar[str] = "resample"
 
-    ngrams: int = option(2, f"longest n-gram in words, 1 to {MAX_NGRAMS}; shorter ones are taken too")
-    buckets: int = option(10_000, f"buckets that n-grams are hashed into, 1 to {MAX_BUCKETS}")
+    ngrams: int = option(2, "longest n-gram in words; shorter ones are taken too", minimum=1, maximum=MAX_NGRAMS)
+    buckets: int = option(10_000, "buckets that n-grams are hashed into", minimum=1, maximum=MAX_BUCKETS)
     normalise: str = option(
         "none",
         "none: sum over n-grams, as the paper; length: mean, so that resampling does not degenerate to top-k",
@@ -75,11 +75,11 @@ class DSIR(Scorer):
         None,
         f"documents with fewer words have no score (default: {_MIN_WORDS}; less where more than {_SHORT:.0%} of a "
         "target's are shorter)",
-        low=0,
+        minimum=0,
     )
     words: str = option("wordpunct", "what a word is: wordpunct as NLTK's, or split at whitespace", choices=WORDS)
     lower: bool = option(True, "lower-case the text first")
-    smoothing: float = option(1e-8, "added to each bucket's share, in target and pool")
+    smoothing: float = option(1e-8, "added to each bucket's share, in target and pool", above=0)
     separate_targets: bool = option(False, "score once for each target, and split the budget between them")
     target_proportions: str = option(
         "",
@@ -88,11 +88,6 @@ class DSIR(Scorer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.spec
-        if self.normalise not in NORMALISATIONS:
-            raise UserError(f"normalise {self.normalise!r}: unknown; give one of {', '.join(NORMALISATIONS)}")
-        if not 0 < self.smoothing < math.inf:
-            raise UserError(f"smoothing {self.smoothing}: out of range; give a number above 0, such as 1e-8")
         _ = self.proportions
 
     @property

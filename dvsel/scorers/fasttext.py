@@ -47,6 +47,7 @@ class FastText(Training, Scorer):
         "",
         "what is done to texts first, as the model was trained: space (line ends become spaces), dclm (line ends of "
         "all kinds, ends stripped) or datatrove (line ends vanish) (default: space for --model, else dclm)",
+        choices=MODES,
     )
     positive: tuple[str, ...] = option((), "train on these shards as documents to keep", documents=True)
     negative: tuple[str, ...] = option(
@@ -55,8 +56,6 @@ class FastText(Training, Scorer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.preprocess not in ("", *MODES):
-            raise UserError(f"preprocess {self.preprocess!r}: unknown; give one of {', '.join(MODES)}")
         if not self.model and not self.positive:
             raise UserError("fasttext: no classifier; name a model with --model, or documents with --positive")
         if self.model and (self.positive or self.negative):

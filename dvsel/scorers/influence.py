@@ -66,8 +66,6 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.projection not in PROJECTIONS:
-            raise UserError(f"projection {self.projection!r}: unknown; give one of {', '.join(PROJECTIONS)}")
         if self.preconditioner == "adam" and self.projection != "target":
             raise UserError(f"projection {self.projection}: adam goes by single weights; drop --projection")
         if self.projects:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from dvsel.labels.documents import Codes, Floats, Gathered, Keys, Labelled
 
 MODES = ("knn", "margin", "lava")
-_LEAST_EPS = 0.01
 _FEWEST = 2  # documents of a label, below which no other one speaks for it
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -61,24 +60,21 @@ class LabelNoise(EmbedderOptions, Scorer):
     )
     label_field: str = option("label", "field with a document's label")
     clean: tuple[str, ...] = option((), "margin, lava: shards of documents whose labels are right", documents=True)
-    neighbours: int = option(50, "knn: similar documents that are asked", when=under("mode", "knn"))
-    index: int = option(50_000, "documents with a label that the fit takes from the pool's sample, at most")
+    neighbours: int = option(50, "knn: similar documents that are asked", minimum=1, when=under("mode", "knn"))
+    index: int = option(
+        50_000, "documents with a label that the fit takes from the pool's sample, at most", minimum=_FEWEST
+    )
     eps: float = option(
-        0.1, "margin, lava: temperature of transport, in units of 1 - cos", when=under("mode", "margin", "lava")
+        0.1,
+        "margin, lava: temperature of transport, in units of 1 - cos",
+        minimum=0.01,
+        when=under("mode", "margin", "lava"),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode not in MODES:
-            raise UserError(f"mode {self.mode!r}: unknown; give one of {', '.join(MODES)}")
         if not self.label_field:
             raise UserError("label_field is empty; name the field that holds labels")
-        if self.neighbours < 1:
-            raise UserError(f"neighbours {self.neighbours}: out of range; give 1 or more")
-        if self.index < _FEWEST:
-            raise UserError(f"index {self.index}: out of range; give {_FEWEST} or more")
-        if not _LEAST_EPS <= self.eps < np.inf:
-            raise UserError(f"eps {self.eps}: out of range; give {_LEAST_EPS} or more")
         if self.mode == "knn" and self.clean:
             raise UserError("label-noise: mode knn takes no clean documents; drop --clean, or give --mode margin")
         if self.mode != "knn" and not self.clean:

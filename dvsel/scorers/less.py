@@ -65,35 +65,22 @@ class LESS(GradientOptions, Scorer):
     layers: str = option(
         "attention", "layers that LoRA adapts: attention, all, upper-half or last of the model's blocks, or names"
     )
-    lora_rank: int = option(128, "rank of the adapter")
-    lora_alpha: float = option(512.0, "what the adapter adds is times this, over the rank")
-    lora_dropout: float = option(0.1, "share of the adapter's inputs that the warm-up leaves out")
-    warmup_documents: int = option(2000, "documents of the pool's sample that the adapter is trained on, at most")
-    warmup_seed: int = option(0, "of the adapter's first weights, of dropout, and of the order of documents")
-    epochs: int = option(4, "of the warm-up; each leaves a checkpoint, under which every document is scored")
-    learning_rate: float = option(2e-5, "of the warm-up, at its highest")
-    batch_documents: int = option(128, "documents in a step of the warm-up")
+    lora_rank: int = option(128, "rank of the adapter", minimum=1)
+    lora_alpha: float = option(512.0, "what the adapter adds is times this, over the rank", above=0)
+    lora_dropout: float = option(0.1, "share of the adapter's inputs that the warm-up leaves out", minimum=0, below=1)
+    warmup_documents: int = option(
+        2000, "documents of the pool's sample that the adapter is trained on, at most", minimum=1
+    )
+    warmup_seed: int = option(0, "of the adapter's first weights, of dropout, and of the order of documents", minimum=0)
+    epochs: int = option(4, "of the warm-up; each leaves a checkpoint, under which every document is scored", minimum=1)
+    learning_rate: float = option(2e-5, "of the warm-up, at its highest", above=0)
+    batch_documents: int = option(128, "documents in a step of the warm-up", minimum=1)
     variant: str = option(
         "paper",
         "code: as the authors' program, without Adam's bias correction, with the mean of cosines",
         choices=VARIANTS,
     )
     separate_targets: bool = option(False, "score once for each task, and split the budget between them by size")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.variant not in VARIANTS:
-            raise UserError(f"variant {self.variant!r}: unknown; give one of {', '.join(VARIANTS)}")
-        for name in ("lora_rank", "warmup_documents", "epochs", "batch_documents"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more")
-        if self.warmup_seed < 0:
-            raise UserError(f"warmup_seed {self.warmup_seed}: out of range; give 0 or more")
-        for name in ("learning_rate", "lora_alpha"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise UserError(f"{name} {getattr(self, name)}: out of range; give a number above 0")
-        if not 0 <= self.lora_dropout < 1:
-            raise UserError(f"lora_dropout {self.lora_dropout}: out of range; give a share, such as 0.1, or 0 for none")
 
     @property
     def takes_pool(self) -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,20 +57,15 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
     precision: str = option(
         "fp32", "bf16 and autocast: small differences of losses are lost; auto: bf16 on a GPU", choices=PRECISIONS
     )
-    target_steps: int = option(1, "steps on the target, each from where the last one ended")
+    target_steps: int = option(1, "steps on the target, each from where the last one ended", minimum=1)
     fall: float = option(
-        0.01, "share of the target's loss that all steps together take from it, at most", when=unless("step")
+        0.01,
+        "share of the target's loss that all steps together take from it, at most",
+        above=0,
+        below=1,
+        when=unless("step"),
     )
-    step: float = option(0.0, "size of a step, in place of --fall; 0: found")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.target_steps < 1:
-            raise UserError(f"target_steps {self.target_steps}: out of range; give 1 or more")
-        if not 0 < self.fall < 1:
-            raise UserError(f"fall {self.fall}: out of range; give a share, such as 0.01")
-        if not 0 <= self.step < math.inf:
-            raise UserError(f"step {self.step}: out of range; give a size above 0, or 0 for one that is found")
+    step: float = option(0.0, "size of a step, in place of --fall; 0: found", minimum=0)
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedMirror:
         """The steps on each group of targets."""

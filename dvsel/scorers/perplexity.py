@@ -49,14 +49,13 @@ class Perplexity(PromptOptions, Scorer):
         "mean: nats a token; total: nats; bits-per-char; min-k: nats a token, of the least likely tokens",
         choices=MEASURES,
     )
-    min_k: float = option(20.0, "min-k: the percentage of tokens that are taken", when=under("measure", "min-k"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.measure not in MEASURES:
-            raise UserError(f"measure {self.measure!r}: unknown; give one of {', '.join(MEASURES)}")
-        if not 0 < self.min_k <= 100:
-            raise UserError(f"min_k {self.min_k}: out of range; give a percentage above 0, such as 20")
+    min_k: float = option(
+        20.0,
+        "min-k: the percentage of tokens that are taken",
+        above=0,
+        maximum=100,
+        when=under("measure", "min-k"),
+    )
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedPerplexity:  # noqa: ARG002
         """Check that the model can be used, without its weights."""

@@ -89,7 +89,7 @@ class PreSelect(Training, ModelOptions, Scorer):
         "", "share of the sample's documents that are positives, such as 10% (default: all whose pairs are in order)"
     )
     negative_share: str = option("", "share that are negatives, the lowest (default: as many as positives)")
-    epochs: int = option(3, "times that the classifier sees each document")
+    epochs: int = option(3, "times that the classifier sees each document", minimum=1)
     preprocess: str = option(
         "space",
         "what is done to white space first: space (newlines to spaces), or as dclm or datatrove do",
@@ -98,8 +98,7 @@ class PreSelect(Training, ModelOptions, Scorer):
     probability: bool = option(False, "score with the probability of the positives instead of the logit")
 
     def __post_init__(self) -> None:
-        Training.__post_init__(self)
-        ModelOptions.__post_init__(self)
+        super().__post_init__()
         if not self.ladder:
             raise UserError("preselect: no ladder; name the file of models and their scores with --ladder ladder.yaml")
         shares = self.share_of_positives or 0, self.share_of_negatives or 0

@@ -75,37 +75,31 @@ class Target(EmbedderOptions, Scorer):
         0.0,
         "temperature, in standard deviations of the cost between pool and target: one deviation nearer weighs "
         f"e^(1/eps) times as much; 0: {_EPS}",
+        minimum=0,
         when=under("preset", *_PRICED),
     )
     rho: float = option(
         0.0,
         f"unbalanced: what leaving mass aside costs, in standard deviations of the cost; 0: {_RHO:g}",
+        minimum=0,
         when=under("preset", "unbalanced"),
     )
     fit_documents: int = option(
-        4000, "documents of the pool's sample that prices are found with", when=under("preset", *_PRICED)
+        4000, "documents of the pool's sample that prices are found with", minimum=1, when=under("preset", *_PRICED)
     )
-    target_documents: int = option(2000, "documents of each target that are used, chosen by a hash where it has more")
+    target_documents: int = option(
+        2000, "documents of each target that are used, chosen by a hash where it has more", minimum=1
+    )
     marginal_error: float = option(
-        1e-3, "share of the target's mass that prices may still send elsewhere", when=under("preset", *_PRICED)
+        1e-3,
+        "share of the target's mass that prices may still send elsewhere",
+        above=0,
+        below=1,
+        when=under("preset", *_PRICED),
     )
     max_steps: int = option(
-        2000, "passes over all pairs in which prices are to be found", when=under("preset", *_PRICED)
+        2000, "passes over all pairs in which prices are to be found", minimum=1, when=under("preset", *_PRICED)
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, known in (("preset", PRESETS), ("cost", COSTS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} {getattr(self, name)!r}: unknown; give one of {', '.join(known)}")
-        for name in ("eps", "rho"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise UserError(f"{name} {value}: out of range; give a number above 0, or 0 for the default")
-        for name in ("fit_documents", "target_documents", "max_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: out of range; give 1 or more")
-        if not 0 < self.marginal_error < 1:
-            raise UserError(f"marginal_error {self.marginal_error}: out of range; give a number above 0, such as 0.001")
 
     @property
     def takes_pool(self) -> bool:

@@ -9,7 +9,6 @@ the target's gradient is cut; the fitted scorer holds the target's gradients, an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -44,7 +43,7 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
     tolerance: ClassVar[float] = 1e-2
 
     learning_rates: tuple[float, ...] = option(
-        (), "of each checkpoint, in their order; equal unless given", when=under("checkpoints")
+        (), "of each checkpoint, in their order; equal unless given", above=0, when=under("checkpoints")
     )
 
     def __post_init__(self) -> None:
@@ -54,9 +53,6 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
                 f"{len(self.learning_rates)} learning rates for {len(self.models)} checkpoints; "
                 "give one for each, or none"
             )
-        for rate in self.learning_rates:
-            if not 0 < rate < math.inf:
-                raise UserError(f"learning rate {rate}: out of range; give a number above 0")
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.errors import UserError
 from dvsel.gradients import fitted_directions
 from dvsel.gradients.fitted_norms import check_alike
 from dvsel.gradients.options import CheckpointOptions, GroupOptions, SampleOptions
@@ -54,14 +53,11 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
     uses_all_cores: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-2
 
-    projection_dim: int = option(8192, "features of a document, spread over layers as squares of one size")
-    damping: float = option(1.0, "added to the kernel's eigenvalues, as a multiple of their mean")
-    factor_documents: int = option(2000, "documents of the pool's sample that the kernel is taken from, at most")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.projection_dim < 1:
-            raise UserError(f"projection_dim {self.projection_dim}: out of range; give 1 or more, such as 8192")
+    projection_dim: int = option(8192, "features of a document, spread over layers as squares of one size", minimum=1)
+    damping: float = option(1.0, "added to the kernel's eigenvalues, as a multiple of their mean", above=0)
+    factor_documents: int = option(
+        2000, "documents of the pool's sample that the kernel is taken from, at most", minimum=1
+    )
 
     @property
     def takes_pool(self) -> bool:

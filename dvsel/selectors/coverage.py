@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.documents.hashing import uniform
-from dvsel.errors import UserError
 from dvsel.interface.selector import SetSelector
 from dvsel.options import option, under
 
@@ -40,14 +39,11 @@ class Coverage(SetSelector):
         choices=("greedy", "gain"),
     )
     stochastic: bool = option(False, "look at a random part of a cell in each step, not at all of it")
-    epsilon: float = option(0.01, "the smaller, the larger that random part", when=under("stochastic"))
+    epsilon: float = option(
+        0.01, "the smaller, the larger that random part", above=0, below=1, when=under("stochastic")
+    )
 
     divides_budget: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.epsilon < 1:
-            raise UserError(f"epsilon {self.epsilon}: out of range; give more than 0 and less than 1")
 
     def rank(self, candidates: Candidates) -> list[str]:
         """The key is the gain for its cost, or with `sampling` gain the log of the weight plus Gumbel noise."""

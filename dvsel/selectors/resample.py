@@ -8,14 +8,12 @@ this is top-k.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dvsel.errors import UserError
 from dvsel.interface.selector import Selector
 from dvsel.options import option
 
@@ -26,12 +24,7 @@ class Resample(Selector):
 
     noisy: ClassVar[bool] = True
 
-    temperature: float = option(1.0, "divides the scores: below 1 nearer to topk, above 1 nearer to random")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"resample: temperature is {self.temperature}; give a number above 0")
+    temperature: float = option(1.0, "divides the scores: below 1 nearer to topk, above 1 nearer to random", above=0)
 
     def key(self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         # In one buffer: fresh memory for each step would take longer than the logarithms.

@@ -32,14 +32,9 @@ class RoundRobin(SetSelector):
     """
 
     queries: tuple[str, ...] = option((), "documents that take turns by their embeddings; repeatable", files=True)
-    heap: int = option(0, "documents that a column holds; 0: as many as it takes, up to 1 GB in all")
+    heap: int = option(0, "documents that a column holds; 0: as many as it takes, up to 1 GB in all", minimum=0)
 
     divides_budget: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.heap < 0:
-            raise UserError(f"heap {self.heap}: out of range; give 1 or more, or 0 for as many as it takes")
 
     @property
     def looks_at_vectors(self) -> bool:

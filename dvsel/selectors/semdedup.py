@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dvsel.errors import UserError
 from dvsel.interface.selector import SetSelector
 from dvsel.options import option
 
@@ -24,15 +23,10 @@ class SemDedup(SetSelector):
     What stays is cut to the budget by score, if there is one. Documents without a vector stay.
     """
 
-    threshold: float = option(0.95, "cosine from which on two documents say the same")
+    threshold: float = option(0.95, "cosine from which on two documents say the same", above=0, maximum=1)
     against: str = option(
         "kept", "what a document is compared with: those that stay, or all (as published)", choices=("kept", "all")
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.threshold <= 1:
-            raise UserError(f"threshold {self.threshold}: no cosine to ask for; give more than 0, and 1 at most")
 
     @property
     def needs_budget(self) -> bool:

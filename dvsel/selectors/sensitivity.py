@@ -33,17 +33,12 @@ class Sensitivity(SetSelector):
     exact: the priority is p / u with u uniform in (0, 1), the highest are kept, and 1 / s is the highest left out.
     """
 
-    lambda_: float = option(1.0, "what a squared distance of 1 from the cluster's centre counts, in units of the loss")
-    clusters: int = option(0, "clusters; 0: one for 256 documents, at most 1024")
+    lambda_: float = option(
+        1.0, "what a squared distance of 1 from the cluster's centre counts, in units of the loss", minimum=0
+    )
+    clusters: int = option(0, "clusters; 0: one for 256 documents, at most 1024", minimum=0)
 
     weight_field: ClassVar[str] = "weight"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.lambda_ < 0:
-            raise UserError(f"lambda {self.lambda_}: out of range; give 0 or more")
-        if self.clusters < 0:
-            raise UserError(f"clusters {self.clusters}: out of range; give 1 or more, or 0 for the default")
 
     def rank(self, candidates: Candidates) -> list[str]:
         """The key is the priority."""

@@ -23,15 +23,15 @@ class Threshold(Selector):
     bound are not all kept.
     """
 
-    min_score: float | None = option(None, "lowest score that is kept", low=-math.inf, high=math.inf)
-    quantile: float | None = option(None, "share of the scored documents that falls below the bound, 0 to 1")
+    min_score: float | None = option(None, "lowest score that is kept", minimum=-math.inf, maximum=math.inf)
+    quantile: float | None = option(
+        None, "share of the scored documents that falls below the bound", minimum=0, below=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.min_score is None) == (self.quantile is None):
             raise UserError("threshold: needs one bound; give either min-score or quantile")
-        if self.quantile is not None and not 0 <= self.quantile < 1:
-            raise UserError(f"threshold: quantile is {self.quantile}; give at least 0 and less than 1")
 
     def key(
         self,

@@ -97,7 +97,10 @@ def test_a_default_that_does_not_apply_is_left_aside(here: Path) -> None:
         ("[score]\nbukets = 5\n", "config.toml: [score]: no option 'bukets'"),
         ("[score.dsir]\nbukets = 5\n", "config.toml: [score.dsir]: no option 'bukets'; did you mean 'buckets'?"),
         ("[score]\nworkers = 'two'\n", "config.toml: [score] workers is 'two'; it takes int"),
-        ("[score]\nsample = 'tail'\n", "config.toml: [score] sample is 'tail'; it takes one of uniform, shards, head"),
+        (
+            "[score]\nsample = 'tail'\n",
+            "[score] sample 'tail': unknown; give one of uniform, shards, head",
+        ),
         ("[score]\ntarget = 'a.jsonl'\n", "config.toml: [score] target is 'a.jsonl'; it takes a list"),
         ("[score.dsri]\nbuckets = 5\n", "[score.dsri] is no method of dvsel score; did you mean 'dsir'?"),
         ("[scroe]\nworkers = 2\n", "[scroe] is no command with defaults; did you mean 'score'?"),

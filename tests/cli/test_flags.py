@@ -19,7 +19,7 @@ class Making(Options):
     names: tuple[str, ...] = option((), "names")
     centre: bool = option(True, "whether to centre")
     kind: str = option("a", "kind", choices=("a", "b"))
-    count: int = option(3, "count", low=1)
+    count: int = option(3, "count", minimum=1)
     deep: int | None = option(None, "how deep", when=under("kind", "b"))
     hidden: int = 5
 

@@ -186,8 +186,8 @@ def test_what_cannot_be_adaptive(folder: Path, tmp_path: Path, more: tuple[str, 
 @pytest.mark.parametrize(
     ("more", "cause"),
     [
-        (("--adaptive-share", "0"), "no share of a pool"),
-        (("--adaptive-clusters", "1"), "nothing to choose from"),
+        (("--adaptive-share", "0"), "adaptive_share 0.0: out of range; give a number above 0 and at most 1"),
+        (("--adaptive-clusters", "1"), "adaptive_clusters 1: out of range; give 2 or more"),
         (("--tokens-field", "id"), "--adaptive takes them from the embeddings"),
         (("--domain-field", "id"), "--adaptive takes them from the embeddings"),
         (("--distil", "--distil-documents", "100"), "choose one of the two"),

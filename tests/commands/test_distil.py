@@ -348,7 +348,7 @@ def test_a_language_model_teaches_with_all_the_fields_it_reads(model: str, tmp_p
     ("words", "complaint"),
     [
         (("--distil-documents", 20), "--distil-documents 20: too few to learn from; give 100 or more"),
-        (("--distil-floor", 2), "--distil-floor 2.0: no rank correlation to ask for"),
+        (("--distil-floor", 2), "distil_floor 2.0: out of range; give 0 to 1"),
         (("--distil-floor", "nan"), "distil_floor nan: out of range; give a number"),
     ],
 )

@@ -20,7 +20,7 @@ class Length(Scorer):
 
     fitted = FittedLength
 
-    best: int = option(1000, "length that scores highest, in bytes")
+    best: int = option(1000, "length that scores highest, in bytes", minimum=1)
 
     def fit(self, pool, targets):
         return FittedLength(self, {})

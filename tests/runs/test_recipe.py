@@ -85,7 +85,13 @@ def fields_drawn(cls: type) -> st.SearchStrategy[Any]:
         "Selector | None": st.sampled_from([None, TopK(), Resample(2.5), Threshold(min_score=0.25)]),
     }
     names = st.lists(texts.filter(lambda text: text.strip() and "," not in text), min_size=1, max_size=3).map(",".join)
-    by_name = {"text_field": names, "target_text_field": st.none() | names}
+    by_name = {
+        "text_field": names,
+        "target_text_field": st.none() | names,
+        "distil_floor": st.none() | st.floats(0, 1),
+        "adaptive_share": st.none() | st.floats(0, 1, exclude_min=True),
+        "adaptive_clusters": st.none() | st.integers(2, LARGEST),
+    }
     return st.builds(
         cls,
         **{

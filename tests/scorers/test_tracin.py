@@ -123,7 +123,7 @@ def test_the_fit_says_what_it_found(checkpoints: tuple[str, ...]) -> None:
             {"checkpoints": ("a", "b"), "learning_rates": (1.0,)},
             "1 learning rates for 2 checkpoints; give one for each",
         ),
-        ({"checkpoints": ("a",), "learning_rates": (-1.0,)}, r"learning rate -1\.0: out of range"),
+        ({"checkpoints": ("a",), "learning_rates": (-1.0,)}, r"learning_rates -1\.0: out of range"),
         ({"checkpoints": ("a",), "learning_rates": (float("nan"),)}, "learning_rates nan: out of range"),
         ({"checkpoints": ("a",), "model": "b"}, "--checkpoints beside --model"),
         ({"similarity": "l2"}, "similarity 'l2': unknown"),
