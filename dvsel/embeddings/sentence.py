@@ -6,7 +6,6 @@ inputs than text, code of the model's own) is refused, never ignored.
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ import xxhash
 from safetensors.torch import load as load_safetensors
 
 from dvsel.errors import UserError, explained
-from dvsel.language.cards import find
+from dvsel.language.cards import file_of, find
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
@@ -119,8 +118,9 @@ class _Place:
 
     def content(self, file: str) -> bytes | None:
         """A file's content; None where there is none."""
-        found = self._find(file)
-        content = found.read_bytes() if found else None
+        with explained(f"model {self.name}", "give a folder or hub name"):
+            found = file_of(self.name, file)
+            content = found.read_bytes() if found else None
         if content is not None:
             self._digest.update(f"{file} {len(content)} ".encode() + content)
         return content
@@ -134,19 +134,6 @@ class _Place:
     def digest(self) -> bytes:
         """Of all that was read."""
         return self._digest.digest()
-
-    def _find(self, file: str) -> Path | None:
-        if self._local is not None:
-            return self._local / file if (self._local / file).is_file() else None
-        hub = importlib.import_module("transformers.utils.hub")
-        with explained(f"model {self.name}", "give a folder or hub name"):
-            found = hub.cached_file(
-                self.name,
-                file,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,  # what was downloaded before is used without the hub
-            )
-        return Path(found) if found else None
 
 
 def _kind(name: str, module: str) -> str:

@@ -15,14 +15,13 @@ import itertools
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from types import ModuleType
 from typing import Any, TypeVar
 
+from dvsel import private
 from dvsel.engines import worker
 from dvsel.errors import UserError
 from dvsel.progress import WAITS, Done, on_waits, watched
@@ -88,16 +87,7 @@ def available_workers() -> int:
 def prepare(workers: int) -> None:
     """Begin to start what `run` with so many workers needs, and return at once."""
     if workers > 1 and _FORKS:
-        from multiprocessing import forkserver, resource_tracker
-
-        _context.set_forkserver_preload(["dvsel.commands.worker_preload"])
-        resource_tracker.ensure_running()  # which unblocks SIGINT when it starts
-        # The server inherits the mask: Ctrl-C goes to all processes of a terminal, and is this one's to handle.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        private.start_fork_server(_context, ["dvsel.commands.worker_preload"])
 
 
 def run(
@@ -157,7 +147,7 @@ def _in_processes(
     try:
         while True:
             while len(running) < workers * _IN_FLIGHT_A_WORKER and (task := next(waiting, None)) is not None:
-                with _without_script():
+                with _starting, private.without_script():
                     running.add(pool.submit(function, task))
             if not running:
                 break
@@ -170,28 +160,13 @@ def _in_processes(
             "a worker process died (out of memory?); run the same command again to resume, with fewer --workers"
         ) from error
     finally:
-        # Nothing is left to do, or nothing shall be; Python's own way down would take each worker half a second.
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
+        # All is done, or the run was aborted; Python's own way down would take each worker half a second.
+        processes = private.workers_of(pool)
+        pool.shutdown(wait=not processes, cancel_futures=True)
         for process in processes:
             process.terminate()
         for process in processes:
             process.join()
-
-
-@contextlib.contextmanager
-def _without_script() -> Iterator[None]:
-    """Keep a worker that is started from importing the caller's script, as Python has it do.
-
-    It needs nothing of that, and a script of a few lines, without `if __name__ == "__main__":`, would run once more.
-    """
-    with _starting:
-        script = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = script
 
 
 def _start_worker(progress: Any, started: Any) -> None:

@@ -1,8 +1,7 @@
 """Prediction through the `fasttext` package, for the models that cannot be folded.
 
-The package is called one document at a time, at its own speed. Its `predict` raises on numpy 2, so the compiled
-object inside is called, which takes bytes as they are. It takes a model's sizes as they are too, and writes past its
-memory where they lie, so `model` reads the bytes first.
+The package is called one document at a time, at its own speed. It believes a file's sizes, and writes past its memory
+where they are wrong, so `model` reads the bytes first.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel import private
 from dvsel.documents.columns import Column
 from dvsel.errors import UserError
 from dvsel.fasttext.model import PREFIX, read_content
@@ -47,12 +47,9 @@ class Library:
 
     def _predict(self, text: bytes) -> list[tuple[float, str]]:
         try:
-            found: list[tuple[float, str]] = self._model.f.predict(
-                text + b"\n", len(self._columns), _NO_THRESHOLD, "backslashreplace"
-            )
+            return private.fasttext_predict(self._model, text, len(self._columns), _NO_THRESHOLD)
         except RuntimeError as error:  # "Encountered NaN"
             raise UserError(f"{_PLACE}: gives no numbers ({error}); copy or download it again") from error
-        return found
 
 
 def package() -> Any:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.pytorch_utils import Conv1D
+from transformers import Conv1D
 
 from dvsel.errors import UserError
 from dvsel.language.models import Model

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from numba import config, njit
-from numba.core import event
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba import njit
 
+from dvsel import private
 from dvsel.kernels import cache
 from dvsel.progress import WAITS, waiting
 
@@ -29,58 +28,21 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-class _Told(event.Listener):  # type: ignore[misc]  # numba has no types
-    """Has progress say that a kernel is being compiled, which takes seconds."""
-
-    def __init__(self) -> None:
-        self._waits: list[contextlib.AbstractContextManager[None]] = []
-
-    def on_start(self, _: Any) -> None:
-        self._waits.append(waiting(WAITS[1]))
-        self._waits[-1].__enter__()
-
-    def on_end(self, _: Any) -> None:
-        self._waits.pop().__exit__(None, None, None)
-
-
-class _InGivenFolder(CompileResultCacheImpl):  # type: ignore[misc]
-    """Nowhere but in `config.CACHE_DIR`."""
-
-    _locator_classes = CompileResultCacheImpl._locator_classes[:1]
-
-
-class _Cache(FunctionCache):  # type: ignore[misc]
-    """numba's, without its errors."""
-
-    _impl_class = _InGivenFolder
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # whatever unpickling makes of a damaged file
-            with contextlib.suppress(OSError):
-                self.flush()
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(OSError):
-            super().save_overload(sig, data)
-
-
 def kernel(function: Kernel) -> Kernel:
     """Compile `function` at its first call; later processes load it from the cache."""
-    compiled: Any = njit(nogil=True, error_model="numpy")(function)
-    if folder := _folder():
-        with _numba_caches_in(folder), contextlib.suppress(RuntimeError):  # it cannot be written to after all
-            compiled._cache = _Cache(function)  # as `enable_caching` does
-    return cast(Kernel, compiled)
+    return _compiled(function)
 
 
 def bare_kernel(function: Kernel) -> Kernel:
-    """A `kernel` that allocates nothing, and so can do without numba's reference counts on its arrays: they are
-    atomic, and in small functions they cost more than the work itself."""
-    compiled: Any = kernel(function)
-    compiled.targetoptions["_nrt"] = False
+    """Compile as `kernel` does, for a function that allocates nothing: without numba's reference counts on its arrays,
+    which are atomic, and in small functions cost more than the work itself."""
+    return _compiled(function, **private.without_reference_counts())
+
+
+def _compiled(function: Kernel, **options: bool) -> Kernel:
+    compiled: Any = njit(nogil=True, error_model="numpy", **options)(function)
+    if folder := _folder():
+        private.keep_compiled(compiled, folder)
     return cast(Kernel, compiled)
 
 
@@ -120,14 +82,16 @@ def _holds_still(parent: Path) -> bool:
     return status.st_uid in (0, os.getuid()) and not open_to_all
 
 
-event.register("numba:compile", _Told())
+_waits: list[contextlib.AbstractContextManager[None]] = []  # a compilation may start others
 
 
-@contextlib.contextmanager
-def _numba_caches_in(folder: Path) -> Iterator[None]:
-    """For what is cached here alone: numba's place for the functions of others stays as it is."""
-    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
+def _begin_waiting() -> None:
+    _waits.append(waiting(WAITS[1]))
+    _waits[-1].__enter__()
+
+
+def _end_waiting() -> None:
+    _waits.pop().__exit__(None, None, None)
+
+
+private.around_compilation(_begin_waiting, _end_waiting)

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _PARTS = (
     "merges.txt",
     "*.model",
 )
+_IMPLEMENTATION = "_implementation"  # ends the names of settings that may name kernels, as attn_implementation
 _END = 1 << 20  # bytes at each end of a file that its digest reads
 CLASSIFIER = "ForSequenceClassification"
 WANTED = {False: "a causal language model", True: "a sentence encoder or causal language model"}  # by `encoders`
@@ -89,8 +90,8 @@ def describe(name: str, classifiers: bool = False, encoders: bool = False) -> Ca
     source, adapter, task = _places(name)
     with quiet(transformers), explained(f"model {name}", f"give a folder or hub name of {WANTED[encoders]}"):
         place = adapter if (Path(adapter) / "config.json").is_file() else source
+        _refuse_code(transformers.PretrainedConfig.get_config_dict(place)[0])
         config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-        _refuse_code(config)
         encoder = encoders and _is_encoder(name, config, task)
         classifier = not encoder and _is_classifier(name, config, task, classifiers)
         place = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else source
@@ -100,7 +101,7 @@ def describe(name: str, classifiers: bool = False, encoders: bool = False) -> Ca
     start = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None), None)
     if encoders or (classifier and limit is not None):
         limit = min(limit or longest, longest)  # RoBERTa's configuration counts two positions that no token has
-    digest = _digest([source, adapter] if adapter else [source], config)
+    digest = _digest([source, adapter] if adapter else [source])
     return Card(name, source, adapter, classifier, config, tokenizer, limit, start, digest, encoder)
 
 
@@ -139,12 +140,12 @@ def _places(name: str) -> tuple[str, str, str]:
     """
     place = _source(name)
     with explained(f"model {name}", "give a folder or hub name of a causal language model"):
-        found = importlib.import_module("transformers.utils.peft_utils").find_adapter_config_file(place)
+        found = file_of(place, "adapter_config.json")
     if found is None:
         return place, "", ""
     need(f"model {name}: is an adapter, which needs", "peft")
     with explained(f"model {name}: no usable adapter_config.json", "give an adapter that PEFT saved"):
-        settings = json.loads(Path(found).read_text())
+        settings = json.loads(found.read_text())
         base, task = settings.get("base_model_name_or_path"), settings.get("task_type") or ""
         if settings.get("megatron_config"):  # for which PEFT imports the module that `megatron_core` names
             raise ValueError("it is for Megatron")
@@ -179,6 +180,20 @@ def find(name: str) -> Path | None:
     return None
 
 
+def file_of(name: str, file: str) -> Path | None:
+    """Return the path of a file of a model, downloaded from the hub where need be; None where the model has no such
+    file, or the hub cannot be reached and the file was not downloaded before."""
+    if (folder := find(name)) is not None:
+        return folder / file if (folder / file).is_file() else None
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, file))
+    except EntryNotFoundError:
+        return None
+
+
 def _is_classifier(name: str, config: Any, task: str, classifiers: bool) -> bool:
     """Whether it is one, which it may be if `classifiers`; UserError where it is nothing that can be used."""
     (architecture,) = (getattr(config, "architectures", None) or [""])[:1]
@@ -190,29 +205,37 @@ def _is_classifier(name: str, config: Any, task: str, classifiers: bool) -> bool
                 f"model {name}: does not choose one of several labels; give a sequence classifier that does"
             )
         return True
-    kinds = importlib.import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if config.model_type not in kinds or architecture.endswith("ForMaskedLM"):
+    import transformers
+
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING or architecture.endswith("ForMaskedLM"):
         raise UserError(f"model {name}: {config.model_type} is no causal language model; give one that predicts text")
     return False
 
 
 def _is_encoder(name: str, config: Any, task: str) -> bool:
     """Whether it is used for its hidden states alone; UserError where it gives none for a text."""
-    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    import transformers
+
     (architecture,) = (getattr(config, "architectures", None) or [""])[:1]
-    if task == "CAUSAL_LM" or (not task and architecture in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+    causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if task == "CAUSAL_LM" or (not task and architecture == getattr(causal, "__name__", None)):
         return False
-    known = auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES if config.is_encoder_decoder else auto.MODEL_MAPPING_NAMES
-    if config.model_type not in known:
-        raise UserError(f"model {name}: {config.model_type} is no encoder of text; give {WANTED[True]}")
+    if config.is_encoder_decoder:
+        known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    else:
+        known = type(config) in transformers.MODEL_MAPPING
+    if not known:
+        raise UserError(f"model {name}: {config.model_type} is not an encoder of text; give {WANTED[True]}")
     return True
 
 
-def _refuse_code(config: Any) -> None:
-    """A configuration may have transformers load kernels, which are code, from the hub."""
-    for name in ("_attn_implementation", "_experts_implementation"):
-        if "/" in str(getattr(config, name, None)):
-            raise ValueError(f"its config.json asks for code, {getattr(config, name)}, which is never run")
+def _refuse_code(settings: Mapping[str, Any]) -> None:
+    """Refuse a configuration that has transformers load kernels, which are code, from the hub."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _refuse_code(value)
+        if name.endswith(_IMPLEMENTATION) and "/" in str(value):
+            raise ValueError(f"its config.json asks for code, {value}, which is never run")
 
 
 def _text_config(config: Any) -> Any:
@@ -225,11 +248,17 @@ def _limit(config: Any) -> int | None:
     return next((limit for limit in stated if isinstance(limit, int) and limit > 0), None)
 
 
-def _digest(sources: Sequence[str], config: Any) -> bytes:
+def _commit(name: str) -> str | None:
+    """Return the commit of a model of the hub, which names the folder that the hub's client downloads it to."""
+    file = file_of(name, "config.json") or file_of(name, "adapter_config.json")
+    return file.parent.name if file else None
+
+
+def _digest(sources: Sequence[str]) -> bytes:
     digest = xxhash.xxh3_128()
     for source in sources:
         if not Path(source).is_dir():
-            digest.update(f"{source} {getattr(config, '_commit_hash', None)}".encode())
+            digest.update(f"{source} {_commit(source)}".encode())
     parts = [{path for part in _PARTS for path in Path(source).glob(part) if path.is_file()} for source in sources]
     for path in (path for source in parts for path in sorted(source)):
         size = path.stat().st_size

@@ -23,7 +23,7 @@ from typing import Any
 
 from dvsel.engines import worker
 from dvsel.errors import UserError, explained
-from dvsel.language.cards import CLASSIFIER, WANTED, Card, describe, need, quiet
+from dvsel.language.cards import CLASSIFIER, WANTED, Card, describe, file_of, need, quiet
 from dvsel.progress import WAITS, waiting
 
 _PROBE = 8  # tokens
@@ -231,9 +231,16 @@ def _kind(card: Card) -> tuple[str, str]:
 
 def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
     """The adapter's weights. The number of labels, which its configuration lacks, is the height of its last layer."""
-    with explained(f"model {card.name}", "give an adapter that PEFT saved"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        saved: dict[str, Any] = importlib.import_module("peft.utils").load_peft_weights(card.adapter, device="cpu")
+    import torch
+    from safetensors.torch import load_file
+
+    with explained(f"model {card.name}", "give an adapter that PEFT saved"):
+        if file := file_of(card.adapter, "adapter_model.safetensors"):
+            saved: dict[str, Any] = load_file(file)
+        elif file := file_of(card.adapter, "adapter_model.bin"):
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            raise ValueError("it holds no adapter_model.safetensors")
     heights = [len(weight) for name, weight in saved.items() if weight.ndim == 2 and "lora_" not in name]
     (architecture,) = (card.config.architectures or [""])[:1]
     if card.classifier and heights and not architecture.endswith(CLASSIFIER):

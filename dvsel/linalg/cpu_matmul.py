@@ -12,21 +12,22 @@ from typing import Any
 
 import torch
 
+from dvsel import private
+
 
 def quicken(network: torch.nn.Module) -> None:
     """Have the linear layers of a network compute in that way, where it can be done."""
     if available():
         for module in network.modules():
             if type(module) is torch.nn.Linear:
-                module.__class__ = _Linear
+                private.change_class(module, _Linear)
 
 
 def multiply(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """rows @ weight.T + bias, without a graph. rows: (..., inputs). weight: (outputs, inputs), of any strides."""
     if not (available() and _suits(rows) and _suits(weight)):
         return torch.nn.functional.linear(rows, weight, bias)
-    made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows.contiguous(), weight, bias, "none", [], "")
-    return made
+    return private.onednn_linear(rows.contiguous(), weight, bias)
 
 
 @functools.cache
@@ -40,7 +41,7 @@ def available() -> bool:
         backends.cpu.get_cpu_capability() == "AVX512"
         and backends.mkl.is_available()
         and backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and private.has_onednn_linear()
     )
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import zstandard
 from isal import isal_zlib
 
+from dvsel import private
 from dvsel.documents.columns import PAD, Bytes, Offsets
 from dvsel.errors import UserError
 from dvsel.kernels.jit import kernel
@@ -187,8 +188,8 @@ class _TableSink:
         self._writer.close()
 
     def drop(self) -> None:
-        """Keep pyarrow from writing the end of the file later, when the file is gone."""
-        self._writer.is_open = False
+        """Give up what was written."""
+        private.abandon(self._writer)
 
     def _write_group(self) -> None:
         with self._explained():

@@ -20,6 +20,7 @@ from language_models import FAMILIES
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+from huggingface_hub.errors import EntryNotFoundError  # noqa: E402
 
 from dvsel.embeddings import sentence  # noqa: E402  (needs both)
 from dvsel.embeddings.encoder import Embedder  # noqa: E402
@@ -173,12 +174,14 @@ def test_the_layout_of_old_versions_is_read(sentence_model: Callable[..., Any], 
 def test_a_model_of_the_hub_is_read_as_a_folder_is(
     sentence_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def downloaded(name: str, file: str, **_: Any) -> str | None:
+    def downloaded(name: str, file: str) -> str:
         assert name == "owner/model"
-        return str(tmp_path / file) if (tmp_path / file).is_file() else None
+        if not (tmp_path / file).is_file():
+            raise EntryNotFoundError(file)
+        return str(tmp_path / file)
 
     sentence_model(pooling="max")
-    monkeypatch.setattr("transformers.utils.hub.cached_file", downloaded)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", downloaded)
     there, here = sentence.read("owner/model"), sentence.read(str(tmp_path))
     assert there is not None and here is not None
     assert (there.source, there.pooling, there.digest) == ("owner/model", ("max",), here.digest)
@@ -358,7 +361,7 @@ def test_a_place_without_a_model(tmp_path: Path) -> None:
 def test_a_model_that_does_not_encode(bert: str, tmp_path: Path) -> None:
     shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
     edit(tmp_path / "config.json", model_type="bart", architectures=["BartModel"])
-    with pytest.raises(UserError, match="bart is no encoder of text; give a sentence encoder or causal language model"):
+    with pytest.raises(UserError, match="bart is not an encoder of text; give a sentence encoder or causal"):
         embedder(tmp_path)
 
 

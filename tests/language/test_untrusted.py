@@ -65,6 +65,10 @@ def hub_kernel(models: Path) -> None:
     configure(models / "base/config.json", attn_implementation="somebody/kernel")
 
 
+def hub_kernel_of_a_part(models: Path) -> None:
+    configure(models / "base/config.json", text_config={"attn_implementation": "somebody/kernel"})
+
+
 def own_tokenizer(models: Path) -> None:
     own = {"AutoTokenizer": ["mine.AutoModel", None]}
     configure(models / "base/tokenizer_config.json", tokenizer_class="Mine", auto_map=own)
@@ -90,7 +94,7 @@ def load_model(folder: Path) -> None:
 
 @pytest.mark.parametrize("loader", [load_model, embed])
 @pytest.mark.parametrize("name", ["base", "adapter"])
-@pytest.mark.parametrize("spoil", [own_code, own_tokenizer, hub_kernel, pickled])
+@pytest.mark.parametrize("spoil", [own_code, own_tokenizer, hub_kernel, hub_kernel_of_a_part, pickled])
 def test_no_code_of_a_model_runs(
     spoil: Callable[[Path], None],
     name: str,
