@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from dvsel.commands import distil, preselect
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, name_of
 from dvsel.interface.scorer import Fitted, Scorer
@@ -53,6 +52,8 @@ def check_fit(run: FitRun) -> Scorer:
     scorer, target = run.scorer, run.fitting.target
     assert scorer is not None
     if _steps(run) == "distil":
+        from dvsel.commands import distil
+
         distil.check(run)
     name = name_of(SCORERS, type(scorer))
     if scorer.takes_target and not target:
@@ -75,8 +76,12 @@ def fit_scorer(run: FitRun, shards: list[Shard], execution: Execution, folder: s
     run = dataclasses.replace(run, scorer=for_vectors(check_fit(run), shards))
     match _steps(run):
         case "distil":
+            from dvsel.commands import distil
+
             return distil.fit(run, shards, execution, folder, fit_scorer)
         case "preselect":
+            from dvsel.commands import preselect
+
             return preselect.fit(run, shards, execution, folder)
         case _:
             return fit_at_once(run, shards, execution)

@@ -142,4 +142,4 @@ def _score_run(rung: Rung, run: LossesRun, folder: str) -> ScoreRun:
 
 def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> str:
     name = default_name(name_of(SCORERS, Perplexity))
-    return kept_fit(run, [], run.output, name, lambda: fit_at_once(run.fit, shards, execution))
+    return kept_fit(run, [], run.output, name, lambda: fit_at_once(run.fit_run, shards, execution))

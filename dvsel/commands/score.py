@@ -31,7 +31,7 @@ def check(run: ScoreRun) -> list[Shard]:
     refuse_unread(run)
     fitted = run.scoring.fitted
     if not fitted:
-        check_fit(run.fit)
+        check_fit(run.fit_run)
     shards = expand_pool(run.pool, run.scoring.moved)
     _check_adaptive(run, shards)
     scorer = storage.load(fitted)[0].scorer if fitted else run.scorer
@@ -54,7 +54,7 @@ def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> st
     """The fitted scorer to use: the one given, the one that an earlier start left, or a new one."""
     if run.scoring.fitted:
         return run.scoring.fitted
-    fit = run.fit
+    fit = run.fit_run
     return kept_fit(
         run,
         shards if reads_pool(fit) else [],

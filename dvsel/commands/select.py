@@ -44,7 +44,7 @@ def _select_from_pool(run: SelectRun, execution: Execution, counts: bool) -> Sel
     """Score the pool, or count it, and select from that."""
     terms = Terms.of(run)
     if run.scorer and not run.scoring.fitted:
-        check_fit(run.score.fit)
+        check_fit(run.score_run.fit_run)
     if execution.dry_run:
         return forecast(expand_pool(run.pool), run.reading, dump("select", run))
     if run.output == STDOUT:
@@ -77,4 +77,4 @@ def _scored(run: SelectRun, execution: Execution) -> Sources:
 def _score_part(run: SelectRun) -> ScoreRun:
     """The run without what is for the selector alone."""
     targeting = run.targeting if run.fitting.target else Targeting()
-    return dataclasses.replace(run.score, targeting=targeting, output=join(run.output, SCORES))
+    return dataclasses.replace(run.score_run, targeting=targeting, output=join(run.output, SCORES))

@@ -74,7 +74,7 @@ def _fitted_without_pool(name: str, run: ScoreRun) -> Fitted:
         raise UserError(
             f"stdin can be read only once; fit first: dvsel fit {name} ... -o FILE, then pass --fitted FILE"
         )
-    return fit_scorer(run.fit, [], Execution(), "")
+    return fit_scorer(run.fit_run, [], Execution(), "")
 
 
 def _with_scores(batch: PoolBatch, rows: npt.NDArray[np.integer], field: str, values: list[bytes]) -> Iterator[bytes]:

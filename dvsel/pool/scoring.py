@@ -37,7 +37,7 @@ class Write(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScoreAnnotator:
-    """Annotates documents with the scores of a fitted scorer."""
+    """Annotates documents with the scores of a fitted scorer. place: of its file, loaded once in each process."""
 
     place: str
     fingerprint: str
@@ -50,17 +50,16 @@ class ScoreAnnotator:
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """The fields that the scorer needs."""
         return self._fitted.scorer.needs
 
     @property
-    def tokens_field(self) -> str:
-        return self.counter.field
-
-    @property
     def is_slow(self) -> bool:
+        """True for a scorer that runs a model."""
         return self._fitted.scorer.uses_all_cores
 
     def annotate(self, batch: PoolBatch, tokens: Tokens) -> Rows:
+        """The rows of a batch with their scores."""
         scores, status = batch.score(self._fitted)
         return rows_of(batch, tokens, scores, status, self.reading)
 

@@ -239,7 +239,7 @@ class ScoreRun(Options):
     scoring: Scoring = part(Scoring)
 
     @property
-    def fit(self) -> FitRun:
+    def fit_run(self) -> FitRun:
         """The fit of its scorer."""
         return among(FitRun, self)
 
@@ -284,7 +284,7 @@ class SelectRun(Options):
     )
 
     @property
-    def score(self) -> ScoreRun:
+    def score_run(self) -> ScoreRun:
         """The scoring of its pool, with the same output."""
         return among(ScoreRun, self)
 
