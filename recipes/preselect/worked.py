@@ -300,7 +300,7 @@ def _dvsel(work: Path, *words: str) -> None:
     """Run a command of dvsel in `work`."""
     print("  $ dvsel", *words, flush=True)
     if subprocess.run([sys.executable, "-m", "dvsel", *words], cwd=work).returncode:
-        sys.exit(f"dvsel {words[0]} failed in {work}; mend the cause, and run the same command again to go on")
+        sys.exit(f"dvsel {words[0]} failed in {work}; fix the cause, and run the same command again to go on")
 
 
 def _write_json(path: Path, value: Any) -> None:
