@@ -36,7 +36,7 @@ from dvsel.errors import UserError
 from dvsel.pool.annotate import Annotator, row_file, write_beside
 from dvsel.pool.read import PoolReader
 from dvsel.pool.sample import json_lines, pieces
-from dvsel.progress import Done, Progress, stopped_in
+from dvsel.progress import step, stopped_in, tell
 from dvsel.runs.output_folder import STEPS
 from dvsel.runs.requests import ScoreRun
 from dvsel.score_files.find import suffix_in
@@ -151,7 +151,6 @@ def score_part(
     scoring: Annotator,
     header: Header,
     workers: int,
-    progress: Progress,
     share: float,
 ) -> tuple[list[ScoreFile], list[str]]:
     """Score files of the whole pool, in which what was not scored has NaN; and what the summary should say.
@@ -167,7 +166,7 @@ def score_part(
     if done.exists() and all(map(exists, places)):
         return [ScoreFile(place) for place in places], json.loads(done.read_text())
     record(run.output, [shard.name + suffix_in(run.output) for shard in shards])
-    progress("finding clusters", Done(), 0)
+    tell("finding clusters")
     arm = _arms(pool, run, local_path(folder) / "arms")
     sizes = np.bincount(arm[arm >= 0], minlength=int(arm.max(initial=0)) + 1)
     arms = Arms(sizes, share)
@@ -176,18 +175,17 @@ def score_part(
     for number in range(ROUNDS):
         until = arms.draw()
         chosen = _between(pool, arm, before, until, run.sampling.seed)
-        told = _told(progress, number)
-        place = join(folder, f"rounds/{number:05}")
-        with stopped_in(f"round {number + 1} of {ROUNDS}"):
-            found = _score_round(pool, shards, chosen, run, scoring, header, workers, told, place)
+        place, name = join(folder, f"rounds/{number:05}"), f"round {number + 1} of {ROUNDS}"
+        with step(name), stopped_in(name):
+            found = _score_round(pool, shards, chosen, run, scoring, header, workers, place)
         scores[chosen] = found
         arms.learn(arm[chosen], np.fmax.reduce(found, axis=1))
         before, drawn = until.copy(), drawn + len(chosen)
     files = [_write(pool, number, shards[number], scores, header, run.output) for number in range(len(shards))]
     notes = _notes(arms, drawn, int(sizes.sum()))
     done.write_text(json.dumps(notes))
-    for step in ("arms", "rounds", "scores"):
-        remove(join(folder, step))
+    for name in ("arms", "rounds", "scores"):
+        remove(join(folder, name))
     return files, notes
 
 
@@ -210,10 +208,6 @@ def _notes(arms: Arms, drawn: int, count: int) -> list[str]:
         f"of the best {arms.wanted:.1%} of the pool an estimated {arms.found():.1%} were scored; a random "
         f"draw would have scored {drawn / max(count, 1):.1%}",
     ]
-
-
-def _told(progress: Progress, number: int) -> Progress:
-    return lambda stage, done, total: progress(f"round {number + 1} of {ROUNDS}: {stage}", done, total)
 
 
 def _arms(pool: Pool, run: ScoreRun, place: Path) -> npt.NDArray[np.int32]:
@@ -262,7 +256,6 @@ def _score_round(
     scoring: Annotator,
     header: Header,
     workers: int,
-    progress: Progress,
     place: str,
 ) -> npt.NDArray[np.float32]:
     """The scores of the chosen documents, float32 (n, groups)."""
@@ -276,7 +269,7 @@ def _score_round(
                 file.write(piece)
         with atomic_writer(mark) as file:
             file.write(b"")
-    files = write_beside(expand([documents]), scoring, header, join(place, "scores"), workers, progress, "scoring")
+    files = write_beside(expand([documents]), scoring, header, join(place, "scores"), workers, "scoring")
     return np.concatenate([rows.score for file in files for rows in file.rows(())])
 
 

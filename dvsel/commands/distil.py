@@ -35,6 +35,7 @@ from dvsel.pool.annotate import PARTS
 from dvsel.pool.sample import Sample, json_lines, pieces, pool_sample
 from dvsel.pool.scoring import score_into
 from dvsel.pool.sources import documents_in, expand_pool
+from dvsel.progress import step
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.inputs import STALE, keep_inputs
 from dvsel.runs.output_folder import RECIPE, REPORT, working_in
@@ -225,7 +226,8 @@ def _score(run: FitRun, teacher: str, execution: Execution, folder: str) -> None
     reading = dataclasses.replace(run.reading, domain_field=Reading().domain_field)
     scoring, pool = Scoring(fitted=teacher), (_pool(folder),)
     scores = ScoreRun(scoring=scoring, pool=pool, output=join(folder, SCORES), reading=reading)
-    score_into(scores, expand_pool(pool), execution.within("teacher"), lambda: teacher)
+    with step("teacher"):
+        score_into(scores, expand_pool(pool), execution, lambda: teacher)
 
 
 def _pool(folder: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,6 @@ from dvsel.documents.vectors import Vectors
 from dvsel.engines import local
 from dvsel.errors import BadFile, BadLine, Notice, UserError
 from dvsel.pool.read import PoolReader, why_unread
-from dvsel.progress import Done
 from dvsel.runs.requests import Execution, Reading, Sampling
 from dvsel.storage.places import Shard
 
@@ -90,9 +89,12 @@ def draw_sample(
     size: int,
     needs: tuple[str, ...] = (),
     workers: int = 1,
-    on_progress: Callable[[Done], None] = local.unwatched,
+    stage: str = "",
 ) -> Sample:
-    """Sample `size` bytes of text and vectors at most (a single larger document is taken all the same)."""
+    """Sample `size` bytes of text and vectors at most (a single larger document is taken all the same).
+
+    stage: what the progress is called that is told meanwhile; "" for none.
+    """
     paths = tuple(dict.fromkeys((reading.text_field, *needs)))
     if sampling.sample == "shards":
         shards = _choose_shards(shards, size * _SHARDS_MODE_FACTOR, sampling.seed)
@@ -100,7 +102,7 @@ def draw_sample(
     limit = max(size // max(len(shards), 1), 1) if head else size
     kept = _Thinned(paths, sys.maxsize if head else size, 1.0)
     tasks = (_Task(shard, reading, paths, sampling.seed, limit, kept.below, head) for shard in shards)
-    for found, below, unread in local.run(_sample_shard, tasks, workers, on_progress):
+    for found, below, unread in local.run(_sample_shard, tasks, workers, stage, sum(shard.size for shard in shards)):
         kept.add(found, below)
         if unread:
             warnings.warn(Notice(f"{unread}; it is left out of the sample"), stacklevel=1)
@@ -117,15 +119,14 @@ def pool_sample(
     size = Budget.parse(sampling.sample_size, "--sample-size")
     if size.unit != "bytes" or size.amount is None:
         raise UserError(f"--sample-size is {sampling.sample_size}; give a size in bytes, such as 100MB")
-    total = sum(shard.size for shard in shards)
     return draw_sample(
         shards,
         reading,
         sampling,
         size.amount,
         needs,
-        execution.processes(total),
-        lambda done: execution.progress("sampling the pool", done, total),
+        execution.processes(sum(shard.size for shard in shards)),
+        "sampling the pool",
     )
 
 
