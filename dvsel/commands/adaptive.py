@@ -34,8 +34,8 @@ from dvsel.embeddings.neighbours import unit
 from dvsel.embeddings.partition import Members, cells_for, centres_of
 from dvsel.errors import UserError
 from dvsel.pool.annotate import Annotator, row_file, write_beside
+from dvsel.pool.new_shards import json_lines, named_shards
 from dvsel.pool.read import PoolReader
-from dvsel.pool.sample import json_lines, pieces
 from dvsel.progress import step, stopped_in, tell
 from dvsel.runs.output_folder import STEPS
 from dvsel.runs.requests import ScoreRun
@@ -47,7 +47,7 @@ from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.selection.scored_pool import Pool
 from dvsel.shards.expand import expand
 from dvsel.storage.manifest import home, record
-from dvsel.storage.places import Shard, atomic_writer, exists, join, local_path, make_folder, remove
+from dvsel.storage.places import Shard, exists, join, local_path, make_folder, remove, write_file
 from dvsel.storage.scratch import mapped
 
 ROUNDS = 16
@@ -60,7 +60,7 @@ _FAVOURED = 8  # one arm in so many is drawn from in a round
 _OPTIMISM = 1.0  # standard deviations
 _PRIOR = 10.0  # draws that the prior counts as
 _OTHER_DRAW = 2  # added to the seed: not the documents that the fit saw
-_PIECE = 1 << 20  # bytes of a shard of a round
+_SHARD = 1 << 20  # bytes of a shard of a round
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -220,8 +220,7 @@ def _arms(pool: Pool, run: ScoreRun, place: Path) -> npt.NDArray[np.int32]:
     centres = centres_of(lambda: _members(pool, run.sampling.seed), count, wanted, run.sampling.seed)
     for members in _members(pool, run.sampling.seed):
         arm[members.position] = assign(members.vectors, centres)[0]
-    with atomic_writer(str(place)) as file:
-        file.write(arm.tobytes())
+    write_file(str(place), arm.tobytes())
     return arm
 
 
@@ -264,11 +263,9 @@ def _score_round(
         return np.empty((0, len(header.groups)), np.float32)
     if not exists(mark):
         remove(documents)
-        for number, piece in enumerate(pieces(_lines(pool, shards, chosen, run, scoring.paths), _PIECE)):
-            with atomic_writer(join(documents, f"{number:05}.jsonl")) as file:
-                file.write(piece)
-        with atomic_writer(mark) as file:
-            file.write(b"")
+        for name, content in named_shards(_lines(pool, shards, chosen, run, scoring.paths), _SHARD):
+            write_file(join(documents, name), content)
+        write_file(mark, b"")
     files = write_beside(expand([documents]), scoring, header, join(place, "scores"), workers, "scoring")
     return np.concatenate([rows.score for file in files for rows in file.rows(())])
 

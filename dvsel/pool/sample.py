@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import xxhash
 
 from dvsel.budget import Budget
-from dvsel.documents.columns import Batch, Column, Kind, Status
+from dvsel.documents.columns import Batch, Column, Status
 from dvsel.documents.hashing import uniform
 from dvsel.documents.vectors import Vectors
 from dvsel.engines import local
@@ -234,39 +232,3 @@ def _joined(samples: Sequence[Sample]) -> Sample:
         np.concatenate([sample.keys for sample in samples]),
         Vectors.join(vectors) if (vectors := [one.vectors for one in samples if one.vectors is not None]) else None,
     )
-
-
-def pieces(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Lines end to end in pieces, each of which ends with the line that brings it to `size` bytes or more."""
-    piece = bytearray()
-    for line in lines:
-        piece += line
-        if len(piece) >= size:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
-
-
-def json_lines(fields: Mapping[str, Column], rows: npt.NDArray[np.integer]) -> Iterator[bytes]:
-    """Documents made of fields, by path: those of the rows given, as lines of JSON."""
-    inner_first = sorted(fields.items(), key=lambda one: -one[0].count("."))  # an object has its fields
-    for row in rows.tolist():
-        document: dict[str, Any] = {}
-        for path, column in inner_first:
-            if column.kind[row] != Kind.MISSING:
-                _place(document, path, _value(column, row))
-        yield orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _place(document: dict[str, Any], path: str, value: object) -> None:
-    *above, name = path.split(".")
-    for one in above:
-        document = document.setdefault(one, {})
-    document[name] = value
-
-
-def _value(column: Column, row: int) -> object:
-    if column.kind[row] == Kind.STRING:
-        return column[row].decode(errors="replace")
-    return None if column.kind[row] == Kind.NULL else orjson.Fragment(column[row])
