@@ -440,7 +440,7 @@ def _executing(run: Any, progress: bool | Progress, **options: Any) -> Iterator[
     execution = from_mapping(Execution, options, "dvsel")
     refuse_unread(execution, run=run)
     with needing_packages(), _shown(progress) as show, showing(show):
-        yield dataclasses.replace(execution, progress=show)
+        yield execution
 
 
 def _shown(progress: bool | Progress) -> contextlib.AbstractContextManager[Progress]:

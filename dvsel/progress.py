@@ -1,7 +1,9 @@
-"""Progress of the work at hand, told by whoever does it to whoever shows it, without a parameter through every layer.
+"""Progress of the work at hand: the one way from whoever does the work to whoever shows it, through no parameter.
 
-A stage as a whole is told with `show`. Whoever takes long for one batch of the pool tells the share of it that is done
-with `within`, and says with `parts` that this is one pass of several. `waiting` says why nothing moves.
+`showing` installs what shows it. A stage is told with `show` or `tell`, under the name of the `step` that it is part
+of. Whoever takes long for one batch of the pool tells the share of it that is done with `within`, and says with
+`parts` that this is one pass of several. `waiting` says why nothing moves. `dvsel.engines.local` collects the last
+three from its processes, and tells their sum.
 """
 
 from __future__ import annotations
@@ -38,15 +40,17 @@ class Done:
         )
 
 
+_NOTHING = Done()
+
 Progress = Callable[[str, Done, int], None]
 """Called with the stage, what is done and the whole in bytes, 0 where that is not known."""
 
 WAITS = ("loading a model", "compiling kernels")
-"""What there is to wait for."""
+"""Causes of a wait."""
 
 
 def silent(stage: str, done: Done, total: int) -> None:
-    """Shows no progress."""
+    """Show no progress."""
 
 
 _shown: Progress = silent
@@ -57,12 +61,17 @@ _part = (0.0, 1.0)
 
 def show(stage: str, done: int, total: int, documents: int = 0, tokens: int = 0) -> None:
     """Tell that `done` of `total` bytes of a stage are done, total 0 where it is not known."""
-    _shown(stage, Done(done, documents, tokens), total)
+    tell(stage, Done(done, documents, tokens), total)
+
+
+def tell(stage: str, done: Done = _NOTHING, total: int = 0) -> None:
+    """Tell what is done of a stage, of `total` bytes, 0 where that is not known."""
+    _shown(stage, done, total)
 
 
 @contextlib.contextmanager
 def showing(progress: Progress) -> Iterator[None]:
-    """Have `progress` called by `show`."""
+    """Have `progress` called with what is told meanwhile."""
     global _shown
     before, _shown = _shown, progress
     try:
@@ -72,12 +81,20 @@ def showing(progress: Progress) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stopped_in(step: str) -> Iterator[None]:
-    """Has Ctrl-C say in which step of a run it came, beside what is kept of it."""
+def step(name: str) -> Iterator[None]:
+    """Have the stages that are told meanwhile named `name: stage`."""
+    shown = _shown
+    with showing(lambda stage, done, total: shown(f"{name}: {stage}", done, total)):
+        yield
+
+
+@contextlib.contextmanager
+def stopped_in(place: str) -> Iterator[None]:
+    """Have Ctrl-C name the step of a run in which it came, beside what is kept of it."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        stop.add_note(f"this was {step}")
+        stop.add_note(f"this was {place}")
         raise
 
 

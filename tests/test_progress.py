@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import corpus
-from dvsel.progress import WAITS, Done, parts, show, showing, stopped_in, waiting, watched, within
+from dvsel.progress import WAITS, Done, parts, show, showing, step, stopped_in, tell, waiting, watched, within
 
 
 def test_what_is_shown_goes_to_who_asked() -> None:
@@ -20,6 +19,15 @@ def test_what_is_shown_goes_to_who_asked() -> None:
             pass
     show("nobody", 1, 2)
     assert told == [("fit", Done(1, 3, 4), 2), (WAITS[0], Done(), 0)]
+
+
+def test_stages_are_named_after_the_steps_around_them() -> None:
+    told: list[str] = []
+    with showing(lambda stage, *_: told.append(stage)):
+        with step("round 1 of 16"), step("teacher"):
+            tell("scoring")
+        tell("scoring")
+    assert told == ["round 1 of 16: teacher: scoring", "scoring"]
 
 
 def test_passes_share_the_work() -> None:
@@ -53,18 +61,20 @@ def test_ctrl_c_names_the_step_beside_what_is_kept() -> None:
 
 def test_every_stage_of_a_selection_is_told(tmp_path: Path) -> None:
     from dvsel.commands.select import select
-    from dvsel.runs.requests import Execution, SelectRun
+    from dvsel.runs.requests import Execution, Fitting, SelectRun
     from dvsel.scorers.dsir import DSIR
 
     shard = corpus.write(tmp_path / "pool.jsonl", corpus.pool())
     target = corpus.write(tmp_path / "target.jsonl", corpus.target())
-    files: dict[str, Any] = {"pool": (str(shard),), "target": (str(target),), "output": str(tmp_path / "out")}
+    fitting = Fitting(target=(str(target),))
+    run = SelectRun(scorer=DSIR(), fitting=fitting, pool=(str(shard),), budget="10%", output=str(tmp_path / "out"))
     last: dict[str, tuple[Done, int]] = {}
 
-    def tell(stage: str, done: Done, total: int) -> None:
+    def note(stage: str, done: Done, total: int) -> None:
         last[stage] = done, total
 
-    select(SelectRun(scorer=DSIR(), budget="10%", **files), Execution(workers=1, progress=tell))
+    with showing(note):
+        select(run, Execution(workers=1))
     size, documents = shard.stat().st_size, len(corpus.pool())
     assert list(last) == [
         "sampling the pool",

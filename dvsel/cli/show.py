@@ -50,7 +50,7 @@ def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[E
         yield execution
     else:
         with stages.bars() if sys.stderr.isatty() else stages.lines() as show, showing(show):
-            yield dataclasses.replace(execution, progress=show)
+            yield execution
 
 
 def print_report(report: Report, values: Mapping[str, Any]) -> None:

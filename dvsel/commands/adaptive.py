@@ -34,9 +34,9 @@ from dvsel.embeddings.neighbours import unit
 from dvsel.embeddings.partition import Members, cells_for, centres_of
 from dvsel.errors import UserError
 from dvsel.pool.annotate import Annotator, row_file, write_beside
+from dvsel.pool.new_shards import json_lines, named_shards
 from dvsel.pool.read import PoolReader
-from dvsel.pool.sample import json_lines, pieces
-from dvsel.progress import Done, Progress, stopped_in
+from dvsel.progress import step, stopped_in, tell
 from dvsel.runs.output_folder import STEPS
 from dvsel.runs.requests import ScoreRun
 from dvsel.score_files.find import suffix_in
@@ -47,7 +47,7 @@ from dvsel.score_files.writer import ScoreFileWriter
 from dvsel.selection.scored_pool import Pool
 from dvsel.shards.expand import expand
 from dvsel.storage.manifest import home, record
-from dvsel.storage.places import Shard, atomic_writer, exists, join, local_path, make_folder, remove
+from dvsel.storage.places import Shard, exists, join, local_path, make_folder, remove, write_file
 from dvsel.storage.scratch import mapped
 
 ROUNDS = 16
@@ -60,7 +60,7 @@ _FAVOURED = 8  # one arm in so many is drawn from in a round
 _OPTIMISM = 1.0  # standard deviations
 _PRIOR = 10.0  # draws that the prior counts as
 _OTHER_DRAW = 2  # added to the seed: not the documents that the fit saw
-_PIECE = 1 << 20  # bytes of a shard of a round
+_SHARD = 1 << 20  # bytes of a shard of a round
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -151,7 +151,6 @@ def score_part(
     scoring: Annotator,
     header: Header,
     workers: int,
-    progress: Progress,
     share: float,
 ) -> tuple[list[ScoreFile], list[str]]:
     """Score files of the whole pool, in which what was not scored has NaN; and what the summary should say.
@@ -167,7 +166,7 @@ def score_part(
     if done.exists() and all(map(exists, places)):
         return [ScoreFile(place) for place in places], json.loads(done.read_text())
     record(run.output, [shard.name + suffix_in(run.output) for shard in shards])
-    progress("finding clusters", Done(), 0)
+    tell("finding clusters")
     arm = _arms(pool, run, local_path(folder) / "arms")
     sizes = np.bincount(arm[arm >= 0], minlength=int(arm.max(initial=0)) + 1)
     arms = Arms(sizes, share)
@@ -176,18 +175,17 @@ def score_part(
     for number in range(ROUNDS):
         until = arms.draw()
         chosen = _between(pool, arm, before, until, run.sampling.seed)
-        told = _told(progress, number)
-        place = join(folder, f"rounds/{number:05}")
-        with stopped_in(f"round {number + 1} of {ROUNDS}"):
-            found = _score_round(pool, shards, chosen, run, scoring, header, workers, told, place)
+        place, name = join(folder, f"rounds/{number:05}"), f"round {number + 1} of {ROUNDS}"
+        with step(name), stopped_in(name):
+            found = _score_round(pool, shards, chosen, run, scoring, header, workers, place)
         scores[chosen] = found
         arms.learn(arm[chosen], np.fmax.reduce(found, axis=1))
         before, drawn = until.copy(), drawn + len(chosen)
     files = [_write(pool, number, shards[number], scores, header, run.output) for number in range(len(shards))]
     notes = _notes(arms, drawn, int(sizes.sum()))
     done.write_text(json.dumps(notes))
-    for step in ("arms", "rounds", "scores"):
-        remove(join(folder, step))
+    for name in ("arms", "rounds", "scores"):
+        remove(join(folder, name))
     return files, notes
 
 
@@ -212,10 +210,6 @@ def _notes(arms: Arms, drawn: int, count: int) -> list[str]:
     ]
 
 
-def _told(progress: Progress, number: int) -> Progress:
-    return lambda stage, done, total: progress(f"round {number + 1} of {ROUNDS}: {stage}", done, total)
-
-
 def _arms(pool: Pool, run: ScoreRun, place: Path) -> npt.NDArray[np.int32]:
     """The cluster of each document, int32 (n,), -1 for one without a vector."""
     count = pool.first[-1]
@@ -226,8 +220,7 @@ def _arms(pool: Pool, run: ScoreRun, place: Path) -> npt.NDArray[np.int32]:
     centres = centres_of(lambda: _members(pool, run.sampling.seed), count, wanted, run.sampling.seed)
     for members in _members(pool, run.sampling.seed):
         arm[members.position] = assign(members.vectors, centres)[0]
-    with atomic_writer(str(place)) as file:
-        file.write(arm.tobytes())
+    write_file(str(place), arm.tobytes())
     return arm
 
 
@@ -262,7 +255,6 @@ def _score_round(
     scoring: Annotator,
     header: Header,
     workers: int,
-    progress: Progress,
     place: str,
 ) -> npt.NDArray[np.float32]:
     """The scores of the chosen documents, float32 (n, groups)."""
@@ -271,12 +263,10 @@ def _score_round(
         return np.empty((0, len(header.groups)), np.float32)
     if not exists(mark):
         remove(documents)
-        for number, piece in enumerate(pieces(_lines(pool, shards, chosen, run, scoring.paths), _PIECE)):
-            with atomic_writer(join(documents, f"{number:05}.jsonl")) as file:
-                file.write(piece)
-        with atomic_writer(mark) as file:
-            file.write(b"")
-    files = write_beside(expand([documents]), scoring, header, join(place, "scores"), workers, progress, "scoring")
+        for name, content in named_shards(_lines(pool, shards, chosen, run, scoring.paths), _SHARD):
+            write_file(join(documents, name), content)
+        write_file(mark, b"")
+    files = write_beside(expand([documents]), scoring, header, join(place, "scores"), workers, "scoring")
     return np.concatenate([rows.score for file in files for rows in file.rows(())])
 
 

@@ -25,16 +25,17 @@ import numpy.typing as npt
 from dvsel.commands.embed import keep
 from dvsel.distillation.student import FEWEST, Features, Learned, learn
 from dvsel.documents.columns import Batch, Column
-from dvsel.documents.hashing import hash_rows
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
 from dvsel.interface.registry import SCORERS, name_of
 from dvsel.interface.scorer import Fitted
 from dvsel.options import to_mapping
 from dvsel.pool.annotate import PARTS
-from dvsel.pool.sample import Sample, json_lines, pieces, pool_sample
+from dvsel.pool.new_shards import distinct_rows, json_lines, named_shards, row_ids, shard_name
+from dvsel.pool.sample import Sample, pool_sample
 from dvsel.pool.scoring import score_into
 from dvsel.pool.sources import documents_in, expand_pool
+from dvsel.progress import step
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.inputs import STALE, keep_inputs
 from dvsel.runs.output_folder import RECIPE, REPORT, working_in
@@ -43,13 +44,13 @@ from dvsel.runs.requests import Execution, FitRun, Fitting, Reading, ScoreRun, S
 from dvsel.score_files.find import SUFFIXES, suffix_in
 from dvsel.score_files.reader import ScoreFile
 from dvsel.scorers.distilled import Distilled, FittedDistilled
-from dvsel.storage.places import Shard, atomic_writer, exists, find, join, open_read, remove
+from dvsel.storage.places import Shard, exists, find, join, read_file, remove, write_file
 
 TEACHER, TEACHER_STEPS, SAMPLE, EMBEDDINGS, SCORES = "teacher.fitted", "teacher", "sample", "embeddings", "scores"
 
 DOCUMENTS, FLOOR = 10_000, 0.3
 
-_PIECE = 1 << 20  # bytes of a shard of the sample: scoring resumes a shard at a time
+_SHARD = 1 << 20  # bytes of a shard of the sample: scoring resumes a shard at a time
 _OTHER_SAMPLE = 1  # added to the seed: what the teacher was fitted on says little of how it scores the rest
 
 Fit = Callable[[FitRun, list[Shard], Execution, str], Fitted]
@@ -149,23 +150,24 @@ def _draw(run: FitRun, shards: list[Shard], needs: tuple[str, ...], execution: E
     """Write the sample as shards; its report, written last, says that it is whole."""
     place, asked = join(folder, SAMPLE), _asked(run)
     mark = join(place, REPORT)
-    if exists(mark) and _read(mark)["asked"] == asked:
+    if exists(mark) and json.loads(read_file(mark))["asked"] == asked:
         return
     remove(mark)
     paths = (run.reading.domain_field, *needs, *run.reading.text_fields)
     sampling = dataclasses.replace(run.sampling, seed=run.sampling.seed + _OTHER_SAMPLE)
     sample = pool_sample(shards, run.reading, sampling, paths, execution)
-    _, first = np.unique(hash_rows(sample.text), return_index=True)
-    rows = np.sort(first)[:asked]
+    rows = distinct_rows(sample.text)[:asked]
     _check_enough(len(rows), asked)
-    number = 0
-    for number, piece in enumerate(pieces(_lines(sample, rows, run.reading), _PIECE)):
-        _write_piece(folder, _name(number), piece)
-    while exists(join(place, _name(number := number + 1))):
-        _drop_piece(folder, _name(number))
+    count = 0
+    for name, content in named_shards(_lines(sample, rows, run.reading), _SHARD):
+        _write_shard(folder, name, content)
+        count += 1
+    while exists(join(place, shard_name(count))):
+        _drop_shard(folder, shard_name(count))
+        count += 1
     if sample.vectors is not None:
         keep(sample.vectors, join(folder, SAMPLE), run.reading, join(folder, EMBEDDINGS))
-    _write(mark, json.dumps({"asked": asked, "documents": len(rows)}).encode())
+    write_file(mark, json.dumps({"asked": asked, "documents": len(rows)}).encode())
 
 
 def _check_enough(found: int, asked: int) -> None:
@@ -180,44 +182,24 @@ def _check_enough(found: int, asked: int) -> None:
 
 def _lines(sample: Sample, rows: Numbers, reading: Reading) -> Iterator[bytes]:
     """The documents, with the row for an id."""
-    numbers = Column.of([b"%d" % row for row in range(len(sample.text))])
     joined = {reading.text_field} - set(reading.text_fields)
     fields = {path: column for path, column in sample.columns.items() if path not in joined}
-    return json_lines({**fields, reading.id_field: numbers}, rows)
+    return json_lines({**fields, reading.id_field: row_ids(len(sample.text))}, rows)
 
 
-def _name(number: int) -> str:
-    return f"{number:05}.jsonl"
-
-
-def _write_piece(folder: str, name: str, content: bytes) -> None:
+def _write_shard(folder: str, name: str, content: bytes) -> None:
     """Write a shard of the sample, unless it is there; the scores of another one are dropped first."""
     place = join(folder, f"{SAMPLE}/{name}")
-    if not (exists(place) and _content(place) == content):
-        _drop_piece(folder, name)
-        _write(place, content)
+    if not (exists(place) and read_file(place) == content):
+        _drop_shard(folder, name)
+        write_file(place, content)
 
 
-def _drop_piece(folder: str, name: str) -> None:
+def _drop_shard(folder: str, name: str) -> None:
     """Remove a shard of the sample with all that was made of it, also in part."""
     rows = suffix_in(folder)
     for place in (f"{SCORES}/{PARTS}", f"{SCORES}/{name}{rows}", f"{EMBEDDINGS}/{name}{rows}", f"{SAMPLE}/{name}"):
         remove(join(folder, place))
-
-
-def _write(url: str, content: bytes) -> None:
-    with atomic_writer(url) as file:
-        file.write(content)
-
-
-def _content(url: str) -> bytes:
-    with open_read(url) as file:
-        return file.read()
-
-
-def _read(url: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_content(url))
-    return found
 
 
 def _score(run: FitRun, teacher: str, execution: Execution, folder: str) -> None:
@@ -225,7 +207,8 @@ def _score(run: FitRun, teacher: str, execution: Execution, folder: str) -> None
     reading = dataclasses.replace(run.reading, domain_field=Reading().domain_field)
     scoring, pool = Scoring(fitted=teacher), (_pool(folder),)
     scores = ScoreRun(scoring=scoring, pool=pool, output=join(folder, SCORES), reading=reading)
-    score_into(scores, expand_pool(pool), execution.within("teacher"), lambda: teacher)
+    with step("teacher"):
+        score_into(scores, expand_pool(pool), execution, lambda: teacher)
 
 
 def _pool(folder: str) -> str:

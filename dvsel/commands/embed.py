@@ -28,7 +28,6 @@ from dvsel.pool.annotate import Tokens, row_file, rows_of, token_counter, write_
 from dvsel.pool.dry_run import Forecast, forecast
 from dvsel.pool.fields import check_fields, named_fields, sparse
 from dvsel.pool.read import PoolBatch
-from dvsel.progress import silent
 from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import left_out, losses, unread_of, write_json
@@ -143,7 +142,7 @@ def embed(run: EmbedRun, execution: Execution) -> EmbedReport | Forecast:
             forget_embedder()
         task = _Embedding(options, run.dtype, reading, counter)
         header = _header(embedding, reading, counter)
-        files = write_beside(shards, task, header, run.output, workers, execution.progress, "embedding")
+        files = write_beside(shards, task, header, run.output, workers, "embedding")
         report = EmbedReport.of(files)
         write_json(report, join(run.output, REPORT))
     return report
@@ -176,7 +175,7 @@ def keep(vectors: Vectors, pool: str, reading: Reading, folder: str) -> None:
     run = EmbedRun(embedder=embedder, pool=(pool,), dtype=embedding.dtype, output=folder, reading=reading)
     with working_in(folder, dump("embed", run), overwrite=False):
         header = _header(embedding, reading, BUILT_IN)
-        write_beside(expand([pool]), _Given(vectors, reading), header, folder, 1, silent, "embedding")
+        write_beside(expand([pool]), _Given(vectors, reading), header, folder, 1, "")
 
 
 def _rows_with(values: npt.NDArray[np.floating], batch: PoolBatch, tokens: Tokens, reading: Reading) -> Rows:

@@ -22,7 +22,7 @@ from dvsel.pool.dry_run import Forecast, forecast
 from dvsel.pool.fields import check_fields, named_fields
 from dvsel.pool.fitting import fit_at_once, kept_fit
 from dvsel.pool.scoring import score_into
-from dvsel.progress import stopped_in
+from dvsel.progress import step, stopped_in
 from dvsel.runs.fitted_files import default_name
 from dvsel.runs.ladder import Ladder, Rung
 from dvsel.runs.output_folder import REPORT, working_in
@@ -113,9 +113,9 @@ def losses(run: LossesRun, execution: Execution) -> LossesReport | Forecast:
 
 
 def _model_losses(rung: Rung, run: LossesRun, shards: list[Shard], execution: Execution, number: int) -> ModelLosses:
-    folder, execution = join(run.output, rung.name), execution.within(rung.name)
+    folder, execution = join(run.output, rung.name), execution.of_a_step
     scores = _score_run(rung, run, folder)
-    with stopped_in(f"model {number}, {rung.name}"):
+    with step(rung.name), stopped_in(f"model {number}, {rung.name}"):
         done = score_into(scores, shards, execution, lambda: _fitted_file(scores, shards, execution))
     if not done.totals.docs:
         raise UserError(f"{rung.name} gives no document of the pool a loss; check the files and --text-field")

@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from dvsel.budget import Budget
 from dvsel.commands.losses import LossesReport, LossesRun, losses
 from dvsel.commands.strength import StrengthRun, fingerprint_of, strength
-from dvsel.documents.columns import Batch, Kind
+from dvsel.documents.columns import Batch, Column, Kind
 from dvsel.documents.hashing import hash_rows, uniform
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext.classifier import classify
@@ -39,7 +38,8 @@ from dvsel.interface.selector import Selector
 from dvsel.language import ModelOptions
 from dvsel.linalg.ranks import spearman
 from dvsel.options import among, to_mapping
-from dvsel.pool.sample import Sample, pieces, pool_sample
+from dvsel.pool.new_shards import distinct_rows, json_lines, named_shards, row_ids
+from dvsel.pool.sample import Sample, pool_sample
 from dvsel.pool.sources import documents_in
 from dvsel.runs.inputs import STALE, keep_inputs
 from dvsel.runs.ladder import Ladder
@@ -52,11 +52,11 @@ from dvsel.scorers.preselect import FittedPreSelect, PreSelect
 from dvsel.selection.from_scores import select_from_scores
 from dvsel.selectors.threshold import Threshold
 from dvsel.selectors.topk import TopK
-from dvsel.storage.places import Shard, atomic_writer, exists, find, join, open_read, remove
+from dvsel.storage.places import Shard, exists, find, join, read_file, remove, write_file
 
 SAMPLE, LOSSES, STRENGTH, POSITIVE, NEGATIVE = "sample", "losses", "strength", "positive", "negative"
 
-_PIECE = 4 << 20  # bytes of a shard of the sample: losses resume a shard at a time
+_SHARD = 4 << 20  # bytes of a shard of the sample: losses resume a shard at a time
 _FEWEST = 20  # documents that a class can be learned from
 _TOP = 10  # the best tenth by the classifier is looked at
 
@@ -94,26 +94,22 @@ def _draw(run: FitRun, shards: list[Shard], execution: Execution, place: str) ->
         return
     domain_field = run.reading.domain_field
     sample = pool_sample(shards, run.reading, run.sampling, (domain_field,), execution)
-    _, first = np.unique(hash_rows(sample.text), return_index=True)
-    rows = np.sort(first)
-    for number, piece in enumerate(pieces(_lines(sample, rows, domain_field), _PIECE)):
-        _write(join(place, f"{number:05}.jsonl"), piece)
+    rows = distinct_rows(sample.text)
+    for name, content in named_shards(json_lines(_fields(sample, domain_field), rows), _SHARD):
+        write_file(join(place, name), content)
     report = {"documents": len(rows), "copies_left_out": len(sample.text) - len(rows)}
-    _write(join(place, REPORT), json.dumps(report).encode())
+    write_file(join(place, REPORT), json.dumps(report).encode())
 
 
-def _lines(sample: Sample, rows: npt.NDArray[np.int64], domain_field: str) -> Iterator[bytes]:
+def _fields(sample: Sample, domain_field: str) -> dict[str, Column]:
+    """The sample's fields under the names that the steps read; a domain that is not a string is none."""
     domain = sample.columns[domain_field]
-    for row in rows.tolist():
-        document = {"id": str(row), "text": sample.text[row].decode(errors="replace")}
-        if domain.kind[row] == Kind.STRING:
-            document["domain"] = domain[row].decode(errors="replace")
-        yield orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _write(url: str, content: bytes) -> None:
-    with atomic_writer(url) as file:
-        file.write(content)
+    strings = np.where(domain.kind == Kind.STRING, domain.kind, Kind.MISSING).astype(domain.kind.dtype)
+    return {
+        "id": row_ids(len(sample.text)),
+        "text": sample.text,
+        "domain": dataclasses.replace(domain, kind=strings),
+    }
 
 
 # --- Losses and strength. ---
@@ -141,8 +137,7 @@ def _strength(scorer: PreSelect, ladder: Ladder, folder: str, execution: Executi
 
 
 def _read(url: str) -> dict[str, Any]:
-    with open_read(url) as file:
-        found: dict[str, Any] = json.load(file)
+    found: dict[str, Any] = json.loads(read_file(url))
     return found
 
 
@@ -179,8 +174,7 @@ def _holds_another(run: SelectRun) -> bool:
     place = join(run.output, RECIPE)
     if not exists(place):
         return False
-    with open_read(place) as file:
-        return file.read().decode() != dump("select", run)
+    return read_file(place).decode() != dump("select", run)
 
 
 def _check_enough(count: int, documents: int, what: str, remedy: str) -> None:

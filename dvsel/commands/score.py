@@ -46,7 +46,7 @@ def score(run: ScoreRun, execution: Execution) -> ScoreReport | Forecast:
     shards = check(run)
     if execution.dry_run:
         return forecast(shards, run.reading, dump("score", run))
-    write = _adaptively(run, execution) if run.scoring.adaptive else None
+    write = _adaptively(run) if run.scoring.adaptive else None
     return score_into(run, shards, execution, lambda: _fitted_file(run, shards, execution), write)
 
 
@@ -64,15 +64,15 @@ def _fitted_file(run: ScoreRun, shards: list[Shard], execution: Execution) -> st
     )
 
 
-def _adaptively(run: ScoreRun, execution: Execution) -> Write:
-    """Return the function that scores a part of the pool."""
+def _adaptively(run: ScoreRun) -> Write:
+    """Return a function that writes the scores of a part of the pool."""
 
     def write(
         shards: Sequence[Shard], annotator: ScoreAnnotator, header: Header, workers: int
     ) -> tuple[list[ScoreFile], list[str]]:
         from dvsel.commands.adaptive import score_part  # which needs torch
 
-        return score_part(run, shards, annotator, header, workers, execution.progress, _share(run))
+        return score_part(run, shards, annotator, header, workers, _share(run))
 
     return write
 

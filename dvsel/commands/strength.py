@@ -33,7 +33,7 @@ from dvsel.documents.columns import Status
 from dvsel.errors import UserError
 from dvsel.linalg.ranks import average_ranks, centred, cosine
 from dvsel.options import files_named, option
-from dvsel.progress import Done
+from dvsel.progress import Done, tell
 from dvsel.runs.ladder import Ladder
 from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
@@ -133,7 +133,7 @@ def strength(run: StrengthRun, execution: Execution) -> StrengthReport:
             _write(files, join(run.output, name), run.strength, fingerprint, tally)
             header = files[0].header
             done += Done(header.shard.size, len(files[0]), header.totals.tokens)
-            execution.progress("strength", done, total)
+            tell("strength", done, total)
         report = tally.report(fingerprint, [ScoreFile(join(run.output, name)) for name in shards])
         write_json(report, join(run.output, REPORT))
     return report

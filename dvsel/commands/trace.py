@@ -26,7 +26,7 @@ from dvsel.pool.locate import reading_of, unchanged_shard
 from dvsel.pool.read import TARGET_FLAG, TEXT_FLAG, PoolReader
 from dvsel.pool.sample import pool_sample
 from dvsel.pool.scoring import score_into
-from dvsel.progress import Done, show, showing
+from dvsel.progress import tell
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
@@ -111,7 +111,7 @@ def trace(run: TraceRun, execution: Execution) -> TraceReport | Forecast:
         scores = ScoreRun(scoring=Scoring(fitted=place), pool=run.pool, output=folder, reading=run.reading)
         score_into(scores, shards, execution, lambda: place)
         files = [ScoreFile(url) for url in find(folder, SUFFIXES)]
-        execution.progress("telling tokens apart", Done(), 0)
+        tell("telling tokens apart")
         found = _found(files, fitted, run.top)
         _write(found, join(run.output, TRACED))
         first = [one for one in found if one.rank == 1]
@@ -126,9 +126,8 @@ def _fitted(run: TraceRun, scorer: Influence, shards: Sequence[Shard], execution
     if scorer.takes_pool:
         pool = pool_sample(shards, run.reading, run.sampling, scorer.needs, execution).batches()
     targets = {name: [batch] for name, batch in _queries(run, scorer.needs).items()}
-    with showing(execution.progress):
-        show("fitting influence", 0, 0)
-        return scorer.fit(pool, targets)
+    tell("fitting influence")
+    return scorer.fit(pool, targets)
 
 
 def _queries(run: TraceRun, needs: tuple[str, ...]) -> dict[str, Batch]:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from dvsel import private
 from dvsel.engines import worker
 from dvsel.errors import UserError
-from dvsel.progress import WAITS, Done, on_waits, watched
+from dvsel.progress import WAITS, Done, on_waits, tell, watched
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -34,6 +34,7 @@ _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _context: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 _COUNTED = 4  # bytes, documents, tokens, bytes of an earlier start; then who waits
 _progress: Any = None
+_skipped = Done()
 _starting = threading.Lock()
 
 
@@ -45,20 +46,27 @@ def advance(read: int, documents: int = 0, tokens: int = 0, before: int = 0) -> 
                 _progress[place] += amount
 
 
+def skip(done: Done) -> None:
+    """Add what an earlier start did to the job's progress, in the process that gives out the tasks."""
+    # Not through the counters that processes share: one that was killed may hold their lock for ever.
+    global _skipped
+    _skipped += done
+
+
 @contextlib.contextmanager
 def working_on(read: int, documents: int, tokens: int) -> Iterator[None]:
     """Advance by so much in the course of the block: as far as `progress.within` tells, and by the rest at its end."""
     whole, told = (read, documents, tokens), (0, 0, 0)
 
-    def tell(share: float) -> None:
+    def advance_to(share: float) -> None:
         nonlocal told
         now = tuple(max(int(min(share, 1.0) * amount), was) for amount, was in zip(whole, told, strict=True))
         advance(*(amount - was for amount, was in zip(now, told, strict=True)))
         told = now[0], now[1], now[2]
 
-    with watched(tell):
+    with watched(advance_to):
         yield
-    tell(1.0)
+    advance_to(1.0)
 
 
 def _wait(what: str, change: int) -> None:
@@ -68,15 +76,11 @@ def _wait(what: str, change: int) -> None:
 
 
 def _so_far() -> Done:
-    """What the job has done, read without the lock, which a process may hold that was killed."""
+    """Return what the job has done, read without the lock, which a process may hold that was killed."""
     values = list(_progress.get_obj())
     waits = next((what for what, count in zip(WAITS, values[_COUNTED:], strict=True) if count > 0), "")
     read, documents, tokens, before = values[:_COUNTED]
-    return Done(read, documents, tokens, before, waits)
-
-
-def unwatched(done: Done) -> None:
-    """Nobody watches the progress."""
+    return _skipped + Done(read, documents, tokens, before, waits)
 
 
 def available_workers() -> int:
@@ -94,43 +98,49 @@ def run(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
     workers: int,
-    on_progress: Callable[[Done], None] = unwatched,
+    stage: str = "",
+    total: int = 0,
 ) -> Iterator[Result]:
-    """Results of `function` for each task. on_progress(done) is called about four times a second.
+    """Yield the results of `function` for each task.
 
     tasks may be an iterator that makes its tasks late: few more than there are workers are taken ahead of time.
+    stage, total: told to `dvsel.progress` about four times a second, with what is done; "" for nothing.
     """
-    global _progress
+    global _progress, _skipped
     prepare(workers)
     _progress = _context.Array("q", _COUNTED + len(WAITS))
+    _skipped = Done()
     on_waits(_wait)
+
+    def report() -> None:
+        if stage:
+            tell(stage, _so_far(), total)
+
     tasks = iter(tasks)
     first = list(itertools.islice(tasks, workers))
     try:
         if len(first) <= 1:
-            yield from _here(function, itertools.chain(first, tasks), on_progress)
+            yield from _here(function, itertools.chain(first, tasks), report)
         else:
-            yield from _in_processes(function, itertools.chain(first, tasks), len(first), on_progress)
+            yield from _in_processes(function, itertools.chain(first, tasks), len(first), report)
     finally:
         on_waits(None)
         _progress = None
 
 
-def _here(
-    function: Callable[[Task], Result], tasks: Iterable[Task], on_progress: Callable[[Done], None]
-) -> Iterator[Result]:
+def _here(function: Callable[[Task], Result], tasks: Iterable[Task], report: Callable[[], None]) -> Iterator[Result]:
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.25):
-            on_progress(_so_far())
+            report()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         for task in tasks:
             yield function(task)
-        on_progress(_so_far())
+        report()
     finally:
         done.set()
         watcher.join()
@@ -140,7 +150,7 @@ def _in_processes(
     function: Callable[[Task], Result],
     waiting: Iterator[Task],
     workers: int,
-    on_progress: Callable[[Done], None],
+    report: Callable[[], None],
 ) -> Iterator[Result]:
     pool = ProcessPoolExecutor(workers, _context, _start_worker, (_progress, _context.Value("i", 0)))
     running: set[Future[Result]] = set()
@@ -152,7 +162,7 @@ def _in_processes(
             if not running:
                 break
             finished, running = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
-            on_progress(_so_far())
+            report()
             for future in finished:
                 yield future.result()
     except BrokenProcessPool as error:

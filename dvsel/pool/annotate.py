@@ -31,7 +31,7 @@ from dvsel.errors import BadFile, BadLine, UserError
 from dvsel.pool.locate import changed, check_unchanged, digest_of_parts, ranges
 from dvsel.pool.read import PoolBatch, PoolReader, why_unread
 from dvsel.pool.sample import draw_sample
-from dvsel.progress import Done, Progress
+from dvsel.progress import Done
 from dvsel.redact import kept
 from dvsel.runs.requests import Counting, Execution, Reading, Sampling
 from dvsel.score_files.find import SUFFIXES, suffix_in
@@ -128,27 +128,27 @@ def write_beside(
     header: Header,
     folder: str,
     workers: int,
-    progress: Progress,
     stage: str,
 ) -> list[ScoreFile]:
-    """A file in `folder` for each shard; those that are there and of the same fit are kept."""
+    """Write a file into `folder` for each shard; existing ones of the same fit are kept.
+
+    stage: what the progress is called that is told meanwhile; "" for none.
+    """
     _record(shards, folder)
-    total, before = sum(shard.size for shard in shards), Done()
-    whole: set[str] = set()
+    whole: dict[str, Done] = {}
     for shard in shards:
         if file := _done(folder, shard, header.fingerprint):
-            whole.add(shard.name)
-            before += _of_before(shard.size, file)
+            whole[shard.name] = _of_before(shard.size, file)
     missing: dict[str, int] = {}
 
     def tasks() -> Iterator[_Task]:
-        nonlocal before
+        local.skip(sum(whole.values(), Done()))
         for shard in shards:
             parts = [] if shard.name in whole else _tasks_of(shard, annotator, header, folder)
             waiting = []
             for task in parts:
                 if file := task.done():
-                    before += _of_before(task.size, file)
+                    local.skip(_of_before(task.size, file))
                 else:
                     waiting.append(task)
             missing[shard.name] = len(waiting)
@@ -157,7 +157,7 @@ def write_beside(
             yield from waiting
 
     try:
-        for shard in local.run(_annotate, tasks(), workers, lambda done: progress(stage, before + done, total)):
+        for shard in local.run(_annotate, tasks(), workers, stage, sum(shard.size for shard in shards)):
             missing[shard.name] -= 1
             if not missing[shard.name]:
                 _merge(shard, header, folder)

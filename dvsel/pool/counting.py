@@ -91,4 +91,4 @@ def count(run: ScoreRun, shards: Sequence[Shard], execution: Execution) -> None:
             tokens=counter,
         )
         workers = execution.processes(sum(shard.size for shard in shards))
-        write_beside(shards, _Counts(reading, counter), header, run.output, workers, execution.progress, "counting")
+        write_beside(shards, _Counts(reading, counter), header, run.output, workers, "counting")

@@ -16,7 +16,7 @@ from dvsel.options import fields_of, flat
 from dvsel.pool.read import TARGET_FLAG
 from dvsel.pool.sample import pool_sample
 from dvsel.pool.sources import documents_in, expand_pool
-from dvsel.progress import show, showing
+from dvsel.progress import tell
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.inputs import check_inputs, note_inputs
 from dvsel.runs.requests import Execution, FitRun
@@ -32,9 +32,8 @@ def fit_at_once(run: FitRun, shards: Sequence[Shard], execution: Execution) -> F
     pool: Iterable[Batch] = ()
     if scorer.takes_pool:
         pool = pool_sample(shards, run.reading, run.sampling, scorer.needs, execution).batches()
-    with showing(execution.progress):
-        show(f"fitting {name_of(SCORERS, type(scorer))}", 0, 0)
-        return checked.fit(scorer, pool, _targets(run, scorer) | _documents(run, scorer))
+    tell(f"fitting {name_of(SCORERS, type(scorer))}")
+    return checked.fit(scorer, pool, _targets(run, scorer) | _documents(run, scorer))
 
 
 def kept_fit(run: Any, pool: Sequence[Shard], folder: str, name: str, make: Callable[[], Fitted]) -> str:

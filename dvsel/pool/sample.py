@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import xxhash
 
 from dvsel.budget import Budget
-from dvsel.documents.columns import Batch, Column, Kind, Status
+from dvsel.documents.columns import Batch, Column, Status
 from dvsel.documents.hashing import uniform
 from dvsel.documents.vectors import Vectors
 from dvsel.engines import local
 from dvsel.errors import BadFile, BadLine, Notice, UserError
 from dvsel.pool.read import PoolReader, why_unread
-from dvsel.progress import Done
 from dvsel.runs.requests import Execution, Reading, Sampling
 from dvsel.storage.places import Shard
 
@@ -90,9 +87,12 @@ def draw_sample(
     size: int,
     needs: tuple[str, ...] = (),
     workers: int = 1,
-    on_progress: Callable[[Done], None] = local.unwatched,
+    stage: str = "",
 ) -> Sample:
-    """Sample `size` bytes of text and vectors at most (a single larger document is taken all the same)."""
+    """Sample `size` bytes of text and vectors at most (a single larger document is taken all the same).
+
+    stage: what the progress is called that is told meanwhile; "" for none.
+    """
     paths = tuple(dict.fromkeys((reading.text_field, *needs)))
     if sampling.sample == "shards":
         shards = _choose_shards(shards, size * _SHARDS_MODE_FACTOR, sampling.seed)
@@ -100,7 +100,7 @@ def draw_sample(
     limit = max(size // max(len(shards), 1), 1) if head else size
     kept = _Thinned(paths, sys.maxsize if head else size, 1.0)
     tasks = (_Task(shard, reading, paths, sampling.seed, limit, kept.below, head) for shard in shards)
-    for found, below, unread in local.run(_sample_shard, tasks, workers, on_progress):
+    for found, below, unread in local.run(_sample_shard, tasks, workers, stage, sum(shard.size for shard in shards)):
         kept.add(found, below)
         if unread:
             warnings.warn(Notice(f"{unread}; it is left out of the sample"), stacklevel=1)
@@ -117,15 +117,14 @@ def pool_sample(
     size = Budget.parse(sampling.sample_size, "--sample-size")
     if size.unit != "bytes" or size.amount is None:
         raise UserError(f"--sample-size is {sampling.sample_size}; give a size in bytes, such as 100MB")
-    total = sum(shard.size for shard in shards)
     return draw_sample(
         shards,
         reading,
         sampling,
         size.amount,
         needs,
-        execution.processes(total),
-        lambda done: execution.progress("sampling the pool", done, total),
+        execution.processes(sum(shard.size for shard in shards)),
+        "sampling the pool",
     )
 
 
@@ -233,39 +232,3 @@ def _joined(samples: Sequence[Sample]) -> Sample:
         np.concatenate([sample.keys for sample in samples]),
         Vectors.join(vectors) if (vectors := [one.vectors for one in samples if one.vectors is not None]) else None,
     )
-
-
-def pieces(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Lines end to end in pieces, each of which ends with the line that brings it to `size` bytes or more."""
-    piece = bytearray()
-    for line in lines:
-        piece += line
-        if len(piece) >= size:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
-
-
-def json_lines(fields: Mapping[str, Column], rows: npt.NDArray[np.integer]) -> Iterator[bytes]:
-    """Documents made of fields, by path: those of the rows given, as lines of JSON."""
-    inner_first = sorted(fields.items(), key=lambda one: -one[0].count("."))  # an object has its fields
-    for row in rows.tolist():
-        document: dict[str, Any] = {}
-        for path, column in inner_first:
-            if column.kind[row] != Kind.MISSING:
-                _place(document, path, _value(column, row))
-        yield orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _place(document: dict[str, Any], path: str, value: object) -> None:
-    *above, name = path.split(".")
-    for one in above:
-        document = document.setdefault(one, {})
-    document[name] = value
-
-
-def _value(column: Column, row: int) -> object:
-    if column.kind[row] == Kind.STRING:
-        return column[row].decode(errors="replace")
-    return None if column.kind[row] == Kind.NULL else orjson.Fragment(column[row])

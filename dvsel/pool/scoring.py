@@ -129,7 +129,7 @@ def score_into(
         if write:
             files, notes = write(shards, annotator, header, workers)
         else:
-            files = write_beside(shards, annotator, header, run.output, workers, execution.progress, "scoring")
+            files = write_beside(shards, annotator, header, run.output, workers, "scoring")
         report = ScoreReport.of(files)
         report = dataclasses.replace(report, notes=[*notes, *sparse(report.totals)])
         write_json(report, join(run.output, REPORT))

@@ -15,7 +15,6 @@ from dvsel.errors import UserError, shown
 from dvsel.interface.scorer import Scorer
 from dvsel.interface.selector import Selector
 from dvsel.options import LARGEST, Options, among, every, option, part, under
-from dvsel.progress import Done, Progress, silent
 from dvsel.runs import scopes
 
 _MOST_WORKERS = 1024
@@ -36,15 +35,11 @@ class Execution(Options):
     )
     overwrite: bool = option(False, "replace what another run left in the output folder", scope=scopes.writes_a_folder)
     dry_run: bool = option(False, "say what would be done, and write nothing", scope=scopes.on_shards)
-    progress: Progress = silent
 
-    def within(self, name: str) -> Execution:
-        """The execution of a step: its stages are told under a name, and it clears nothing, as its run has done so."""
-
-        def told(stage: str, done: Done, total: int) -> None:
-            self.progress(f"{name}: {stage}", done, total)
-
-        return dataclasses.replace(self, overwrite=False, progress=told)
+    @property
+    def of_a_step(self) -> Execution:
+        """The execution of a step, which replaces nothing, since its run has done so."""
+        return dataclasses.replace(self, overwrite=False)
 
     def processes(self, size: int | None = None) -> int:
         """Worker processes, resolved. Where the user left them open: fewer for little work. size: bytes to read."""

@@ -25,7 +25,7 @@ from dvsel.options import changed, fields_of, files_named, flag_of
 from dvsel.pool.counting import NO_SCORES
 from dvsel.pool.locate import Relocated
 from dvsel.pool.scoring import check_scored
-from dvsel.progress import Done
+from dvsel.progress import tell
 from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
 from dvsel.runs.report import SelectReport, write_json
@@ -91,7 +91,7 @@ def select_from(sources: Sources, run: SelectRun, terms: Terms, execution: Execu
         check_domains(pool, terms.quota)
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(run, execution))
-        execution.progress("choosing documents", Done(), 0)
+        tell("choosing documents")
         drops = stack.enter_context(_duplicates(pool, run.sampling.seed, terms.quota, scratch)) if run.dedup else None
         threads, reading = execution.processes(), run.targeting.reading(run.reading)
         plan = Plan.make(

@@ -82,12 +82,7 @@ def write_subset(plan: Plan, folder: str, cap: int, execution: Execution, pool: 
     _check_same_subset(plan, folder)
     tasks = [task for task in tasks if not exists(first_piece(folder, task.shard))]
     total = sum(task.shard.size for task in tasks)
-    for _ in local.run(
-        _write_shard,
-        tasks,
-        execution.processes(total),
-        lambda done: execution.progress("writing the subset", done, total),
-    ):
+    for _ in local.run(_write_shard, tasks, execution.processes(total), "writing the subset", total):
         pass
 
 

@@ -434,3 +434,15 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
     except BaseException:
         pending.discard()
         raise
+
+
+def write_file(url: str, content: bytes) -> None:
+    """Write a file, which is at `url` whole or not at all."""
+    with atomic_writer(url) as file:
+        file.write(content)
+
+
+def read_file(url: str) -> bytes:
+    """Return all bytes of a file, to be used where it is known to be small."""
+    with open_read(url) as file:
+        return file.read()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 
 import pytest
 
+from dvsel import stages
 from dvsel.cli.show import executing, print_report
-from dvsel.progress import silent
+from dvsel.progress import tell
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,10 @@ def test_the_summary_goes_where_it_is_asked_for(as_json: bool, quiet: bool, caps
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_progress_is_told_unless_it_is_quiet(quiet: bool) -> None:
+def test_progress_is_told_unless_it_is_quiet(quiet: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(stages, "lines", lambda: contextlib.nullcontext(lambda stage, *_: told.append(stage)))
     with executing({"quiet": quiet, "workers": 2, "overwrite": True}) as execution:
-        assert (execution.progress is silent) == quiet
+        tell("scoring")
+        assert told == ([] if quiet else ["scoring"])
         assert (execution.workers, execution.overwrite, execution.dry_run) == (2, True, False)

@@ -201,7 +201,7 @@ def test_a_recipe_replays_it_to_the_same_bytes(folder: Path, tmp_path: Path) -> 
 def test_shards_and_batches_change_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus.write(tmp_path / "pool" / "all.jsonl", [*COPIES, *POOL[::-1]])
     corpus.write(tmp_path / "target.jsonl", corpus.target())
-    monkeypatch.setattr(distil, "_PIECE", 30_000)
+    monkeypatch.setattr(distil, "_SHARD", 30_000)
     ok(*fit(tmp_path, tmp_path / "d"))
     assert len(times(tmp_path / "d.steps")) > 5
     assert fingerprint(tmp_path / "d") == fingerprint(folder / "scores" / "dsir.fitted")
@@ -266,7 +266,7 @@ def test_inspect_tells_teacher_correlation_and_cost(folder: Path) -> None:
 
 
 def test_an_interrupted_fit_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distil, "_PIECE", 30_000)
+    monkeypatch.setattr(distil, "_SHARD", 30_000)
     with monkeypatch.context() as patch:
         patch.setattr(distil, "documents_of", lambda *_: interrupted())
         assert dvsel(*fit(folder, tmp_path / "d")).code == 130
@@ -286,7 +286,7 @@ def interrupted() -> None:
 def test_more_documents_are_added_to_those_that_are_scored(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distil, "_PIECE", 30_000)
+    monkeypatch.setattr(distil, "_SHARD", 30_000)
     steps = tmp_path / "d.steps"
     ok(*fit(folder, tmp_path / "d", "--distil-documents", 300))
     before = times(steps)
@@ -524,7 +524,7 @@ def test_embeddings_alone_are_enough(folder: Path, embedded: Path, tmp_path: Pat
 def test_a_fit_on_embeddings_goes_on(
     folder: Path, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distil, "_PIECE", 30_000)
+    monkeypatch.setattr(distil, "_SHARD", 30_000)
     words = fit_embedded(folder, embedded / "emb", tmp_path / "d", "--distil-documents", 300)
     with monkeypatch.context() as patch:
         patch.setattr(distil, "documents_of", lambda *_: interrupted())

@@ -138,7 +138,7 @@ def test_shares_say_how_many_are_labelled(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_shards_of_the_sample_change_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preselect, "_PIECE", 9000)
+    monkeypatch.setattr(preselect, "_SHARD", 9000)
     ok(*fit(folder, tmp_path / "f"))
     steps = tmp_path / "f.steps"
     assert len(list((steps / "sample").glob("*.jsonl"))) > 5

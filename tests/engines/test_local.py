@@ -16,7 +16,7 @@ import pytest
 from dvsel.engines import local
 from dvsel.engines.local import advance, available_workers, run, working_on
 from dvsel.errors import UserError
-from dvsel.progress import WAITS, Done, parts, waiting, within
+from dvsel.progress import WAITS, Done, parts, showing, waiting, within
 
 
 def square(number: int) -> int:
@@ -90,10 +90,17 @@ def test_several_workers_are_other_processes() -> None:
     assert no_children()
 
 
+@pytest.fixture
+def seen() -> Iterator[list[Done]]:
+    """What is told of the stage "work"."""
+    told: list[Done] = []
+    with showing(lambda stage, done, total: told.append(done) if (stage, total) == ("work", 99) else None):
+        yield told
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_progress_adds_up(workers: int) -> None:
-    seen: list[Done] = []
-    list(run(square, range(50), workers, seen.append))
+def test_progress_adds_up(workers: int, seen: list[Done]) -> None:
+    list(run(square, range(50), workers, "work", 99))
     amounts = [done.bytes for done in seen]
     assert amounts == sorted(amounts) and seen[-1] == Done(bytes=sum(range(50)))
 
@@ -109,10 +116,9 @@ def in_parts(number: int) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_progress_goes_on_within_the_work_at_hand(workers: int) -> None:
-    seen: list[Done] = []
-    list(run(in_parts, [1, 1], workers, seen.append))
-    assert any(done.bytes % 1000 in (500, 750) and done.documents % 10 in (5, 7) for done in seen)
+def test_progress_goes_on_within_the_work_at_hand(workers: int, seen: list[Done]) -> None:
+    list(run(in_parts, [1, 1], workers, "work", 99))
+    assert any(done.documents % 10 for done in seen), "told before a task is whole"
     assert [done.bytes for done in seen] == sorted(done.bytes for done in seen)
     assert seen[-1] == Done(2000, 20)
 
@@ -124,22 +130,44 @@ def wait_for_a_model(number: int) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_waited_for_is_told(workers: int) -> None:
-    seen: list[Done] = []
-    list(run(wait_for_a_model, [1, 2], workers, seen.append))
+def test_what_is_waited_for_is_told(workers: int, seen: list[Done]) -> None:
+    list(run(wait_for_a_model, [1, 2], workers, "work", 99))
     assert WAITS[0] in {done.waits for done in seen}
     assert seen[-1].waits == ""
 
 
-def test_progress_is_shown_while_a_task_goes_on() -> None:
-    seen: list[Done] = []
+def late(work: list[int]) -> Iterator[int]:
+    """Tasks that are made late, of which an earlier start did some."""
+    local.skip(Done(1000, 10, 5, 1000))
+    for number in work:
+        if number % 2:
+            yield number
+        else:
+            local.skip(Done(number, before=number))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_an_earlier_start_did_is_added(workers: int, seen: list[Done]) -> None:
+    for _ in range(2):  # a job begins with nothing
+        assert sorted(run(square, late([1, 2, 3, 4, 5]), workers, "work", 99)) == [1, 9, 25]
+        assert seen[-1] == Done(1000 + 15, 10, 5, 1006)
+
+
+def test_a_job_without_a_stage_tells_nothing() -> None:
+    told: list[str] = []
+    with showing(lambda stage, *_: told.append(stage)):
+        list(run(square, range(5), 1))
+    assert told == []
+
+
+def test_progress_is_shown_while_a_task_goes_on(seen: list[Done]) -> None:
 
     def task(_: int) -> int:
         advance(7)
         time.sleep(0.6)
         return len(seen)
 
-    assert next(run(task, [0], 1, seen.append)) >= 1
+    assert next(run(task, [0], 1, "work", 99)) >= 1
     assert seen[0] == Done(bytes=7)
 
 

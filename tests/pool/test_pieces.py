@@ -15,7 +15,7 @@ import pytest
 import corpus
 from commands import ok, start
 from dvsel.pool import annotate
-from dvsel.progress import Done
+from dvsel.progress import Done, showing
 from dvsel.score_files.find import SUFFIX
 from dvsel.score_files.reader import ScoreFile
 from plugin_packages import SLOW, install
@@ -266,7 +266,8 @@ def test_progress_counts_what_an_earlier_start_did(
         reading=Reading(on_bad_line="skip"),
         output=str(tmp_path / "out"),
     )
-    run(scoring, Execution(workers=1, progress=tell))
+    with showing(tell):
+        run(scoring, Execution(workers=1))
     done, total = told[-1]
     size = sum((pool / name).stat().st_size for name in NAMES)
     files = [ScoreFile(str(tmp_path / "out" / f"{name}{SUFFIX}")) for name in NAMES]
@@ -274,7 +275,8 @@ def test_progress_counts_what_an_earlier_start_did(
     assert done.documents == sum(map(len, files)) and done.tokens > 0
     (tmp_path / "out" / f"a.jsonl{SUFFIX}").unlink()
     told.clear()
-    run(scoring, Execution(workers=1, progress=tell))
+    with showing(tell):
+        run(scoring, Execution(workers=1))
     done, total = told[-1]
     assert (done.bytes, total, done.before) == (size, size, size - (pool / "a.jsonl").stat().st_size)
     assert done.documents == sum(map(len, files))

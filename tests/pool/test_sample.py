@@ -15,7 +15,7 @@ from dvsel.documents.columns import Column
 from dvsel.documents.hashing import combine, hash_rows, uniform
 from dvsel.errors import UserError
 from dvsel.pool.sample import Sample, draw_sample
-from dvsel.progress import Done
+from dvsel.progress import Done, showing
 from dvsel.runs.requests import Reading, Sampling
 from dvsel.shards.expand import expand
 from dvsel.storage.places import Shard
@@ -146,10 +146,12 @@ def test_a_pool_without_text_is_refused(mode: str, tmp_path: Path) -> None:
 def test_progress_adds_up_to_the_bytes_of_the_pool(tmp_path: Path) -> None:
     shards = write_shards(tmp_path, [documents(100), documents(200)])
     seen: list[Done] = []
-    draw_sample(shards, Reading(), Sampling(), 1000, on_progress=seen.append)
+    size = sum(shard.size for shard in shards)
+    with showing(lambda stage, done, total: seen.append(done) if (stage, total) == ("drawing", size) else None):
+        draw_sample(shards, Reading(), Sampling(), 1000, stage="drawing")
     amounts = [done.bytes for done in seen]
     assert amounts == sorted(amounts)
-    assert seen[-1] == Done(bytes=sum(shard.size for shard in shards), documents=300)
+    assert seen[-1] == Done(bytes=size, documents=300)
 
 
 # --- Other modes. ---
