@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -191,9 +190,32 @@ def _notice(message: str) -> None:
     warnings.warn(Notice(message), stacklevel=4)
 
 
-def _mode(name: str) -> Any:
-    """The mode's module."""
-    return importlib.import_module(f"dvsel.labels.{name}")
+class Judge(Protocol):
+    """The part of a mode that scores documents."""
+
+    def score(self, vectors: Floats, labels: Codes, keys: Keys) -> Floats:
+        """Return float32 (n,), for unit vectors (n, d), labels and keys."""
+
+
+def _by_neighbours(scorer: LabelNoise, arrays: Arrays) -> Judge:
+    from dvsel.labels.knn import Judge
+
+    return Judge(arrays, scorer.neighbours)
+
+
+def _by_margins(scorer: LabelNoise, arrays: Arrays) -> Judge:
+    from dvsel.labels.margin import Judge
+
+    return Judge(arrays, scorer.eps)
+
+
+def _by_values(scorer: LabelNoise, arrays: Arrays) -> Judge:
+    from dvsel.labels.lava import Judge
+
+    return Judge(arrays, scorer.eps)
+
+
+_JUDGES = {"knn": _by_neighbours, "margin": _by_margins, "lava": _by_values}  # each loads torch when it is called
 
 
 class FittedLabelNoise(Fitted):
@@ -229,9 +251,8 @@ class FittedLabelNoise(Fitted):
         return from_array(self.arrays["names"])
 
     @functools.cached_property
-    def _judge(self) -> Any:
-        scorer = self.scorer
-        return _mode(scorer.mode).Judge(self.arrays, scorer.neighbours if scorer.mode == "knn" else scorer.eps)
+    def _judge(self) -> Judge:
+        return _JUDGES[self.scorer.mode](self.scorer, self.arrays)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
         """float32 (n,); NaN without a label that the fit knew, and without a vector."""
@@ -242,21 +263,13 @@ class FittedLabelNoise(Fitted):
             labels = codes(labels_of(batch.columns[self.scorer.label_field]), self._names)
             vectors = self._vectors(batch)
             rows = np.flatnonzero((labels != UNKNOWN) & ~np.isnan(vectors).any(axis=1))
-            scores[rows] = self._scored(vectors[rows], labels[rows], keys_of(batch)[rows])
+            scores[rows] = self._judge.score(vectors[rows], labels[rows], keys_of(batch)[rows])
         return scores
 
     def _vectors(self, batch: Batch) -> Floats:
         from dvsel.embeddings.neighbours import unit
 
         return unit(self._source.of(batch))
-
-    def _scored(self, vectors: Floats, labels: Codes, keys: Keys) -> Floats:
-        found: Floats = (
-            self._judge.score(vectors, labels, keys)
-            if self.scorer.mode == "knn"
-            else self._judge.score(vectors, labels)
-        )
-        return found
 
 
 LabelNoise.fitted = FittedLabelNoise
