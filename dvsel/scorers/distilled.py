@@ -78,7 +78,7 @@ class FittedDistilled(Fitted):
         return str(self.report["teacher"]["selector"])
 
     @property
-    def stands_for(self) -> str:
+    def teacher_name(self) -> str:
         """The teacher's name."""
         return str(self.report["teacher"]["scorer"])
 
