@@ -1,4 +1,4 @@
-"""Which labels are wrong, of documents that carry one: low scores.
+"""Wrong labels, of documents that carry one: these have low scores.
 
 `--mode knn` asks the other documents of the pool, without any label that is known to be right (`dvsel.labels.knn`);
 `margin` (`dvsel.labels.margin`) and `lava` (LAVA: Just et al. 2023; `dvsel.labels.lava`) compare with clean documents
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dvsel.labels.documents import Codes, Floats, Gathered, Keys, Labelled
 
 MODES = ("knn", "margin", "lava")
-_FEWEST = 2  # documents of a label, below which no other one speaks for it
+_FEWEST = 2  # documents of a label: one alone has no other that supports it
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -81,12 +81,12 @@ class LabelNoise(EmbedderOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """Other documents' labels are what a label is judged by."""
+        """True: a label is judged by those of other documents."""
         return True
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The label."""
+        """The field of labels."""
         return (self.label_field,)
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedLabelNoise:
@@ -107,7 +107,7 @@ class LabelNoise(EmbedderOptions, Scorer):
     def _clean(self, batches: Iterable[Batch], source: VectorSource) -> Labelled:
         from dvsel.labels.documents import gather
 
-        field, everything = self.label_field, 1 << 62
+        field, everything = self.label_field, 1 << 62  # more documents than there can be
         return _usable(gather(batches, source, field, everything), f"--clean: no document has a label in {field!r}")
 
     def _fitted(
@@ -179,7 +179,7 @@ def _counts(found: Gathered) -> dict[str, Any]:
 
 
 def _listed(names: Iterable[bytes]) -> str:
-    """`label 'a'`, or `12 labels ('a', 'b', 'c', ...)`."""
+    """Name labels in a message: `label 'a'`, or `12 labels ('a', 'b', 'c', ...)`."""
     shown = [repr(name.decode(errors="replace")) for name in sorted(names)]
     if len(shown) < 2:
         return "".join(f"label {name}" for name in shown)
@@ -229,11 +229,11 @@ class FittedLabelNoise(Fitted):
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
-        """The mode's, and the labels."""
+        """Return the mode's arrays, and the labels."""
         return {"names": Names(), **of_modes.SCHEMAS[scorer.mode]}
 
     def check(self) -> None:
-        """What the mode needs, and what embeds is known."""
+        """Raise Unfit for arrays that do not suit the mode, and UserError for an unknown embedder."""
         of_modes.check(self.scorer.mode, self.arrays, len(unpacked(self.arrays["names"])))
         _ = self._source
 
@@ -255,7 +255,7 @@ class FittedLabelNoise(Fitted):
         return _JUDGES[self.scorer.mode](self.scorer, self.arrays)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,); NaN without a label that the fit knew, and without a vector."""
+        """Return float32 (n,); NaN without a vector, or without a label that the fit knew."""
         from dvsel.labels.documents import UNKNOWN, codes, keys_of, labels_of
 
         scores = np.full(len(batch), np.nan, np.float32)
