@@ -1,7 +1,8 @@
 """Budgets: how much of a pool to keep, in tokens, documents or bytes of text.
 
-`Budget.parse` turns what a user writes into an exact amount or share, and refuses what could mean two things;
-`Budget.resolve` turns it into an integer. All arithmetic is on integers and fractions, never on floats.
+`Budget.parse` turns what a user writes into an exact amount or share, and refuses text that could mean two things;
+`Budget.resolve` turns it into an integer. All arithmetic is on integers and fractions, never on floats, so that a
+budget is met to the document.
 
     30B, 30B tokens     30,000,000,000 tokens: K, M, B, T are powers of 1000
     10%, 10% docs       a share of the pool's tokens, of its documents
@@ -34,7 +35,7 @@ _UNITS: dict[str, Unit] = {
     "bytes": "bytes",
 }
 LONGEST = 64
-"""Characters of an amount: more digits than any pool needs."""
+"""Characters that an amount may have: more digits than any pool needs."""
 _LARGEST = 2**63 - 1
 _BUDGET = re.compile(
     r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)(?:\.\d+)?|\.\d+)\s*"
@@ -66,18 +67,20 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str, place: str = "--budget") -> Budget:
-        """The budget that `text` means. Raises UserError, naming `place`, where it means none or several."""
+        """Return the budget that `text` means. Raises UserError, naming `place`, where it means none or several."""
         return _parse(text, place)
 
     def resolve(self, total: int) -> int:
-        """The amount in `unit`, where the pool holds `total` of it. A share is rounded down; an amount may be
-        more than the pool holds."""
+        """Return the amount in `unit`, where the pool holds `total` of it.
+
+        A share is rounded down; an amount may be more than the pool holds.
+        """
         if self.share is None:
             return cast(int, self.amount)
         return int(self.share * total)
 
     def echo(self, total: int) -> str:
-        """What a user reads back: `30B tokens = 30,000,000,000`."""
+        """Return the budget as it is shown to the user: `30B tokens = 30,000,000,000`."""
         return f"{self} = {self.resolve(total):,}"
 
     def __str__(self) -> str:
@@ -132,7 +135,7 @@ def _refuse(place: str, text: str, cause: str, remedy: str) -> NoReturn:
 
 
 def _scaled(amount: int, scales: dict[str, int]) -> tuple[str, str]:
-    """The shortest exact form: the largest scale that needs at most two decimals."""
+    """Return the shortest exact form: a number with at most two decimals, and the largest scale that allows it."""
     for name, scale in sorted(scales.items(), key=lambda item: -item[1]):
         if amount >= scale and amount * 100 % scale == 0:
             return (f"{amount:,}" if scale == 1 else _decimal(Fraction(amount, scale))), name
@@ -147,6 +150,6 @@ def _decimal(value: Fraction) -> str:
 
 
 def _decimals(value: Fraction) -> int | None:
-    """How many decimals `value` has; None for an infinite number."""
+    """Count the decimals of `value`; None for an infinite number of them."""
     most = value.denominator.bit_length()
     return next((digits for digits in range(most) if 10**digits % value.denominator == 0), None)

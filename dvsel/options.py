@@ -21,7 +21,7 @@ from dvsel.redact import without_secrets
 T = TypeVar("T")
 
 Scope = Callable[[Any], str]
-"""Whether an option is read: "" where it is, else why it is not and what to do, the end of an error's line."""
+"""Tells whether an option is read: "" where it is, else cause and remedy, which end an error's line."""
 
 LARGEST = 2**63 - 1
 """The largest whole number that an option takes: kernels and file formats hold 64 bits."""
@@ -63,7 +63,7 @@ def option(
 
 
 def part(cls: type[T]) -> T:
-    """A field that holds options of this class; the names of all options of the whole differ."""
+    """Declare a field that holds options of this class. No option of the whole may have the name of another."""
     made: T = dataclasses.field(default_factory=cls, metadata={"part": cls})
     return made
 
@@ -84,7 +84,7 @@ class Range:
         return within and (self.above is None or number > self.above) and (self.below is None or number < self.below)
 
     def __str__(self) -> str:
-        """The range in words; "" where it leaves out no number."""
+        """Return the range in words; "" where it leaves out no number."""
         ends = [one for one in dataclasses.astuple(self) if one is not None and math.isfinite(one)]
         if not ends:
             return ""
@@ -95,7 +95,7 @@ class Range:
         return " and ".join(text for text in self._words("at least {}", "at most {}") if text)
 
     def _words(self, minimum: str, maximum: str) -> Iterator[str]:
-        """Each bound in words, the lower first; "" for one that is not set."""
+        """Return each bound in words, the lower first; "" for one that is not set."""
         words = ("above {}", self.above), (minimum, self.minimum), (maximum, self.maximum), ("below {}", self.below)
         return ("" if bound is None else text.format(bound) for text, bound in words)
 
@@ -112,13 +112,13 @@ class Options:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), field.name.rstrip("_")
-            for part in value if isinstance(value, tuple) else (value,):
-                if isinstance(part, int | float) and not isinstance(part, bool):
-                    _check_range(name, part, field.metadata.get("range") or Range())
-                elif isinstance(part, str):
-                    _check_text(name, part)
-                if part != field.default:
-                    check_choice(name, part, field.metadata.get("choices"))
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, int | float) and not isinstance(one, bool):
+                    _check_range(name, one, field.metadata.get("range") or Range())
+                elif isinstance(one, str):
+                    _check_text(name, one)
+                if one != field.default:
+                    check_choice(name, one, field.metadata.get("choices"))
         for field in dataclasses.fields(self):
             when = field.metadata.get("when")
             if when and getattr(self, field.name) != field.default and (why := when(self)):
@@ -126,8 +126,10 @@ class Options:
 
 
 def _check_text(name: str, text: str) -> None:
-    """A system call and a file take no NUL and no half of a surrogate pair, which YAML can write. A file's name may
-    be no UTF-8, a field's not."""
+    """Raise UserError for NUL and lone surrogates, which YAML can write, and which no system call and no file takes.
+
+    The name of a file, unlike that of a field, may have bytes that are not UTF-8: Python holds them as surrogates.
+    """
     try:
         bad = b"\0" in text.encode("utf-8", "strict" if name.endswith("field") else "surrogateescape")
     except UnicodeEncodeError:
@@ -152,7 +154,7 @@ def check_choice(place: str, value: Any, choices: tuple[str, ...] | None) -> Non
 
 
 def help_of(field: dataclasses.Field[Any]) -> str:
-    """An option's line of help, with its range."""
+    """Return an option's line of help, with its range."""
     words, limits = field.metadata["help"], field.metadata["range"]
     if limits.maximum == LARGEST:  # of every whole number, and no help to a reader
         limits = dataclasses.replace(limits, maximum=None)
@@ -160,7 +162,7 @@ def help_of(field: dataclasses.Field[Any]) -> str:
 
 
 def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """The options of a dataclass and of its parts: name -> (field, type)."""
+    """Return the options of a dataclass and of its parts: name -> (field, type)."""
     hints = typing.get_type_hints(cls)
     found: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
     for field in dataclasses.fields(cls):
@@ -172,7 +174,7 @@ def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
 
 
 def flat(options: Any) -> dict[str, Any]:
-    """The values of the options and of their parts, by name."""
+    """Return the values of the options and of their parts, by name."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
@@ -184,7 +186,7 @@ def flat(options: Any) -> dict[str, Any]:
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Options of these values; `flat` gives them back. Those that are not named are at their defaults."""
+    """Return options of these values, which `flat` gives back. Those that are not named are at their defaults."""
     made = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if inner := field.metadata.get("part"):
@@ -195,13 +197,13 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def flag_of(field: dataclasses.Field[Any]) -> str:
-    """An option as the command line calls it, without its dashes."""
+    """Return an option's name on the command line, without its dashes."""
     name: str = field.metadata.get("flag") or field.name
     return name.rstrip("_").replace("_", "-")
 
 
 def under(name: str, *values: Any) -> Scope:
-    """Read where the option `name` beside it has one of these values; without values, where that is given."""
+    """Return a scope: read where the option `name` beside it has one of these values, or where it is given."""
     flag = f"--{name.replace('_', '-')}"
     owner = " or ".join(f"{flag} {value}" for value in values) if values else flag
 
@@ -214,31 +216,31 @@ def under(name: str, *values: Any) -> Scope:
 
 
 def unless(name: str) -> Scope:
-    """Read where the option `name` beside it is not given."""
+    """Return a scope: read where the option `name` beside it is not given."""
     flag = name.replace("_", "-")
     return lambda options: f"is not read beside --{flag}; drop one of the two" if getattr(options, name) else ""
 
 
 def provided(name: str, otherwise: str) -> Scope:
-    """Read where the property `name` of the options holds."""
+    """Return a scope: read where the property `name` of the options is true; `otherwise` says why not."""
     return lambda options: "" if getattr(options, name) else otherwise
 
 
 def every(*scopes: Scope) -> Scope:
-    """Read where each of these says so."""
+    """Return a scope: read where all of these say so."""
     return lambda options: next((why for scope in scopes if (why := scope(options))), "")
 
 
 def changed(options: Any) -> set[str]:
-    """The options that are not at their defaults."""
+    """Return the names of the options that are not at their defaults."""
     fields = fields_of(type(options))
     return {name for name, value in flat(options).items() if value != fields[name][0].default}
 
 
 def unread(options: Any, run: Any = None, names: Collection[str] | None = None) -> dict[str, str]:
-    """The options, of these names or all, that nothing reads in a run, with cause and remedy.
+    """Return the options, of these names or all, that nothing reads in a run, each with cause and remedy.
 
-    run: what the scopes are asked of, made or a draft; None for the options themselves.
+    run: passed to the scopes, made or a draft; None for the options themselves.
     """
     options = flattened(options)
     run = options if run is None else flattened(run)
@@ -251,13 +253,16 @@ def unread(options: Any, run: Any = None, names: Collection[str] | None = None) 
 
 
 def refuse_unread(options: Any, given: Collection[str] | None = None, run: Any = None) -> None:
-    """Raise UserError for an option that was given and that nothing reads. None: those at no default."""
+    """Raise UserError for an option that was given and that nothing reads.
+
+    given: names of options; None for those that are not at their defaults.
+    """
     for name, why in unread(options, run, changed(options) if given is None else given).items():
         raise UserError(f"--{flag_of(fields_of(type(options))[name][0])}: {why}")
 
 
 def draft(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Options that are not checked and have no parts, to ask which of them are read before they are made."""
+    """Return options without parts and without a check, so that their scopes can be asked before they are made."""
     made = object.__new__(cls)
     for name, (field, _) in fields_of(cls).items():
         object.__setattr__(made, name, values.get(name, field.default))
@@ -265,7 +270,7 @@ def draft(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def flattened(options: Any) -> Any:
-    """The options with those of their parts beside them, as scopes ask for them."""
+    """Return the options with those of their parts beside them, as scopes ask for them."""
     if not dataclasses.is_dataclass(options) or isinstance(options, type):
         return options
     parts = [field.name for field in dataclasses.fields(options) if field.metadata.get("part")]
@@ -274,12 +279,12 @@ def flattened(options: Any) -> Any:
 
 
 def to_mapping(options: Any) -> dict[str, Any]:
-    """The options as plain values, ready for YAML."""
+    """Return the options as plain values, ready for YAML."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in flat(options).items()}
 
 
 def files_named(options: Any, skip: Collection[str] = ()) -> list[str]:
-    """What options that name files or folders hold, in those of the scorer and the selector of a run too."""
+    """Return the files and folders that the options name, those of a run's scorer and selector included."""
     named: list[str] = []
     fields = fields_of(type(options))
     for name, value in flat(options).items():
@@ -291,19 +296,19 @@ def files_named(options: Any, skip: Collection[str] = ()) -> list[str]:
 
 
 def among(cls: type[T], options: Any) -> T:
-    """The options of `cls` with the values that they have among others."""
+    """Return options of `cls` with the values that `options`, which has more, gives them."""
     values = flat(options)
     return build(cls, {name: values[name] for name in fields_of(cls)})
 
 
 def chosen(options: Any) -> list[str]:
-    """The options that are not at their defaults, as `name=value`, without secrets."""
+    """Return the options that are not at their defaults, as `name=value`, without secrets."""
     away = changed(options)
     return [without_secrets(f"{name}={value}") for name, value in to_mapping(options).items() if name in away]
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
-    """Options from plain values; unknown keys, and values that cannot be, are a UserError that names `place`."""
+    """Return options from plain values. Raises UserError, which names `place`, for unknown keys and unusable values."""
     fields = fields_of(cls)
     for name in values:
         if name not in fields:
@@ -316,14 +321,14 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], place: str) -> T:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The end of an error for an unknown name: what was perhaps meant, else what there is."""
+    """Return the end of an error for an unknown name: a near name if there is one, else all known names."""
     known = list(known)
     close = difflib.get_close_matches(str(name)[:80], known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def base_type(hint: Any) -> Any:
-    """`X` of `X | None`, else the hint itself."""
+    """Return `X` of `X | None`, else the hint itself."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return next(part for part in typing.get_args(hint) if part is not type(None))
     return hint

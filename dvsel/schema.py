@@ -1,11 +1,11 @@
-"""What the arrays of a fitted scorer must be: types, shapes and ranges, stated as a table that is checked on load.
+"""Types, shapes and ranges of a fitted scorer's arrays, stated as a table that is checked when a file is read.
 
     {"log_ratio": ArraySpec("float32", ("groups", 10_000)), "shares": ArraySpec("float64", ("groups",), low=0),
      "groups": Names()}
 
-A length is a number, or a name: that is one length wherever it stands. `Names` gives its own name a length, that of the
-list. A name in braces makes an entry for each number below that length: of `left.{layers}` there are left.0, left.1...,
-and a length named `outputs.{layers}` is one for each of them. No further array may be there.
+A length is a number or a name; a name means the same length wherever it stands. `Names` gives its own name a length,
+that of the list. A name in braces makes an entry for each number below that length: `left.{layers}` stands for left.0,
+left.1, ..., and a length named `outputs.{layers}` may differ between them. Any further array is refused.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from dvsel.storage.tensors import Malformed, parsed
 Array = npt.NDArray[Any]
 Shape = tuple[int | str, ...]
 
-_AT_ONCE = 1 << 20  # numbers that are looked at together
+_AT_ONCE = 1 << 20  # numbers that are checked together
 _MOST_NAMES = 1 << 16
 _NUMBERED = re.compile(r"\{(\w+)\}")
 
 
 class Unfit(ValueError):
-    """Arrays, or a report, that a fitted scorer cannot use; the message says which, and why."""
+    """Raised for arrays, or a report, that a fitted scorer cannot use; the message names them and says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """An array.
+    """Type, shape and range of an array.
 
     dtype: numpy's name for its type. shape: its lengths, by axis. or_shape: another shape that it may have. low, high:
-    the least and the greatest number, if there are such. finite: whether NaN and infinities are refused. optional:
-    whether it may be missing. empty: whether a length may be 0.
+    the least and the greatest number; None for no bound. finite: NaN and infinities are refused. optional: the array
+    may be missing. empty: a length may be 0.
     """
 
     dtype: str
@@ -55,7 +55,7 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """A list of different names, as JSON in uint8: what `packed` gives. least: how many there are at least."""
+    """A list of different names, as `packed` writes it. least: the smallest number of names."""
 
     least: int = 1
 
@@ -67,15 +67,15 @@ GROUPS: Schema = {"groups": Names(), "shares": ArraySpec("float64", ("groups",),
 
 
 def packed(names: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Names as an array."""
+    """Return names as an array: JSON in uint8."""
     return np.frombuffer(json.dumps(list(names)).encode(), np.uint8)
 
 
 def unpacked(array: Array) -> list[str]:
-    """Names out of what `packed` gives. Raises Malformed for what is no list of names."""
+    """Return the names that `packed` wrote. Raises Malformed for anything that is not a list of names."""
     names = parsed(array.tobytes())
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Malformed("no list of names")
+        raise Malformed("not a list of names")
     return names
 
 
@@ -91,18 +91,18 @@ def check(arrays: Mapping[str, Array], schema: Schema) -> None:
             elif isinstance(its, Names) or not its.optional:
                 raise Unfit(f"array {one} is missing")
     if unknown := sorted(set(arrays) - known):
-        raise Unfit(f"array {unknown[0]} is not one of those that belong there")
+        raise Unfit(f"array {unknown[0]} does not belong there")
 
 
 def _in_order(schema: Schema) -> list[tuple[str, ArraySpec | Names]]:
-    """What gives lengths comes before what is numbered by them."""
+    """Sort entries that give lengths before entries that are numbered by them."""
     return sorted(schema.items(), key=lambda entry: ("{" in entry[0], isinstance(entry[1], ArraySpec)))
 
 
 def _numbered(
     name: str, spec: ArraySpec | Names, lengths: Mapping[str, int]
 ) -> Iterator[tuple[str, ArraySpec | Names]]:
-    """The entry for each number of what stands in braces; itself where nothing does."""
+    """Yield the entry for each number that names in braces stand for; the entry itself without braces."""
     by = list(dict.fromkeys(_NUMBERED.findall(name)))
     for numbers in itertools.product(*(range(lengths[one]) for one in by)):
         values = dict(zip(by, numbers, strict=True))
@@ -141,7 +141,7 @@ def _misshapen(name: str, array: Array, dtype: str, shape: Shape, lengths: Mappi
 
 
 def _check_numbers(name: str, spec: ArraySpec, array: Array) -> None:
-    """In pieces, so that a large array stays where it lies."""
+    """Raise Unfit for numbers out of range. In pieces: a mapped file is then never in memory as a whole."""
     finite = spec.finite and array.dtype.kind == "f"
     if not finite and spec.low is None and spec.high is None:
         return
@@ -149,14 +149,14 @@ def _check_numbers(name: str, spec: ArraySpec, array: Array) -> None:
     for first in range(0, len(flat), _AT_ONCE):
         part = flat[first : first + _AT_ONCE]
         if finite and not np.isfinite(part).all():
-            raise Unfit(f"array {name} holds what is no finite number")
+            raise Unfit(f"array {name} holds NaN or an infinite number")
         if not _within(part, spec.low, spec.high):
             bounds = [str(bound) if bound is not None else "any" for bound in (spec.low, spec.high)]
             raise Unfit(f"array {name} holds a number out of its range, {' to '.join(bounds)}")
 
 
 def _within(part: Array, low: float | None, high: float | None) -> bool:
-    """NaN lies in no range."""
+    """Return whether all numbers are in the range; NaN is in no range."""
     return bool((low is None or (part >= low).all()) and (high is None or (part <= high).all()))
 
 
@@ -168,7 +168,7 @@ def _count(name: str, spec: Names, array: Array) -> int:
         for one in names:
             one.encode("utf-8", "surrogateescape")
     except ValueError as error:
-        raise Unfit(f"array {name} is no list of names ({error})") from error
+        raise Unfit(f"array {name} is not a list of names ({error})") from error
     if not spec.least <= len(names) <= _MOST_NAMES or len(set(names)) < len(names):
         raise Unfit(f"array {name} has {len(names)} names, too few or too many, or one of them twice")
     return len(names)

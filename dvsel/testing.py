@@ -1,4 +1,4 @@
-"""Tests that any scorer and any selector must pass, dvsel's own and those of other packages.
+"""Tests that every scorer and every selector must pass, dvsel's own and those of other packages.
 
 def test_mine():
     check_scorer(MyScorer(), pool=texts, target=more_texts)
@@ -42,7 +42,7 @@ def check_scorer(
 
     Options survive a recipe; arrays are as the fitted class's schema says, if it has one; the fit is the same twice and
     does not depend on batches; saving and loading keeps scores and bytes; a document's score depends on that document
-    alone (up to the scorer's `tolerance`); odd texts give a float or NaN.
+    alone (up to the scorer's `tolerance`); unusual texts give a float or NaN.
     Raises AssertionError with what is wrong.
     """
     cls = type(scorer)
@@ -88,8 +88,8 @@ def _check_arrays(fitted: Fitted) -> None:
 def check_selector(selector: Selector) -> None:
     """Check what the flow relies on: a key for each row from that row alone, NaN for NaN, noise where it is stated.
 
-    Of a `SetSelector`: the same keys twice, whatever the order of documents; none for a document that does not compete,
-    or that has no vector where the rule looks at vectors alone; and weights of 1 or more, if it gives some.
+    For a `SetSelector`: the keys are the same twice, whatever the order of documents; a document that does not compete
+    has none; weights are 1 or more.
     Raises AssertionError with what is wrong.
     """
     _check_options(selector, SELECTORS)
@@ -100,7 +100,7 @@ def check_selector(selector: Selector) -> None:
     score = np.concatenate([generator.normal(size=1000), [np.nan, 0.0, -0.0]]).astype(np.float32)
     uniform = generator.uniform(1e-9, 1 - 1e-9, len(score))
     key = selector.key(score, uniform)
-    assert key.shape == score.shape and key.dtype == np.float32, "key is no float32 array of the scores' length"
+    assert key.shape == score.shape and key.dtype == np.float32, "key is not a float32 array of the scores' length"
     assert np.isnan(key[np.isnan(score)]).all(), "a document without a score has a key"
     _same(selector.key(score, uniform), key, "two calls differ")
     _same(selector.key(score[::-1], uniform[::-1])[::-1], key, "keys depend on the order of documents")
@@ -109,12 +109,12 @@ def check_selector(selector: Selector) -> None:
     _check_score_of(selector, key[~np.isnan(key)], uniform[~np.isnan(key)])
     changed = not np.array_equal(selector.key(score, uniform[::-1].copy()), key, equal_nan=True)
     assert changed == selector.noisy, "`noisy` does not say whether the noise is used"
-    assert selector.budget is None or isinstance(selector.budget, Budget), "budget is no Budget"
+    assert selector.budget is None or isinstance(selector.budget, Budget), "budget is not a Budget"
 
 
 @dataclass
 class _Made:
-    """Candidates with vectors, made up: two groups of scores, some documents that do not compete."""
+    """Made-up candidates with vectors: two groups of scores, some documents that do not compete."""
 
     part: Part
     scratch: Path
@@ -136,7 +136,7 @@ class _Made:
 
 
 def _candidates(order: npt.NDArray[np.int64], scratch: str) -> _Made:
-    """The same documents in this order."""
+    """Return the same documents in this order."""
     count, generator = len(order), np.random.default_rng(0)
     vectors = generator.normal(size=(count, 8)) + 3 * np.eye(8)[np.arange(count) % 4]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -160,7 +160,9 @@ def _check_set_selector(selector: SetSelector) -> None:
             made = _candidates(rows, scratch)
             notes = selector.rank(made)
         assert all(isinstance(note, str) for note in notes), "`rank` returns lines for the summary"
-        assert made.keys.dtype == np.float32 and len(made.keys) == len(rows), "keys are no float32 of the pool's length"
+        assert made.keys.dtype == np.float32 and len(made.keys) == len(rows), (
+            "keys are not float32 of the pool's length"
+        )
         assert np.isnan(made.keys[~made.part.eligible]).all(), "a document that does not compete has a key"
         assert np.isfinite(made.keys).any(), "no document has a key"
         back = np.empty_like(made.keys)
@@ -183,7 +185,7 @@ def _check_score_of(selector: Selector, key: npt.NDArray[np.float32], uniform: n
 def _check_options(instance: Scorer | Selector, group: str) -> None:
     cls = type(instance)
     params = getattr(cls, "__dataclass_params__", None)
-    assert params is not None and params.frozen, f"{cls.__name__} is no frozen dataclass"
+    assert params is not None and params.frozen, f"{cls.__name__} is not a frozen dataclass"
     doc = (cls.__doc__ or "").strip()
     generated = doc.startswith(f"{cls.__name__}(")  # what a dataclass gets that has none
     assert doc and not generated, f"{cls.__name__} has no docstring, which is its help"

@@ -38,12 +38,12 @@ def test_what_is_right_passes() -> None:
     [
         ("table", None, "array table is missing"),
         ("left.1", None, "array left.1 is missing"),
-        ("left.2", np.ones((1, 5), "f4"), "array left.2 is not one of those"),
+        ("left.2", np.ones((1, 5), "f4"), "array left.2 does not belong"),
         ("table", np.ones((2, 4)), r"is float64 of shape \(2, 4\), not float32 of \(groups 2, 4\)"),
         ("table", np.ones((3, 4), "f4"), r"shape \(3, 4\), not float32 of \(groups 2, 4\)"),
         ("table", np.ones((2, 5), "f4"), r"shape \(2, 5\)"),
         ("table", np.ones((2, 4, 1), "f4"), r"shape \(2, 4, 1\)"),
-        ("table", np.full((2, 4), np.inf, "f4"), "holds what is no finite number"),
+        ("table", np.full((2, 4), np.inf, "f4"), "holds NaN or an infinite number"),
         ("left.0", np.ones((3, 6), "f4"), "array left.1"),
         ("left.0", np.ones((0, 5), "f4"), "array left.0"),
         ("right.0", np.ones((4, 4), "f4"), r"array right.0 .* \(rows.0 3, rows.0 3\)"),
@@ -54,8 +54,8 @@ def test_what_is_right_passes() -> None:
         ("groups", np.frombuffer(b'["a", "a"]', "u1"), "one of them twice"),
         ("groups", packed([]), "too few"),
         ("groups", packed([str(number) for number in range(70_000)]), "too many"),
-        ("groups", np.frombuffer(b'["\\ud800", "b"]', "u1"), "no list of names"),
-        *[("groups", np.frombuffer(text, "u1"), "no list of names") for text in (b"[", b"{}", b"[1]", b"[" * 10**6)],
+        ("groups", np.frombuffer(b'["\\ud800", "b"]', "u1"), "not a list of names"),
+        *[("groups", np.frombuffer(text, "u1"), "not a list of names") for text in (b"[", b"{}", b"[1]", b"[" * 10**6)],
     ],
 )
 def test_what_is_wrong_is_named(name: str, array: Any, complaint: str) -> None:

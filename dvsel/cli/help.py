@@ -1,5 +1,5 @@
-"""Help as plain text: a short one of the options that matter most, a long one of all, and whose an option is that a
-command does not have. Names are never cut or broken, whatever the width.
+"""Help as plain text: a short one of the options that matter most, a long one of all, and a hint where an option
+belongs to another command. Names are never cut or broken, whatever the width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ALL = "dvsel.help_all"
 
 
 def show_all(context: typer.Context, asked: bool) -> None:
-    """What `--help-all` does."""
+    """Print the help with all options, and exit."""
     if asked:
         context.meta[_ALL] = True
         print(context.get_help())
@@ -41,7 +41,7 @@ class Command(TyperCommand):
     aliases: ClassVar[frozenset[str]] = frozenset()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Typer's, and for an option that is not there, whose it is."""
+        """Parse as Typer does; for an unknown option, say which command has it."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -60,7 +60,7 @@ class Command(TyperCommand):
         return f"no option {flag}; {hint if hint.startswith('did') else f'`dvsel {command} --help-all` shows all'}"
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Sections of options; how many more there are."""
+        """Write the options by section, and how many are not shown."""
         shown: dict[str, list[tuple[str, str]]] = {}
         more = 0
         for one in self.get_params(ctx):
@@ -97,14 +97,14 @@ class Commands(TyperGroup):
     """A command of commands, each with its summary in full."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Sections of commands."""
+        """Write the commands by section."""
         for section, names in self.sections().items():
             rows = [(name, summary_of_help(self.commands[name])) for name in names]
             with formatter.section(section):
                 formatter.write_dl(rows)
 
     def sections(self) -> Mapping[str, list[str]]:
-        """The names of the commands, by section."""
+        """Return the names of the commands, by section."""
         return {"Commands": list(self.commands)}
 
 
@@ -112,7 +112,7 @@ class Methods(Commands):
     """A command with one sub-command a scorer, grouped by what scorers need."""
 
     def sections(self) -> Mapping[str, list[str]]:
-        """The scorers' groups; those of other packages have one each."""
+        """Return the scorers by group; each other package has one of its own."""
         groups: dict[str, list[str]] = {group: [] for group in OWN_GROUPS}
         for name, point in found(SCORERS).items():
             groups.setdefault(about(point)[1] or _package(point), []).append(name)
@@ -120,12 +120,12 @@ class Methods(Commands):
 
 
 def summary_of_help(command: Any) -> str:
-    """The first paragraph of a command's help, in one line."""
+    """Return the first paragraph of a command's help, in one line."""
     return " ".join((command.help or "").split("\n\n")[0].split())
 
 
 def about(point: EntryPoint) -> tuple[str, str]:
-    """The first line of a scorer's docstring, and its group, read from its source: importing all would take seconds.
+    """Return a scorer's group and the first line of its docstring, from its source: imports would take seconds.
 
     A class that is not defined where the entry point says is imported all the same.
     """
@@ -160,7 +160,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def owners_of(flag: str, command: str) -> Iterator[str]:
-    """Where there is an option of this name, as what `command` is to be given, or as another command."""
+    """Yield the places that have this option: as words to add to `command`, or as another command."""
     selects = command == "select"
     for group, load, option in ((SELECTORS, selector_class, "--method"), (SCORERS, scorer_class, "--with")):
         for name in found(group):

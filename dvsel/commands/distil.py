@@ -130,8 +130,8 @@ def _teacher(run: FitRun, shards: list[Shard], execution: Execution, folder: str
 def _check_teacher(teacher: Fitted, place: str) -> str:
     """The teacher's name. UserError for one that is distilled, a notice for one that is cheap."""
     name = name_of(SCORERS, type(teacher.scorer))
-    if teacher.stands_for:
-        raise UserError(f"{place}: is distilled itself; give {teacher.stands_for} fitted without --distil")
+    if teacher.teacher_name:
+        raise UserError(f"{place}: is distilled itself; give {teacher.teacher_name} fitted without --distil")
     if not teacher.scorer.uses_all_cores:
         warnings.warn(
             Notice(

@@ -1,5 +1,5 @@
-"""What methods over embeddings share: the embedder (`encoder`), where vectors come from (`source`), clusters and
-neighbours (`clusters`, `neighbours`), and what sees a set of vectors (`facility`, `duplicates`).
+"""Embeddings: the embedder (`encoder`), the source of vectors (`vector_source`), clusters and neighbours (`clusters`,
+`neighbours`), and rules over a set of vectors (`facility`, `duplicates`).
 
 A pool's vectors are made once by `dvsel embed`, or on the fly. Torch is imported only by code that is about to use it.
 """
@@ -21,7 +21,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 @dataclass(frozen=True)
 class EmbedderOptions(Options):
-    """How a text becomes a vector. Raises UserError for what is out of range."""
+    """The model that makes a text into a vector, and how."""
 
     model: str = option(
         "", "sentence encoder or causal language model: folder, or name on the Hugging Face hub", files=True

@@ -1,11 +1,11 @@
-"""Fitted fastText classifiers: what the scorers `fasttext` and `preselect` give.
+"""Fitted fastText classifiers, of the scorers `fasttext` and `preselect`.
 
 The score is the logit of the chosen labels (`odds`), higher = keep, NaN where fastText finds no feature. A model is
 folded where it can be, so that a worker holds one number for each of its features; the others, quantised ones and
 those with hierarchical softmax, are kept as they are and run through the `fasttext` package.
 
-Sums are taken in float64, so a folded classifier is exact to 1e-6 where the library, which adds up float32 vectors, is
-not: after 10,000 words, or one word 5,000 times, its own logits have been seen 6e-5 off, its probabilities 1.5e-5.
+Sums are taken in float64, so a folded classifier is exact to 1e-6. The library adds up float32 vectors and is not:
+after 10,000 words, or one word 5,000 times, errors of 6e-5 in its logits and of 1.5e-5 in its probabilities were seen.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _ABOUT, _CONTENT = "about", "model"
 _GOOD = ("hq", "1", "positive", "pos", "good", "high", "yes", "true")
 _MOST_LISTED = 10
 _LOSSES = ("softmax", "ova", "hs", "ns")
-_AT_ONCE = 1 << 22  # outputs
+_AT_ONCE = 1 << 22  # outputs that are held at once
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a classifier's arrays are.
+    """The meaning of a classifier's arrays.
 
     labels: all of the model's. chosen: those whose logit is the score. loss: the model's. folded: whether the arrays
     are a folded model, else the bytes of its file. preprocess: what is done to a text first, one of
@@ -59,16 +59,16 @@ class About:
     probability: bool = False
 
     def to_array(self) -> npt.NDArray[np.uint8]:
-        """As JSON bytes, uint8."""
+        """Return it as JSON in uint8."""
         return np.frombuffer(json.dumps(asdict(self)).encode(), np.uint8)
 
     @classmethod
     def of(cls, arrays: Arrays) -> About:
-        """What `to_array` gave. Raises Malformed, UserError or TypeError for what it cannot have given."""
+        """Return what `to_array` wrote. Raises Malformed, UserError or TypeError for anything else."""
         return from_mapping(cls, parsed(arrays[_ABOUT].tobytes()), "about the classifier")
 
     def check(self) -> None:
-        """Raise Unfit for what describes no classifier."""
+        """Raise Unfit for a description that no classifier has."""
         if not self.chosen or not set(self.chosen) <= set(self.labels) or len(set(self.labels)) < len(self.labels):
             raise Unfit("its labels are not different, or those that were chosen not among them")
         if self.loss not in _LOSSES or self.preprocess not in MODES:
@@ -78,19 +78,19 @@ class About:
 
     @property
     def columns(self) -> int:
-        """How many outputs a folded model has."""
+        """Number of outputs of a folded model."""
         if not _is_softmax(self.loss):
             return len(self.chosen)
         return 1 if len(self.labels) == 2 else len(self.labels)
 
     @property
     def flags(self) -> npt.NDArray[np.bool_]:
-        """Which of the labels are chosen, bool (labels,)."""
+        """True for each label that is chosen, bool (labels,)."""
         return np.array([label in self.chosen for label in self.labels])
 
     @property
     def meaning(self) -> str:
-        """What the score is, in words."""
+        """The score in words."""
         what = "probability" if self.probability else "log-odds"
         others = [label for label in self.labels if label not in self.chosen]
         against = f" against {_listed(others)}" if _is_softmax(self.loss) else ""
@@ -100,7 +100,7 @@ class About:
 class FittedClassifier(Fitted):
     """A fastText classifier, ready to score.
 
-    arrays: `about`, an `About`; further what `folded.fold` gave, or `model`, uint8, the bytes of the model's file.
+    arrays: `about`, an `About`; and those of `folded.fold`, or `model`, uint8, the bytes of the model's file.
     """
 
     unscored = "no feature that the model knows"
@@ -111,13 +111,13 @@ class FittedClassifier(Fitted):
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
-        """Of a folded model or of a file; `check` tells which."""
+        """Return arrays of a folded model and of a file, all optional; `check` tells them apart."""
         either = {name: replace(spec, optional=True) for name, spec in tables.SCHEMA.items()}
         about, content = ArraySpec("uint8", ("letters",)), ArraySpec("uint8", ("bytes",), optional=True)
         return {**either, _ABOUT: about, _CONTENT: content}
 
     def check(self) -> None:
-        """One of both is there, and goes with the labels."""
+        """Raise Unfit unless the arrays are those of one of the two, and go with the labels."""
         self.about.check()
         own = set(tables.SCHEMA) if self.about.folded else {_CONTENT}
         if self.arrays.keys() != own | {_ABOUT}:
@@ -126,7 +126,7 @@ class FittedClassifier(Fitted):
             tables.check(self.arrays, self.about.columns)
 
     def lines(self) -> list[str]:
-        """What the score is, and what the report says."""
+        """Return the score in words, and the report."""
         from dvsel.fasttext import evaluation
 
         others = [name for name in self.report if name not in evaluation.FINDINGS]
@@ -134,7 +134,7 @@ class FittedClassifier(Fitted):
         return found + (evaluation.lines(self.report) if self.report.keys() >= set(evaluation.FINDINGS) else [])
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """Logits, or probabilities as the library's, float32 (n,)."""
+        """Return logits, or probabilities as the library's, float32 (n,)."""
         from dvsel.fasttext.text import prepare
 
         text = prepare(batch.text, self.about.preprocess)
@@ -143,7 +143,7 @@ class FittedClassifier(Fitted):
         return np.concatenate([np.empty(0, np.float32), *parts])
 
     def _scored(self, text: Column) -> npt.NDArray[np.float32]:
-        """Of so few documents that the outputs of all labels can be held."""
+        """Score so few documents that the outputs of all labels can be held."""
         if self.about.folded:
             scores = _of_outputs(self._folded.sums(text), self.about)
         else:
@@ -171,7 +171,7 @@ def classify(
     probability: bool = False,
     report: Mapping[str, Any] | None = None,
 ) -> FittedClassifier:
-    """A classifier from a model in memory, which must be foldable.
+    """Return a classifier from a model in memory, which must be foldable.
 
     label: as for `choose`. preprocess: the mode of `dvsel.fasttext.MODES` that the model was trained with.
     """
@@ -181,10 +181,10 @@ def classify(
 def classify_file(
     scorer: Scorer, path: str, label: str, preprocess: str, probability: bool = False
 ) -> FittedClassifier:
-    """A classifier from a model's file, `.bin` or `.ftz`; what is folded is kept in the user's cache folder.
+    """Return a classifier from a model's file, `.bin` or `.ftz`. Folded arrays are kept in the user's cache folder.
 
-    Raises UserError for a file that is no supervised model and for labels that it does not have; a Notice says
-    that a model cannot be folded.
+    Raises UserError for a file that is not a supervised model and for labels that it does not have; warns with a
+    Notice of a model that cannot be folded.
     """
     from dvsel.fasttext import cache
 
@@ -198,7 +198,7 @@ def classify_file(
 
 
 def _usable(scorer: Scorer, arrays: Arrays | None) -> Arrays | None:
-    """The arrays, where a classifier is made of such."""
+    """Return the arrays if they are a classifier's, else None."""
     if arrays is None:
         return None
     try:
@@ -210,10 +210,10 @@ def _usable(scorer: Scorer, arrays: Arrays | None) -> Arrays | None:
 
 
 def choose(labels: Sequence[str], wanted: str, place: str) -> tuple[str, ...]:
-    """The labels whose logit is the score, each once, in the model's order.
+    """Return the labels whose logit is the score, each once, in the model's order.
 
     wanted: one, or several with commas between, with or without `__label__`; if empty, the good one of two labels,
-    by its name. Raises UserError, which begins with `place`, where that says nothing or too much.
+    by its name. Raises UserError, which begins with `place`, where that names none or several.
     """
     from dvsel.fasttext.model import PREFIX
 
@@ -237,7 +237,7 @@ def _good_one(labels: Sequence[str], place: str) -> str:
 
 
 def _part(text: Column, first: int, last: int) -> Column:
-    """The rows from `first` to before `last`, as views."""
+    """Return the rows from `first` to before `last`, as views."""
     from dvsel.documents.columns import Column
 
     return Column(text.data, text.offsets[first : last + 1], text.kind[first:last])
@@ -249,7 +249,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value of the report, for a person."""
+    """Format a value of the report for a person."""
     match value:
         case dict():
             return ", ".join(f"{_shown(part)} {name}" for name, part in value.items())
@@ -263,7 +263,7 @@ def _shown(value: Any) -> str:
 
 
 def _is_softmax(loss: str) -> bool:
-    """Whether labels exclude each other; else each has its own odds (one-vs-all, negative sampling)."""
+    """Return whether labels exclude each other; else each has its own odds (one-vs-all, negative sampling)."""
     return loss in ("softmax", "hs")
 
 
@@ -276,7 +276,7 @@ def _checked(model: Model, chosen: tuple[str, ...], folded: bool) -> About:
 
 
 def _read(path: str, label: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a model's file."""
+    """Return the arrays of a model's file."""
     from dvsel.fasttext.model import read_model, why_not_foldable
 
     model = read_model(path)
@@ -285,13 +285,13 @@ def _read(path: str, label: str) -> dict[str, npt.NDArray[Any]]:
     if not obstacle:
         return _fold(model, chosen)
     warnings.warn(
-        Notice(f"{path}: {obstacle}, so the fasttext package scores, at a small part of the usual speed"), stacklevel=4
+        Notice(f"{path}: {obstacle}, so the fasttext package scores, at a fraction of the usual speed"), stacklevel=4
     )
     return _unfolded(model, chosen, path)
 
 
 def _fold(model: Model, chosen: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a foldable model: one column where the logit is linear, else one for each label that counts."""
+    """Return a foldable model's arrays: one column where the logit is linear, else one for each label that counts."""
     from dvsel.fasttext.folded import fold
 
     about = _checked(model, chosen, True)
@@ -325,7 +325,7 @@ def _fitted(
 
 
 def _of_outputs(outputs: npt.NDArray[np.float64], about: About) -> npt.NDArray[np.float64]:
-    """Scores from the outputs of the columns that `_fold` made."""
+    """Return scores from the outputs of the columns that `_fold` made."""
     from dvsel.fasttext import odds
 
     if not _is_softmax(about.loss):

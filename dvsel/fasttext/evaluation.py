@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dvsel.linalg.ranks import average_ranks
+
 BINS = 10
 FINDINGS = (
     *("documents", "positives", "unscored", "precision", "recall", "f1", "accuracy"),
@@ -88,9 +90,7 @@ def _area(scores: Floats, truth: Bools) -> float | None:
     negatives = len(truth) - positives
     if not positives or not negatives:
         return None
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2  # of equal scores, the mean of their ranks
-    wins = ranks[place][truth].sum() - positives * (positives + 1) / 2
+    wins = average_ranks(scores)[truth].sum() - positives * (positives - 1) / 2
     return float(wins / (positives * negatives))
 
 

@@ -1,4 +1,4 @@
-"""What a classifier learns from, and how it is trained: examples with their labels, and the options of training."""
+"""Training of a classifier: its options, and the examples with their labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dvsel.documents.columns import Column
 
 LABELS = ("1", "0")
-"""The labels of a trained model: the first is the positive documents'."""
+"""The labels of a trained model; the first is that of positive documents."""
 
 
 TRAINERS = ("dvsel", "fasttext")
@@ -33,7 +33,7 @@ _TRAINS = provided("trains", "is for training, and --model is trained; drop it, 
 
 @dataclass(frozen=True)
 class Training(Options):
-    """How a classifier is trained. The defaults are those of DCLM's: fastText's own, with runs of two words."""
+    """Options of training. The defaults are DCLM's: fastText's own, with runs of two words."""
 
     dim: int = option(100, "length of the vectors", minimum=1, when=_TRAINS)
     word_ngrams: int = option(
@@ -68,7 +68,7 @@ class Training(Options):
 
     @property
     def trains(self) -> bool:
-        """Whether there is a classifier to train."""
+        """True where there is a classifier to train."""
         return True
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class Training(Options):
 
     @property
     def used_buckets(self) -> int:
-        """Buckets of the model: 0 where no feature is hashed, as in fastText."""
+        """The model's buckets: 0 where no feature is hashed, as in fastText."""
         return self.buckets if self.word_ngrams > 1 or self.max_chars > 0 else 0
 
 
@@ -97,7 +97,7 @@ class Examples:
     hashes: npt.NDArray[np.uint64]
 
     def order(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-        """A shuffle of the documents that does not depend on their order (equal texts: the positive one last)."""
+        """Shuffle the documents, whatever their order; of equal texts the positive one is last."""
         from dvsel.documents.hashing import mix
 
         return np.lexsort((self.positive, mix(mix(self.hashes, seed), epoch)))

@@ -78,7 +78,7 @@ class FittedDirections(Fitted):
         weights: Sequence[float],
         scale: bool,
     ) -> Self:
-        """Fit as `fit` does, however the scorer says how to cut.
+        """Fit as `fit` does, with another cut than the options'.
 
         scale: whether to bring the mean score of the target's own documents to 1.
         """
@@ -110,7 +110,7 @@ class FittedDirections(Fitted):
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
-        """Two thin matrices for each model and layer."""
+        """Return two thin matrices for each model and layer."""
         models = range(len(scorer.models))
         return {
             **{name: spec for model in models for name, spec in sides(f"{model}.").items()},
@@ -122,33 +122,33 @@ class FittedDirections(Fitted):
         }
 
     def check(self) -> None:
-        """The matrices are as wide as the ranks of all groups."""
+        """Raise Unfit unless the matrices are as wide as the ranks of all groups."""
         for model, of_layers in enumerate(self.arrays["ranks"]):
             check_ranks(self.arrays, of_layers, f"{model}.")
 
     @property
     def options(self) -> GroupOptions:
-        """The scorer's."""
+        """The scorer, as the options that it has."""
         assert isinstance(self.scorer, GroupOptions)
         return self.scorer
 
     @property
     def cosine(self) -> bool:
-        """Whether products are divided by norms."""
+        """True where products are divided by norms."""
         return isinstance(self.scorer, DirectedOptions) and self.scorer.similarity == "cosine"
 
     def lines(self) -> list[str]:
-        """The report, without the ranks of each layer."""
+        """Return the report, without the ranks of each layer."""
         return [f"{name}: {value}" for name, value in self.report.items() if name != "ranks"]
 
     @functools.cached_property
     def meters(self) -> list[GradientMeter]:
-        """One for each model."""
+        """The meters, one for each model."""
         return meters(self.options, self.arrays["digests"], unpacked(self.arrays["layers"]))
 
     @functools.cached_property
     def directions(self) -> list[list[list[Direction]]]:
-        """By model, by layer, then by group, in the precision of the layer's weights, or float32 under autocast."""
+        """The directions by model, by layer, then by group, in the precision of the layer's weights."""
         return [
             [
                 self._directions_of(number, place, ranks, layer)
@@ -164,6 +164,7 @@ class FittedDirections(Fitted):
 
         pair = [self.arrays[f"{side}.{model}.{place}"] for side in ("left", "right")]
         check_size(layer, *map(len, pair))
+        # Copies: torch wants memory that it may write to, and that of a file may not be.
         left, right = (torch.from_numpy(np.array(side)).to(layer.module.weight) for side in pair)
         sides = zip(torch.split(left, ranks, 1), torch.split(right, ranks, 1), strict=True)
         return [Direction(*both) for both in sides]
@@ -175,7 +176,7 @@ class FittedDirections(Fitted):
         return [[comparison(layer) for layer in layers] for layers in self.directions]
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,) or (n, groups); NaN where there is nothing to score, or where the loss is no number."""
+        """Return float32 (n,) or (n, groups); NaN where there is nothing to score, or where the loss is not finite."""
         documents = self.options.documents([batch])
         shape = len(documents), len(self.groups)
         scores = self._scored(documents) if len(documents) else np.empty(shape, np.float64)
@@ -189,9 +190,9 @@ class FittedDirections(Fitted):
         return total
 
     def by_token(self, documents: Documents, group: int) -> list[list[tuple[str, float]]]:
-        """Each document's tokens, each with its part in the score that the group gives the document, under one model.
+        """Return each document's tokens, each with its part in the score of the group, under one model.
 
-        A token's part is that of the position that it is fed at: of what it sees, and of the loss of what follows.
+        A token's part is that of its position: of the tokens before it, and of the loss of the token after it.
         """
         from dvsel.gradients.compare import PositionScores, comparison
 
@@ -206,17 +207,17 @@ class FittedDirections(Fitted):
         ]
 
     def _scored_by(self, number: int, documents: Documents) -> npt.NDArray[np.float64]:
-        """Under one model, float64 (n, groups)."""
+        """Return scores under one model, float64 (n, groups)."""
         return self.compared(number, documents)[0]
 
     def compared(self, number: int, documents: Documents) -> tuple[npt.NDArray[np.float64], Passed]:
-        """Scores under one model, float64 (n, groups), NaN where there is none; and what the documents were."""
+        """Return scores under one model, float64 (n, groups), NaN where there is none, and how the documents passed."""
         meter = self.meters[number]
         from dvsel.gradients.compare import Scores, norms
 
         scores = Scores(self._comparisons[number], len(documents), len(self.groups), meter.model.device, self.cosine)
         passed = meter.run(documents, scores, self.options.reduction)
-        tell_spoilt(passed, documents)
+        warn_non_finite(passed, documents)
         found = scores.cosines(norms(self.directions[number])) if self.cosine else scores.products
         values: npt.NDArray[np.float64] = found.cpu().numpy()
         values[~(np.isfinite(values).all(1) & passed.scored)] = np.nan
@@ -226,7 +227,7 @@ class FittedDirections(Fitted):
 def meters(
     scorer: GradientOptions, digests: npt.NDArray[np.uint8], layers: Sequence[str], output: Output | None = None
 ) -> list[GradientMeter]:
-    """One for each of the scorer's models; UserError where one is not the one of the fit."""
+    """Return a meter for each of the scorer's models; UserError where one is not the one of the fit."""
     return [
         scorer.meter(unchanged(scorer, name, digest), layers, output)
         for name, digest in zip(scorer.models, digests, strict=True)
@@ -234,7 +235,7 @@ def meters(
 
 
 def unchanged(scorer: GradientOptions, name: str, digest: npt.NDArray[np.uint8]) -> Model:
-    """A model of the fit; UserError where its files are others."""
+    """Load a model of the fit; UserError where its files changed."""
     model = scorer.load(name)
     if model.card.digest != digest.tobytes():
         raise UserError(f"model {name}: is not the one of the fit, or its files changed; fit again")
@@ -242,7 +243,7 @@ def unchanged(scorer: GradientOptions, name: str, digest: npt.NDArray[np.uint8])
 
 
 def sides(prefix: str = "") -> Schema:
-    """The two thin matrices of each layer; too large to be read for what is no finite number."""
+    """Return the specs of each layer's two thin matrices, which are too large to be read through for NaN."""
     rank = f"rank.{prefix}{{layers}}"
     return {
         f"{side}.{prefix}{{layers}}": ArraySpec("float32", (f"{axis}.{{layers}}", rank), finite=False)
@@ -266,20 +267,20 @@ def check_size(layer: Layer, outputs: int, inputs: int) -> None:
         )
 
 
-def tell_spoilt(passed: Passed, documents: Documents) -> None:
-    """Tell of documents whose losses are no numbers."""
-    spoilt = np.flatnonzero(~np.isfinite(passed.losses)).tolist()
-    if spoilt:
-        others = f", as for {len(spoilt) - 1} others" if len(spoilt) > 1 else ""
-        text = documents.texts[spoilt[0]][:40]
+def warn_non_finite(passed: Passed, documents: Documents) -> None:
+    """Warn of documents whose losses are NaN or infinite."""
+    rows = np.flatnonzero(~np.isfinite(passed.losses)).tolist()
+    if rows:
+        others = f", as for {len(rows) - 1} others" if len(rows) > 1 else ""
+        text = documents.texts[rows[0]][:40]
         warnings.warn(
-            Notice(f"no score for the document {text!r}..., whose loss is no number{others}"),
+            Notice(f"no score for the document {text!r}..., whose loss is NaN or infinite{others}"),
             stacklevel=2,
         )
 
 
 def _arrays(found: Sequence[Found], weights: Sequence[float], factors: Sequence[float]) -> Arrays:
-    """Arrays of `FittedDirections` but for digests. factors: for each group, what its directions are multiplied by."""
+    """Return the arrays of `FittedDirections` but for digests. factors: each group's, for its directions."""
     arrays: Arrays = {}
     for number, one in enumerate(found):
         for place, layer in enumerate(one.directions):
@@ -294,21 +295,21 @@ def _arrays(found: Sequence[Found], weights: Sequence[float], factors: Sequence[
 
 
 def _scales(found: Sequence[Found], weights: Sequence[float]) -> list[float]:
-    """For each group what brings the mean score of its own documents to 1."""
+    """Return each group's factor that brings the mean score of its own documents to 1."""
     own = np.array(weights) @ np.array([one.own_scores() for one in found])
     if not (own > 0).all():
-        raise UserError("what the cut leaves of the direction does not lower the target's loss; "
+        raise UserError("the direction, as it is cut, does not lower the target's loss; "
                         "raise --rank or --energy, or pass --preconditioner kfac")  # fmt: skip
     return [float(1 / one) for one in own]
 
 
 def side_by_side(matrices: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
-    """Laid out by rows, as what is saved must be."""
+    """Join matrices side by side, laid out by rows as they are saved."""
     return np.ascontiguousarray(np.concatenate([one.cpu().numpy() for one in matrices], 1), np.float32)
 
 
 def _report(found: Sequence[Found], meter: GradientMeter) -> dict[str, Any]:
-    """What a person wants to know of a fit. target loss: nats a token. ranks: of each layer, by model and group."""
+    """Return the report of a fit. target loss: nats a token. ranks: of each layer, by model and group."""
     directions = [one for each in found for layer in each.directions for one in layer]
     ranks, energies = [one.rank for one in directions], [one.energy for one in directions]
     queries = found[0].queries
@@ -330,5 +331,5 @@ def _report(found: Sequence[Found], meter: GradientMeter) -> dict[str, Any]:
 
 
 def size_of(layers: Sequence[Layer]) -> dict[str, int]:
-    """What a report says of the layers that count."""
+    """Return a report's numbers of layers and weights that count."""
     return {"layers": len(layers), "weights": sum(layer.inputs * layer.outputs for layer in layers)}

@@ -1,4 +1,4 @@
-"""The fitted scorer that gives documents a number without a target, under one model or several checkpoints of it."""
+"""The fitted scorer of methods without a target: a number for each document, under one model or several checkpoints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FittedCheckpoints(Fitted):
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
-        """What the models are known by."""
+        """Return the models' digests, and the names of layers."""
         return {
             "layers": Names(least=0),
             "digests": ArraySpec("uint8", (len(scorer.models), fitted_directions.DIGEST)),
@@ -46,37 +46,37 @@ class FittedCheckpoints(Fitted):
 
     @property
     def options(self) -> GradientOptions:
-        """The scorer's."""
+        """The scorer, as the options that it has."""
         assert isinstance(self.scorer, GradientOptions)
         return self.scorer
 
     @functools.cached_property
     def meters(self) -> list[GradientMeter]:
-        """One for each model; all are held."""
+        """The meters, one for each model; all are held."""
         layers = unpacked(self.arrays["layers"])
         return fitted_directions.meters(self.options, self.arrays["digests"], layers, self.output())
 
     def output(self) -> Output | None:
-        """What gradients are taken of; None: the loss."""
+        """Return the output that gradients are taken of; None: the loss."""
         return None
 
     def values(self, meter: GradientMeter, documents: Documents) -> Floats:
-        """The number of each document under one model, float64 (n,); no number where it has none."""
+        """Return each document's number under one model, float64 (n,); not finite where it has none."""
         raise NotImplementedError
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,); NaN where there is nothing to score, or where a loss is no number."""
+        """Return float32 (n,); NaN where there is nothing to score, or where a loss is not finite."""
         documents = self.options.documents([batch])
         return (self.scored(documents) if len(documents) else np.empty(0)).astype(np.float32)
 
     def scored(self, documents: Documents) -> Floats:
-        """The score of each, float64 (n,)."""
+        """Return the score of each document, float64 (n,)."""
         found = np.mean([self.values(meter, documents) for meter in parts(self.meters)], 0)
         return np.where(np.isfinite(found), found, np.nan)
 
 
 def fit(scorer: GradientOptions, layers: Sequence[Layer] = ()) -> tuple[fitted_directions.Arrays, dict[str, Any]]:
-    """What `FittedCheckpoints` holds, and its report. layers: those that count, if any do.
+    """Return the arrays of `FittedCheckpoints`, and its report. layers: those that count, if any do.
 
     Raises UserError for models that cannot be used, or are not of one shape and of the same tokens.
     """
@@ -96,12 +96,12 @@ def check_alike(cards: Sequence[Card]) -> None:
     for card in cards:
         if _shape(card) != _shape(cards[0]):
             raise UserError(
-                f"model {card.name}: is no checkpoint of the same model as {cards[0].name}; name those of one"
+                f"model {card.name}: is not a checkpoint of the same model as {cards[0].name}; name those of one"
             )
 
 
 def _shape(card: Card) -> tuple[Any, ...]:
-    """What checkpoints of a training run have in common."""
+    """Return what all checkpoints of a training run have in common."""
     text = card.config.get_text_config() if hasattr(card.config, "get_text_config") else card.config
     sizes = (getattr(text, name, None) for name in ("hidden_size", "num_hidden_layers", "vocab_size"))
     return (card.config.model_type, card.classifier, card.start, *sizes, card.tokenizer.get_vocab())

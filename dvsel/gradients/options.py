@@ -1,4 +1,4 @@
-"""What scorers by gradients can be told: the model and how documents go through it, and how they are compared."""
+"""Options of scorers by gradients: the model, how documents go through it, and how they are compared."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from dvsel.language.cards import Card
     from dvsel.language.models import Model
 
-UNSCORED = "no tokens to score, no label that the model knows, or a loss that is no number"
+UNSCORED = "no tokens to score, no label that the model knows, or a loss that is NaN or infinite"
 
 
 @dataclass(frozen=True)
 class GradientOptions(PromptOptions):
-    """Which model's gradients, and how documents go through it. Raises UserError for what is out of range."""
+    """The model, and how documents go through it."""
 
     takes_gradients: ClassVar[bool] = True
 
@@ -55,11 +55,11 @@ class GradientOptions(PromptOptions):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The fields beside the text."""
+        """The fields to read beside the text."""
         return (*super().needs, *((self.label_field,) if self.label_field else ()))
 
     def documents(self, batches: Iterable[Batch]) -> Documents:
-        """The batches' documents, in order, with labels where there is a field for them."""
+        """Return the batches' documents, in order, with labels where there is a field for them."""
         batches = list(batches)
         found = super().documents(batches)
         if not self.label_field:
@@ -68,7 +68,7 @@ class GradientOptions(PromptOptions):
         return Documents(found.texts, found.prompts, labels)
 
     def check(self) -> list[Card]:
-        """The models without their weights; UserError where one is not named, or cannot be found and used."""
+        """Return the models without their weights; UserError where one is not named, or cannot be found and used."""
         if not all(self.models):
             raise UserError("no model; name a folder or hub name with --model")
         from dvsel.language.cards import describe
@@ -83,12 +83,12 @@ class GradientOptions(PromptOptions):
         if card.classifier and not self.label_field:
             raise UserError(f"model {card.name}: is a sequence classifier; name the field of labels with --label-field")
         if self.label_field and not card.classifier:
-            raise UserError(f"model {card.name}: is no sequence classifier; drop --label-field")
+            raise UserError(f"model {card.name}: is not a sequence classifier; drop --label-field")
         if self.prompt_field and card.classifier:
             raise UserError(f"model {card.name}: a sequence classifier takes no instruction apart; drop --prompt-field")
 
     def load(self, name: str) -> Model:
-        """One of `models`. UserError where labels and model do not go together."""
+        """Load one of `models`. Raises UserError where labels and model do not go together."""
         from dvsel.language.models import load
 
         model = load(name, self.precision, classifiers=True, spread=self.spread)
@@ -96,7 +96,7 @@ class GradientOptions(PromptOptions):
         return model
 
     def meter(self, model: Model, names: Iterable[str] = (), output: Output | None = None) -> GradientMeter:
-        """What documents go through, for the layers of these names. output: cross entropy, if None."""
+        """Return the meter that documents go through, for layers of these names. output: cross entropy, if None."""
         from dvsel.gradients.gradient_pass import GradientMeter
         from dvsel.gradients.layers import named
         from dvsel.gradients.loss_outputs import cross_entropy
@@ -113,13 +113,13 @@ class GradientOptions(PromptOptions):
         )
 
     def sample(self, pool: Iterable[Batch], size: int) -> Documents:
-        """The first `size` documents."""
+        """Return the first `size` documents of the pool's sample."""
         return first(self.documents(batches_for(pool, size)), size)
 
 
 @dataclass(frozen=True)
 class CheckpointOptions(GradientOptions):
-    """The same under several checkpoints of a model. Raises UserError where both one and several are named."""
+    """A model or several checkpoints of it. Raises UserError where both are named."""
 
     checkpoints: tuple[str, ...] = option(
         (), "checkpoints of a run, in place of --model: folders or hub names", files=True
@@ -138,12 +138,12 @@ class CheckpointOptions(GradientOptions):
 
 def _curved(options: Any) -> str:
     none = getattr(options, "preconditioner", "") == "none"
-    return "is of the curvature, and --preconditioner none has none; drop one of the two" if none else ""
+    return "is for the curvature, and --preconditioner none has none; drop one of the two" if none else ""
 
 
 @dataclass(frozen=True)
 class SampleOptions(GradientOptions):
-    """How a curvature is taken from the pool. Raises UserError for what is out of range."""
+    """The sample of the pool that a curvature is taken from, and its damping."""
 
     damping: float = option(
         0.1, "added to the curvature's eigenvalues, as a multiple of their mean", above=0, when=_curved
@@ -158,7 +158,7 @@ class SampleOptions(GradientOptions):
 
 @dataclass(frozen=True)
 class CurvatureOptions(SampleOptions):
-    """What gradients are divided by. Raises UserError for what is out of range."""
+    """The curvature that gradients are divided by."""
 
     preconditioner: str = option(
         "kfac", "curvature, of a sample of the pool; none: plain gradients, without a pool", choices=KRONECKER
@@ -166,28 +166,28 @@ class CurvatureOptions(SampleOptions):
 
     @property
     def takes_pool(self) -> bool:
-        """The curvature is that of the pool."""
+        """True where there is a curvature, which is the pool's."""
         return self.preconditioner != "none"
 
 
 @dataclass(frozen=True)
 class GroupOptions(GradientOptions):
-    """Which layers' gradients of the target count, and whether each target does by itself."""
+    """The layers whose gradients of the target count, and whether each target has scores of its own."""
 
     layers: str = option("", "all, upper-half or last of the model's blocks, or names, as *.mlp.*,*.o_proj")
     separate_targets: bool = option(False, "score once for each target, and split the budget between them by size")
 
     @property
     def wanted_layers(self) -> str:
-        """`layers`, or what stands for it."""
+        """`layers`, or the default in its place."""
         return self.layers or "all"
 
     def group_names(self, targets: Mapping[str, Any]) -> list[str]:
-        """The names of the score's columns: the targets', or none."""
+        """Return the names of the score's columns: the targets', or one empty name."""
         return list(targets) if self.separate_targets else [""]
 
     def target_groups(self, targets: Mapping[str, Iterable[Batch]]) -> dict[str, Documents]:
-        """The documents of each target, or of all together, by what to call them in complaints."""
+        """Return the documents of each target, or of all together, by their name in messages."""
         if not targets:
             raise UserError("no target; name one with --target FILE")
         if self.separate_targets:
@@ -197,7 +197,7 @@ class GroupOptions(GradientOptions):
 
 @dataclass(frozen=True)
 class TargetOptions(GroupOptions):
-    """How the target's gradient is taken and cut. Raises UserError for what is out of range."""
+    """The layers and the rank that the target's gradient is cut to."""
 
     effort: str = option(
         "high",
@@ -211,18 +211,18 @@ class TargetOptions(GroupOptions):
 
     @property
     def wanted_layers(self) -> str:
-        """`layers`, or what the effort says."""
+        """`layers`, or the effort's."""
         return self.layers or EFFORTS[self.effort][0]
 
     @property
     def wanted_rank(self) -> int:
-        """`rank`, or what the effort says."""
+        """`rank`, or the effort's."""
         return EFFORTS[self.effort][1] if self.rank is None else self.rank
 
 
 @dataclass(frozen=True)
 class DirectedOptions(TargetOptions):
-    """How documents' gradients are compared with the target's. Raises UserError for what is out of range."""
+    """The comparison of documents' gradients with the target's."""
 
     similarity: str = option(
         "dot", "dot: the inner product; cosine: over the norms of both gradients", choices=SIMILARITIES
@@ -230,7 +230,7 @@ class DirectedOptions(TargetOptions):
 
 
 def batches_for(pool: Iterable[Batch], size: int) -> list[Batch]:
-    """As many of the first batches as hold `size` documents."""
+    """Return as many of the first batches as hold `size` documents."""
     found: list[Batch] = []
     held = 0
     for batch in pool:
@@ -242,5 +242,5 @@ def batches_for(pool: Iterable[Batch], size: int) -> list[Batch]:
 
 
 def first(documents: Documents, size: int) -> Documents:
-    """The first `size` documents."""
+    """Return the first `size` documents."""
     return documents[:size]

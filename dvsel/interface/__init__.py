@@ -1,1 +1,1 @@
-"""What scorers and selectors are, how they are found by name, and the checks on what they give."""
+"""The interfaces of scorers and selectors, how they are found by name, and the checks on what they return."""

@@ -1,4 +1,4 @@
-"""What a rule that sees the whole set sees: every document that competes, in passes."""
+"""The pool as a rule sees it that looks at the whole set: all documents, in passes."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class Part:
 class Candidates(Protocol):
     """The documents of a pool, and the keys that a rule gives them.
 
-    count: documents, those that do not compete too. docs, cost: of those that have a score, and what they cost in
-    all. limit: the budget in its unit, None for none. groups: names of the score's columns. scratch: a folder for
-    temporary files. keys: float32 (count,), to be filled: the highest are kept first, NaN, as which all begin, never.
+    count: documents, including those that do not compete. docs: documents that have a score. cost: of all of these,
+    in the budget's unit. limit: the budget in its unit, None for none. groups: names of the score's columns. scratch: a
+    folder for temporary files. keys: float32 (count,), all NaN, for the rule to fill: the highest are kept first, NaN
+    never.
     """
 
     count: int
@@ -53,7 +54,7 @@ class Candidates(Protocol):
     keys: npt.NDArray[np.float32]
 
     def parts(self, vectors: bool = False) -> Iterator[Part]:
-        """A pass over all documents, in order."""
+        """Pass over all documents, in order."""
 
     def embedded(self, patterns: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Vectors of other documents, made as the pool's were: float32 (m, width) of unit length."""
+        """Return vectors of other documents, made as the pool's were: float32 (m, width) of unit length."""

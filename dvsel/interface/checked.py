@@ -1,7 +1,8 @@
-"""Scorers and selectors at work: what they give is checked before it is used, and what those of others raise is told.
+"""Calls to scorers and selectors, whose results are checked before they are used.
 
-What is wrong is a UserError, one line that names the scorer or selector and its package, what it gave and what is
-wanted. `--debug` shows where it raised. What dvsel's own raise is a bug of dvsel, and keeps its traceback.
+A wrong result is a UserError: one line that names the scorer or selector and its package, what it returned and what is
+expected. So is an exception in one of another package; `--debug` shows where it was raised. An exception in one of
+dvsel's own is a bug of dvsel, and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Targets = Mapping[str, "Iterable[Batch]"]
 
-NO_NOISE = 0.5  # any constant: it shifts all keys alike
-_REMEDY = "mend it, or tell its authors"
+NO_NOISE = 0.5  # any constant: all keys move alike
+_REMEDY = "fix it, or tell its authors"
 
 
 def fit(scorer: Scorer, pool: Iterable[Batch], targets: Targets) -> Fitted:
-    """What the scorer fits; UserError for what is no fitted scorer with arrays."""
+    """Fit the scorer. Raises UserError unless that gives a fitted scorer with arrays."""
     with _named(scorer, "fit"):
         made = scorer.fit(pool, targets)
     if not isinstance(made, Fitted):
-        raise _wrong(scorer, f"fit gave {_kind(made)}, and a Fitted is wanted")
+        raise _wrong(scorer, f"fit gave {_kind(made)}, not a Fitted")
     for name, array in made.arrays.items():
         if not isinstance(array, np.ndarray):
-            raise _wrong(scorer, f"fit gave {_kind(array)} for {name!r}, and an array is wanted")
+            raise _wrong(scorer, f"fit gave {_kind(array)} for {name!r}, not an array")
     return made
 
 
 def scores(fitted: Fitted, batch: Batch) -> Floats:
-    """What the fitted scorer gives a batch, float32 (n, groups)."""
+    """Return the fitted scorer's scores of a batch, float32 (n, groups)."""
     with _named(fitted.scorer, "score"):
         given = fitted.score(batch)
     if why := unlike_scores(given, len(batch), len(fitted.groups)):
@@ -51,35 +52,35 @@ def scores(fitted: Fitted, batch: Batch) -> Floats:
 
 
 def unlike_scores(given: Any, rows: int, groups: int) -> str:
-    """What scores are, and should be; "" for right ones."""
+    """Return in words what scores are and should be; "" for right ones."""
     return _unlike(given, (rows, groups), *([(rows,)] if groups == 1 else []))
 
 
 def keys(selector: Selector, score: Floats, uniform: npt.NDArray[np.float64]) -> Floats:
-    """What the selector gives documents, float32 (n,)."""
+    """Return the selector's keys of documents, float32 (n,)."""
     with _named(selector, "key"):
         given = selector.key(score, uniform)
     if why := _unlike(given, score.shape):
         raise _wrong(selector, f"key gave {why}")
     if _is_guest(selector) and (np.isnan(score) & ~np.isnan(given)).any():
-        raise _wrong(selector, "key gave a number for a document without a score, and NaN is wanted")
+        raise _wrong(selector, "key gave a number, not NaN, for a document without a score")
     return given
 
 
 def rank(selector: SetSelector, candidates: Candidates) -> list[str]:
-    """Have the selector fill the candidates' keys; what it says of it."""
+    """Have the selector fill the candidates' keys; return what it says for the summary."""
     count = len(candidates.keys)
     with _named(selector, "rank"):
         notes = selector.rank(candidates)
     if why := _unlike(candidates.keys, (count,)):
         raise _wrong(selector, f"rank left keys that are {why}")
     if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
-        raise _wrong(selector, f"rank gave {shown(notes)}, and a list of lines is wanted")
+        raise _wrong(selector, f"rank gave {shown(notes)}, not a list of lines")
     return notes
 
 
 def weights(selector: SetSelector, key: Floats, uniform: npt.NDArray[np.float64], threshold: Floats) -> Floats:
-    """What the selector weighs kept documents with, float32 (n,)."""
+    """Return the selector's weights of kept documents, float32 (n,)."""
     with _named(selector, "weight"):
         given = selector.weight(key, uniform, threshold)
     if why := _unlike(given, key.shape):
@@ -88,11 +89,11 @@ def weights(selector: SetSelector, key: Floats, uniform: npt.NDArray[np.float64]
 
 
 def _unlike(given: Any, *shapes: tuple[int, ...]) -> str:
-    """What it is that should be float32 of one of these shapes, and that; "" where it is."""
+    """Return in words what an array is that should be float32 of one of these shapes; "" where it is that."""
     if isinstance(given, np.ndarray) and given.dtype == np.float32 and given.shape in shapes:
         return ""
     what = f"{given.dtype} of shape {given.shape}" if isinstance(given, np.ndarray) else _kind(given)
-    return f"{what}, and float32 of shape {shapes[-1]} is wanted"
+    return f"{what}, not float32 of shape {shapes[-1]}"
 
 
 def _kind(given: Any) -> str:
@@ -101,7 +102,7 @@ def _kind(given: Any) -> str:
 
 @contextlib.contextmanager
 def _named(one: Scorer | Selector, what: str) -> Iterator[None]:
-    """Turns what a scorer or selector of another package raises into a UserError that names it."""
+    """Turn an exception in a scorer or selector of another package into a UserError that names it."""
     try:
         yield
     except (UserError, MemoryError):
@@ -122,7 +123,7 @@ def _is_guest(one: Scorer | Selector) -> bool:
 
 
 def _title(one: Scorer | Selector) -> str:
-    """What it is called, and where it comes from."""
+    """Return its name, and the package that it comes from."""
     group, place = SCORERS if isinstance(one, Scorer) else SELECTORS, f"{type(one).__module__}:{type(one).__qualname__}"
     what = group.removeprefix("dvsel.")[:-1]
     for name, point in found(group).items():
@@ -132,5 +133,5 @@ def _title(one: Scorer | Selector) -> str:
 
 
 def follows_scores(selector: Selector) -> bool:
-    """Whether keys depend on scores: those of 0 and 1 differ under the same noise."""
+    """Return whether keys depend on scores: the keys of the scores 0 and 1 differ under the same noise."""
     return len(set(keys(selector, np.array([0, 1], np.float32), np.full(2, NO_NOISE)).tolist())) > 1

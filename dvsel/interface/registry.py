@@ -20,7 +20,7 @@ SELECTORS = "dvsel.selectors"
 
 
 def found(group: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name, sorted. Two packages that claim one name are a UserError."""
+    """Return the entry points of a group by name, sorted. Raises UserError where two packages claim one name."""
     points: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
         other = points.setdefault(point.name, point)
@@ -33,7 +33,7 @@ def found(group: str) -> dict[str, EntryPoint]:
 
 
 def scorer_class(name: str, place: str = "") -> type[Scorer]:
-    """The scorer of that name; `place` begins an error's line."""
+    """Return the scorer of that name; `place` begins an error's line."""
     from dvsel.interface.scorer import Scorer
 
     cls: type[Scorer] = _load(SCORERS, name, Scorer, place)
@@ -41,7 +41,7 @@ def scorer_class(name: str, place: str = "") -> type[Scorer]:
 
 
 def selector_class(name: str) -> type[Selector]:
-    """The selector of that name."""
+    """Return the selector of that name."""
     from dvsel.interface.selector import Selector
 
     cls: type[Selector] = _load(SELECTORS, name, Selector)
@@ -49,7 +49,7 @@ def selector_class(name: str) -> type[Selector]:
 
 
 def name_of(group: str, cls: type) -> str:
-    """The name under which a class is registered."""
+    """Return the name under which a class is registered."""
     for name, point in found(group).items():
         if point.value == f"{cls.__module__}:{cls.__qualname__}":
             return name
@@ -68,5 +68,5 @@ def _load(group: str, name: str, base: type, place: str = "") -> Any:
     except (ImportError, AttributeError) as error:
         raise UserError(f"{what} {name!r} ({points[name].value}) cannot be loaded: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UserError(f"{what} {name!r} ({points[name].value}) is no {base.__name__} class")
+        raise UserError(f"{what} {name!r} ({points[name].value}) is not a {base.__name__} class")
     return cls

@@ -3,7 +3,7 @@
 A scorer gives each document one float, higher = keep. It is a frozen dataclass whose fields are its options: they
 become the flags of `dvsel score NAME`, the keys of a recipe and the record of a run. It has one method, `fit`,
 which sees a sample of the pool and the targets once and returns a fitted scorer; that one scores batches of
-documents and keeps no state. Sharding, batching, workers, resume and progress are not a scorer's business.
+documents and keeps no state. Sharding, batching, workers, resume and progress are the flow's.
 
     @dataclass(frozen=True)
     class Length(Scorer):
@@ -49,19 +49,20 @@ class Scorer(Options):
     fitted: ClassVar[type[Fitted]]
     """The class that `fit` returns an instance of."""
     takes_target: ClassVar[bool] = False
-    """Whether `fit` needs at least one target."""
+    """True where `fit` needs at least one target."""
     splits_targets: ClassVar[bool] = False
-    """Whether each file of a folder or glob that is named as a target is a target by itself."""
+    """True where each file of a folder or glob that is named as a target is a target of its own."""
     usage: ClassVar[tuple[str, ...]] = ("",)
-    """What follows `dvsel fit NAME` in the examples of its help, one for each way to use it."""
+    """Examples for the help, one for each way to use it: the words after `dvsel fit NAME`."""
     group: ClassVar[str] = ""
-    """What it needs, under which help lists it: "no model", "gradients" and so on; "" for the package's name."""
+    """The heading under which help lists it, by its needs: "no model", "gradients"...; "" for the package's name."""
     selector: ClassVar[str] = "topk"
     """The selection rule of the method's paper, by the selector's name."""
     uses_all_cores: ClassVar[bool] = False
     """True where `score` itself uses all cores, or a GPU, so that further processes would only get in its way."""
     tolerance: ClassVar[float] = 0.0
-    """How far a document's score may depend on those beside it: 0 unless matrix products round by their shapes."""
+    """The largest difference that the other documents of a batch may make to a score: 0, unless matrix products round
+    by their shapes."""
     steps: ClassVar[str] = ""
     """The fit in steps that leave files, of those in `dvsel.commands.fit.fit_scorer`; "" for `fit`."""
 
@@ -81,7 +82,7 @@ class Scorer(Options):
 
     @property
     def takes_pool(self) -> bool:
-        """Whether `fit` reads a sample of the pool."""
+        """True where `fit` reads a sample of the pool."""
         return False
 
     @property
@@ -95,8 +96,8 @@ class Scorer(Options):
         pool: batches of the sample, in an order that depends on the documents alone; empty unless `takes_pool`.
         targets: batches of each target, by its name, in the order of the command line, and of each option that was
         declared with `documents=True`, by the option's name; empty unless given.
-        Raises UserError for a target or a sample that the method cannot use. What a user should know and is no
-        error is a `dvsel.errors.Notice`; `dvsel.progress.show` tells how far a long fit is.
+        Raises UserError for a target or a sample that the method cannot use. Warn with `dvsel.errors.Notice` of
+        anything else that a user should know; show how far a long fit is with `dvsel.progress.show`.
         """
         raise NotImplementedError
 
@@ -132,17 +133,17 @@ class Fitted:
 
     @property
     def selector(self) -> str:
-        """The selection rule for the scores, by the selector's name; the scorer's, unless `fit` found another."""
+        """The name of the selection rule for the scores: the scorer's, unless a class knows better."""
         return self.scorer.selector
 
     @property
-    def stands_for(self) -> str:
-        """The name of the scorer in whose place this one scores, and by whose name it goes too; "" for none."""
+    def teacher_name(self) -> str:
+        """The name of the scorer that this one was distilled from, by which it can be asked for too; "" for none."""
         return ""
 
     @property
     def title(self) -> str:
-        """What score files and reports call it; "" for the scorer's name and the options that are not at default."""
+        """Its name in score files and reports; "" for the scorer's name and the options that are not at default."""
         return ""
 
     def __init__(
@@ -173,18 +174,23 @@ class Fitted:
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema | None:  # noqa: ARG003
-        """What `arrays` must be for a scorer with these options (`dvsel.schema`), which is checked when a file is read,
-        before anything else looks at them; None: the arrays are the class's own affair."""
+        """Return types, shapes and ranges of `arrays` for a scorer with these options (`dvsel.schema`).
+
+        They are checked when a file is read, before any other code looks at the arrays. None: the class itself has to
+        expect any arrays.
+        """
         return None
 
     def check(self) -> None:
-        """Raise ValueError, with what is wrong, for arrays that are as the schema says, or a report, that cannot be
-        used all the same. Called when a file is read."""
+        """Raise ValueError for arrays or a report that the schema allows and that cannot be used.
+
+        Called when a file is read.
+        """
 
     def lines(self) -> list[str]:
-        """The report, for a person."""
+        """Return the report as lines for a person."""
         return [f"{name}: {value}" for name, value in self.report.items()]
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,), or (n, groups) where there are several; NaN where a document has no usable score."""
+        """Return float32 (n,), or (n, groups) where there are several; NaN where a document has no usable score."""
         raise NotImplementedError

@@ -14,12 +14,12 @@ duplicates, ties and the exact cut are not a selector's business.
         def key(self, score, uniform):
             return -np.abs(score - np.float32(self.centre))
 
-A key depends on its own document alone, so that the subset is the same whatever the sharding, the order and
-the number of workers. A package adds a selector with an entry point in the group `dvsel.selectors`
+A key depends on its own document alone, so that the subset is the same for any sharding, order and number of
+workers. A package adds a selector with an entry point in the group `dvsel.selectors`
 (`middle = "my_package:Middle"`), as dvsel's own do, and tests it with `dvsel.testing.check_selector`.
 
 A rule that has to see the set, not one document at a time, is a `SetSelector`: it gives all documents their keys in
-passes of its own. What follows (the exact cut, writing) is the same.
+passes of its own. The exact cut and the writing are the same for both.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Selector(Options):
     """A selection rule and its options. Making it with contradicting options raises UserError."""
 
     noisy: ClassVar[bool] = False
-    """Whether `key` uses `uniform`: another seed then selects another subset."""
+    """True where `key` uses `uniform`: another seed then selects another subset."""
 
     def key(self, score: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """The keys of n documents: the highest are kept first, NaN never.
+        """Return the keys of n documents: the highest are kept first, NaN never.
 
         score: float32 (n,), NaN for a document without a usable score; its key must be NaN too.
         uniform: float64 (n,), a number in the open interval (0, 1) for each document, which is drawn from the
@@ -55,7 +55,7 @@ class Selector(Options):
         raise NotImplementedError
 
     def score_of(self, key: float) -> float | None:  # noqa: ARG002
-        """The score that has this key, or None where keys do not tell scores: a report then gives the key."""
+        """Return the score that has this key, or None where a key does not tell it: a report then gives the key."""
         return None
 
     @property
@@ -65,7 +65,7 @@ class Selector(Options):
 
     @property
     def needs_budget(self) -> bool:
-        """Whether the user has to give a budget: not where the rule has one, or its keys bound the subset."""
+        """True where the user has to give a budget: the rule has none, and its keys do not bound the subset."""
         return self.budget is None
 
 
@@ -74,17 +74,17 @@ class SetSelector(Selector):
     """A rule whose keys depend on other documents too."""
 
     divides_budget: ClassVar[bool] = False
-    """Whether it divides the budget itself, so that a quota cannot."""
+    """True where the rule divides the budget itself, so that a quota cannot."""
     weight_field: ClassVar[str] = ""
-    """The field that the kept documents' weights are written to; "" for a rule without."""
+    """The field that the kept documents' weights are written to; "" for a rule without weights."""
 
     @property
     def looks_at_vectors(self) -> bool:
-        """Whether it needs embeddings with these options."""
+        """True where the rule needs embeddings with these options."""
         return True
 
     def rank(self, candidates: Candidates) -> list[str]:
-        """Fill `candidates.keys`; returns what the summary should say.
+        """Fill `candidates.keys`; return what the summary should say.
 
         The keys may depend on the documents, their scores and vectors, the limit and the seed; on nothing else.
         """
@@ -96,7 +96,7 @@ class SetSelector(Selector):
         uniform: npt.NDArray[np.float64],
         threshold: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
-        """Weights of kept documents, float32 (n,), for a rule with a `weight_field`.
+        """Return the weights of kept documents, float32 (n,), for a rule with a `weight_field`.
 
         threshold: float32 (n,), the highest key that the document's budget left out, -inf where it left none.
         """

@@ -1,4 +1,4 @@
-"""What the arrays of each mode's `Judge` must be. Light to import, for a file is checked before a judge is needed."""
+"""Types and shapes of each mode's arrays. Light to import: files are checked before a judge is needed."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ SCHEMAS: Mapping[str, Schema] = {
         "potentials": ArraySpec("float64", (2,), finite=False),
     },
 }
-"""By mode; `names` are the labels that have scores."""
+"""Schemas by mode; the length `names` is the number of labels that have scores."""
 
 
 def check(mode: str, arrays: Mapping[str, npt.NDArray[Any]], names: int) -> None:
-    """Raise Unfit for arrays that are as the schema says and do not go together. names: how many labels have scores."""
+    """Raise Unfit for arrays that fit the schema and do not go together. names: number of labels with scores."""
     labels = arrays["labels"]
     known = arrays["distances"].shape[1] if mode == "lava" else names
     if labels.max() >= known:

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import Notice
-from dvsel.labels.documents import Codes, Floats, Labelled
+from dvsel.labels.documents import Codes, Floats, Keys, Labelled
 
 Doubles = npt.NDArray[np.float64]
 
@@ -133,8 +133,8 @@ class Judge:
         self._total, self._count = arrays["potentials"].tolist()
         self._eps = eps
 
-    def score(self, vectors: Floats, labels: Codes) -> Floats:
-        """float32 (n,), for unit vectors (n, d) and labels of the sample, in units of cost."""
+    def score(self, vectors: Floats, labels: Codes, keys: Keys | None = None) -> Floats:  # noqa: ARG002
+        """Return float32 (n,), in units of cost, for unit vectors (n, d) and labels; keys are not looked at."""
         scores = np.empty(len(vectors), np.float32)
         for first in range(0, len(vectors), _ROWS):
             part = slice(first, first + _ROWS)

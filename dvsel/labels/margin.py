@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dvsel.embeddings.neighbours import unit
 from dvsel.errors import Notice
-from dvsel.labels.documents import Codes, Floats, Labelled
+from dvsel.labels.documents import Codes, Floats, Keys, Labelled
 from dvsel.transport.potential import Potential
 from dvsel.transport.sinkhorn import solve
 
@@ -76,8 +76,8 @@ class Judge:
             for mine in (labels == label for label in range(int(labels.max()) + 1))
         ]
 
-    def score(self, vectors: Floats, labels: Codes) -> Floats:
-        """float32 (n,), for unit vectors (n, d) and labels, in units of cost."""
+    def score(self, vectors: Floats, labels: Codes, keys: Keys | None = None) -> Floats:  # noqa: ARG002
+        """Return float32 (n,), in units of cost, for unit vectors (n, d) and labels; keys are not looked at."""
         x, rows = _centred(vectors, self._mean), np.arange(len(vectors))
         distances = np.stack([potential(x) for potential in self._potentials], axis=1)
         own = distances[rows, labels]

@@ -83,7 +83,7 @@ def load_of(name: str, url: str) -> Fitted:
     """A fitted scorer, which must be of that name, or stand for the scorer of that name."""
     fitted, _ = load(url)
     other = name_of(SCORERS, type(fitted.scorer))
-    if name not in (other, fitted.stands_for):
+    if name not in (other, fitted.teacher_name):
         raise UserError(f"{url} is a fitted {other}, not {name}; use `dvsel score {other}`")
     return fitted
 
@@ -136,7 +136,7 @@ def _checked(scorer: Scorer, arrays: Arrays, report: Any, place: str) -> Fitted:
         fitted.report = report
         fitted.check()
         _check_shares(fitted)
-        _ = title_of(fitted), fitted.selector, fitted.stands_for, "\n".join(fitted.lines())
+        _ = title_of(fitted), fitted.selector, fitted.teacher_name, "\n".join(fitted.lines())
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
     except (ArithmeticError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:

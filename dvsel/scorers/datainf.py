@@ -4,8 +4,8 @@ Data Influence in LoRA-tuned LLMs and Diffusion Models").
     score = <g, Q>,  Q = (1 / lambda) (q - mean_i <g_i, q> / (lambda + |g_i|^2) g_i)
 
 in each layer, with q the target's mean gradient and g_i those of documents of a sample of the pool (eq. 5; the paper's
-sign is the other). lambda is `damping` times the mean |g_i|^2 over the number of the layer's weights. Nothing is cut,
-unless told so.
+sign is the opposite). lambda is `damping` times the mean |g_i|^2 over the number of the layer's weights. Nothing is cut
+unless options ask for it.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class DataInf(SampleOptions, DirectedOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """The curvature is that of the pool."""
+        """True: the curvature is the pool's."""
         return True
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedDataInf:
-        """The directions of all layers, in two passes over the sample."""
+        """Fit the directions of all layers, in two passes over the sample."""
         self.check()
         from dvsel.gradients.target_gradient import Curvature
 

@@ -1,4 +1,4 @@
-"""Distilled scorers: what an expensive scorer says of a sample of the pool, learned by one that streams.
+"""Distilled scorers: a cheap scorer that streams learns the scores that an expensive one gave a sample of the pool.
 
 MATES (Yu et al. 2024, "MATES: Model-Aware Data Selection for Efficient Pretraining with Data Influence Models") and
 NN-CIFT (Agarwal et al. 2025, "Neural Networks for Learnable and Scalable Influence Estimation of Instruction
@@ -9,8 +9,7 @@ named:
     score = intercept + mean over the document's n-grams of the weight of their buckets + v . weights,
 
 fitted by ridge regression (`dvsel.distillation.ridge`). Over n-grams it costs what DSIR costs, as it is the same pass.
-How much each of the two counts is chosen by how well it ranks; embeddings that make it rank hardly better are left
-out.
+The weight of each of the two is chosen by how well the result ranks; embeddings that hardly improve it are left out.
 
 The fit goes in steps that leave files (`dvsel.commands.distil`): the teacher, the sample, the teacher's scores of it.
 """
@@ -41,23 +40,23 @@ if TYPE_CHECKING:
 class FittedDistilled(Fitted):
     """A distilled scorer, which stands for its teacher.
 
-    arrays: weights float32 (groups, buckets), unless n-grams are not looked at; vectors float64 (groups, width), the
-    weights of an embedding's numbers, unless embeddings are not; intercepts float64 (groups,).
-    report: teacher, what it is and how much of the pool it scored; groups, a mapping for each with what was learned;
-    embedder, what made the embeddings, where there were some to learn from.
+    arrays: weights float32 (groups, buckets), where n-grams are looked at; vectors float64 (groups, width), the weights
+    of an embedding's numbers, where embeddings are; intercepts float64 (groups,).
+    report: teacher, its name and options and how much of the pool it scored; groups, a mapping for each with the
+    quality of the fit; embedder, where there were embeddings to learn from.
     """
 
     scorer: Distilled
 
     @functools.cached_property
     def unscored(self) -> str:
-        """A document without one of the features that are looked at."""
+        """The features that are looked at and that a document may lack."""
         causes = {"weights": "no words", "vectors": "no text to embed"}
         return ", or ".join(why for name, why in causes.items() if name in self.arrays)
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
-        """A number for each bucket, or number of an embedding, and group."""
+        """Return a weight for each bucket and group, or for each number of an embedding and group."""
         return {
             "weights": ArraySpec("float32", ("groups", scorer.buckets), optional=True),
             "vectors": ArraySpec("float64", ("groups", "width"), optional=True),
@@ -66,7 +65,7 @@ class FittedDistilled(Fitted):
         }
 
     def check(self) -> None:
-        """There is something that scores come of, and what embeds is known."""
+        """Raise Unfit for a scorer without any weights, and UserError for an unknown embedder."""
         if not self.arrays.keys() & {"weights", "vectors"}:
             raise Unfit("it has weights of neither n-grams nor embeddings")
         if "vectors" in self.arrays:
@@ -74,23 +73,23 @@ class FittedDistilled(Fitted):
 
     @property
     def selector(self) -> str:
-        """The teacher's."""
+        """The teacher's selection rule."""
         return str(self.report["teacher"]["selector"])
 
     @property
-    def stands_for(self) -> str:
+    def teacher_name(self) -> str:
         """The teacher's name."""
         return str(self.report["teacher"]["scorer"])
 
     @property
     def title(self) -> str:
-        """The teacher's, with the correlation."""
+        """The teacher's title, with the rank correlation."""
         correlations = sorted({f"{found['spearman']:.2f}" for found in self.report["groups"]}, key=float)
         ends = " to ".join(dict.fromkeys((correlations[0], correlations[-1])))
         return f"{self.scorer.teacher}, distilled (rank correlation {ends})"
 
     def lines(self) -> list[str]:
-        """The teacher and what it cost, then how well it was learned."""
+        """Return the teacher and its cost, then how well it was learned."""
         teacher = self.report["teacher"]
         return [
             f"teacher: {self.scorer.teacher}",
@@ -102,7 +101,7 @@ class FittedDistilled(Fitted):
         ]
 
     def _embedder(self) -> list[str]:
-        """What made the embeddings, and whether they are used."""
+        """Return the embedder, and whether its embeddings are used."""
         if not (maker := self.report.get("embedder")):
             return []
         use = "learned from" if "vectors" in self.arrays else "not used, as n-grams alone rank about as well:"
@@ -115,11 +114,11 @@ class FittedDistilled(Fitted):
 
     @functools.cached_property
     def _table(self) -> npt.NDArray[np.float32]:
-        # A copy: what comes from a file may be read-only, which would be another kernel to compile.
+        # A copy: an array of a file may be read-only, and numba compiles a kernel again for a read-only one.
         return np.array(self.arrays["weights"], np.float32, order="C")
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,) or (n, groups); NaN for documents without words, or without a vector, if these are looked at."""
+        """Return float32 (n,) or (n, groups); NaN for documents without words or vector, where these are looked at."""
         scores = np.tile(self.arrays["intercepts"], (len(batch), 1))
         if len(batch) and "weights" in self.arrays:
             scores += self._of_ngrams(batch)
@@ -140,6 +139,7 @@ class FittedDistilled(Fitted):
         from dvsel.embeddings.regression import products
 
         vectors = self._source.of(batch)
+        # Copies of the weights, for the same reason as that of the table.
         return np.stack([products(vectors, weights.copy()) for weights in self.arrays["vectors"]], axis=1)
 
 
@@ -182,7 +182,7 @@ class Distilled(EmbedderOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """The teacher scores a sample of the pool."""
+        """True: the teacher scores a sample of the pool."""
         return True
 
     @property

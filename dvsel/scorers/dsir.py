@@ -7,17 +7,16 @@ probabilities under them, the sum over its n-grams of
 
     log(target share + smoothing) - log(pool share + smoothing).
 
-Where paper and package differ, and what is done here:
+Where paper and package differ, and which of them is followed here:
 
 - Smoothing: the paper has none; the package adds 1e-8 to all shares. As the package; `--smoothing` sets it.
 - Hash: the package takes SHA-256 modulo the buckets; here it is a fast hash of 64 bits (`dvsel.ngrams.spec`).
   Which n-grams share a bucket is another draw of the same lottery.
 - Length: the package drops documents under 100 words at selection; here they have no score, to the same end. Where
-  more than 5% of a target's documents are shorter, that bound would drop what is asked for: it is then the largest
-  that leaves out no more of any target. `--min-words` sets it.
-- Several targets: the package joins them, which weights them by size, or with `separate_targets` scores the
-  pool once for each and splits the budget by size or by given proportions. As the package; for joined
-  targets, proportions are the weights of the mixture.
+  more than 5% of a target's documents are shorter, that bound would drop the very documents that are asked for: it is
+  then the largest that leaves out no more than 5% of any target. `--min-words` sets it.
+- Several targets: as the package, which joins them, weighted by size, or with `separate_targets` scores the pool once
+  for each and splits the budget by size or by given proportions. Here proportions may weight joined targets too.
 - Sample of the pool: the package takes the head of each shard, whatever order that is in; here the flow draws
   a sample of all documents.
 - Scores sum over a document's n-grams, so they spread over hundreds of nats, and resampling, whose noise
@@ -92,12 +91,12 @@ class DSIR(Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """The pool's distribution is half of the ratio."""
+        """True: the pool's distribution is half of the ratio."""
         return True
 
     @property
     def spec(self) -> NgramSpec:
-        """The n-grams that documents are made of."""
+        """The n-grams that documents are counted by."""
         return NgramSpec(self.ngrams, self.buckets, self.words, self.lower)
 
     @property
@@ -145,7 +144,7 @@ class DSIR(Scorer):
         )
 
     def _counted(self, batches: Iterable[Batch], place: str) -> _Counted:
-        """How many n-grams fall into each bucket, int64 (buckets,), and documents by their number of words."""
+        """Count the n-grams in each bucket, int64 (buckets,), and documents by their number of words."""
         from dvsel.ngrams.lookup import count  # loads the compiler, which `--help` can do without
 
         counts = np.zeros(self.buckets, np.int64)
@@ -161,7 +160,7 @@ class DSIR(Scorer):
         return counts, lengths
 
     def _bound(self, targets: Sequence[Counter[int]]) -> int:
-        """The words that a document needs; targets: documents by their number of words."""
+        """Return the number of words that a document needs. targets: documents of each by their number of words."""
         asked = _MIN_WORDS if self.min_words is None else self.min_words
         short = max(_share_below(lengths, asked) for lengths in targets)
         if short <= _SHORT:
@@ -181,7 +180,7 @@ def _share_below(lengths: Counter[int], words: int) -> float:
 
 
 def _longest_bound(lengths: Counter[int]) -> int:
-    """The largest bound that leaves out no more than `_SHORT` of the documents."""
+    """Return the largest bound that leaves out no more than `_SHORT` of the documents."""
     below, most = 0, _SHORT * lengths.total()
     for length in sorted(lengths):
         below += lengths[length]
@@ -193,7 +192,7 @@ def _longest_bound(lengths: Counter[int]) -> int:
 class FittedDSIR(Fitted):
     """A fitted DSIR.
 
-    arrays: log_ratio float32 (groups, buckets); min_words int64 (1,), what a document needs.
+    arrays: log_ratio float32 (groups, buckets); min_words int64 (1,), the words that a document needs.
     """
 
     scorer: DSIR
@@ -205,7 +204,7 @@ class FittedDSIR(Fitted):
 
     @functools.cached_property
     def unscored(self) -> str:
-        """Too few words."""
+        """Too few words, as a cause."""
         return f"fewer than {self.min_words} words (--min-words)" if self.min_words > 1 else "no words"
 
     @functools.cached_property
@@ -215,7 +214,7 @@ class FittedDSIR(Fitted):
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
-        """A number for each bucket and group."""
+        """Return a number for each bucket and group, and the bound."""
         return {
             "log_ratio": ArraySpec("float32", ("groups", scorer.buckets)),
             "min_words": ArraySpec("int64", (1,), low=0),
@@ -223,7 +222,7 @@ class FittedDSIR(Fitted):
         }
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """Log importance weights, float32 (n,) or (n, groups); NaN for documents that are too short."""
+        """Return log importance weights, float32 (n,) or (n, groups); NaN for documents that are too short."""
         from dvsel.ngrams.lookup import score
 
         scores, words, ngrams = score(batch.text, self._table, self.scorer.spec)

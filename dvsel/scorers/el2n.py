@@ -1,11 +1,11 @@
-"""EL2N: how far a model's predictions are from what is there.
+"""EL2N: the distance of a model's predictions from the true tokens or label.
 
     score = mean over checkpoints of |p - y|,
 
-p being the predicted probabilities, and y 1 for what is there and 0 for all else (Paul et al. 2021, "Deep Learning on a
-Data Diet: Finding Important Examples Early in Training", definition 4; there the mean is over initialisations of
-the weights, a few epochs into training). Of a causal language model, the mean over a document's tokens. A high score
-is a document that is not learned yet: a hard one, or noise. Forward passes alone.
+p being the predicted probabilities, and y 1 for the true token and 0 for all others (Paul et al. 2021, "Deep Learning
+on a Data Diet: Finding Important Examples Early in Training", definition 4; there the mean is over initialisations of
+the weights, a few epochs into training). For a causal language model it is the mean over a document's tokens. A high
+score is a document that is not learned yet: a hard one, or noise. It takes forward passes alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EL2N(CheckpointOptions, Scorer):
-    """Documents by how wrong a model's predictions are; a high score is a hard document, or noise.
+    """Prefer documents that a model predicts wrongly; a high score is a hard document, or noise.
 
     The score is the length of the error, between 0 and 1.41, in its mean over tokens and checkpoints.
     """
@@ -50,15 +50,15 @@ class FittedEL2N(fitted_norms.FittedCheckpoints):
     """A fitted EL2N scorer."""
 
     def output(self) -> Output:
-        """The length of the error."""
+        """Return the output whose value is the length of the error."""
         from dvsel.gradients.loss_outputs import error
 
         return error
 
     def values(self, meter: GradientMeter, documents: Documents) -> fitted_norms.Floats:
-        """Lengths, float64 (n,)."""
+        """Return the lengths, float64 (n,)."""
         passed = meter.run(documents, None, self.options.reduction)
-        fitted_directions.tell_spoilt(passed, documents)
+        fitted_directions.warn_non_finite(passed, documents)
         return passed.reduced(self.options.reduction)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FastText(Training, Scorer):
-    """Prefer what a fastText classifier takes for good: a model of yours, or one trained on documents (DCLM).
+    """Prefer documents that a fastText classifier takes for good: a model of yours, or one trained here (DCLM).
 
     The score is the log-odds of the label, computed by table look-up, equal to fastText's own.
     """
@@ -67,12 +67,12 @@ class FastText(Training, Scorer):
 
     @property
     def trains(self) -> bool:
-        """Where no model is named."""
+        """True where no model is named."""
         return not self.model
 
     @property
     def takes_pool(self) -> bool:
-        """Where no negatives are named, the pool's sample is them."""
+        """True where no negatives are named: the pool's sample takes their place."""
         return bool(self.positive and not self.negative)
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedClassifier:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GraNd(CheckpointOptions, Scorer):
-    """Documents by the norm of their gradient; a high score is a hard document, or noise.
+    """Prefer documents with a gradient of large norm; a high score is a hard document, or noise.
 
     The score is the mean norm over the checkpoints.
     """
@@ -55,12 +55,12 @@ class FittedGraNd(fitted_norms.FittedCheckpoints):
     """A fitted GraNd scorer."""
 
     def values(self, meter: GradientMeter, documents: Documents) -> fitted_norms.Floats:
-        """Norms, float64 (n,)."""
+        """Return the norms, float64 (n,)."""
         from dvsel.gradients.norms import Squares, Whitening
 
         squares = Squares([Whitening()] * len(meter.layers), len(documents), meter.model.device)
         passed = meter.run(documents, squares, self.options.reduction)
-        fitted_directions.tell_spoilt(passed, documents)
+        fitted_directions.warn_non_finite(passed, documents)
         return np.where(passed.scored, squares.total.sqrt().cpu().numpy(), np.nan)
 
 

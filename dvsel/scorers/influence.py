@@ -73,7 +73,7 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
 
     @property
     def projects(self) -> bool:
-        """Whether the curvature is that of projected gradients."""
+        """True where the curvature is that of projected gradients."""
         return self.projection != "target" or self.preconditioner == "fisher"
 
     def _check_rank(self) -> None:
@@ -88,12 +88,12 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """The curvature is that of the pool, and so are the bases of pca."""
+        """True where the curvature, or the bases of pca, are taken from the pool."""
         return (self.preconditioner != "none" or self.projection == "pca") and not self.optimizer_state
 
     @property
     def curvature(self) -> Curvature:
-        """As the options say."""
+        """The curvature that the options describe."""
         from dvsel.gradients.target_gradient import Curvature
 
         return Curvature(
@@ -106,7 +106,7 @@ class Influence(CurvatureOptions, DirectedOptions, Scorer):
         )
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedInfluence:
-        """The directions of all layers: the target's mean gradient, preconditioned and cut."""
+        """Fit the directions of all layers: the target's mean gradient, preconditioned and cut."""
         self.check()
         sample = self.sample(pool, self.factor_documents)
         return FittedInfluence.fit(self, sample, targets, self.curvature)

@@ -1,4 +1,4 @@
-"""Which labels are wrong, of documents that carry one: low scores.
+"""Wrong labels, of documents that carry one: these have low scores.
 
 `--mode knn` asks the other documents of the pool, without any label that is known to be right (`dvsel.labels.knn`);
 `margin` (`dvsel.labels.margin`) and `lava` (LAVA: Just et al. 2023; `dvsel.labels.lava`) compare with clean documents
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from dvsel.labels.documents import Codes, Floats, Gathered, Keys, Labelled
 
 MODES = ("knn", "margin", "lava")
-_FEWEST = 2  # documents of a label, below which no other one speaks for it
+_FEWEST = 2  # documents of a label: one alone has no other that supports it
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -82,12 +81,12 @@ class LabelNoise(EmbedderOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """Other documents' labels are what a label is judged by."""
+        """True: a label is judged by those of other documents."""
         return True
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The label."""
+        """The field of labels."""
         return (self.label_field,)
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedLabelNoise:
@@ -108,7 +107,7 @@ class LabelNoise(EmbedderOptions, Scorer):
     def _clean(self, batches: Iterable[Batch], source: VectorSource) -> Labelled:
         from dvsel.labels.documents import gather
 
-        field, everything = self.label_field, 1 << 62
+        field, everything = self.label_field, 1 << 62  # more documents than there can be
         return _usable(gather(batches, source, field, everything), f"--clean: no document has a label in {field!r}")
 
     def _fitted(
@@ -180,7 +179,7 @@ def _counts(found: Gathered) -> dict[str, Any]:
 
 
 def _listed(names: Iterable[bytes]) -> str:
-    """`label 'a'`, or `12 labels ('a', 'b', 'c', ...)`."""
+    """Name labels in a message: `label 'a'`, or `12 labels ('a', 'b', 'c', ...)`."""
     shown = [repr(name.decode(errors="replace")) for name in sorted(names)]
     if len(shown) < 2:
         return "".join(f"label {name}" for name in shown)
@@ -191,9 +190,32 @@ def _notice(message: str) -> None:
     warnings.warn(Notice(message), stacklevel=4)
 
 
-def _mode(name: str) -> Any:
-    """The mode's module."""
-    return importlib.import_module(f"dvsel.labels.{name}")
+class Judge(Protocol):
+    """The part of a mode that scores documents."""
+
+    def score(self, vectors: Floats, labels: Codes, keys: Keys) -> Floats:
+        """Return float32 (n,), for unit vectors (n, d), labels and keys."""
+
+
+def _by_neighbours(scorer: LabelNoise, arrays: Arrays) -> Judge:
+    from dvsel.labels.knn import Judge
+
+    return Judge(arrays, scorer.neighbours)
+
+
+def _by_margins(scorer: LabelNoise, arrays: Arrays) -> Judge:
+    from dvsel.labels.margin import Judge
+
+    return Judge(arrays, scorer.eps)
+
+
+def _by_values(scorer: LabelNoise, arrays: Arrays) -> Judge:
+    from dvsel.labels.lava import Judge
+
+    return Judge(arrays, scorer.eps)
+
+
+_JUDGES = {"knn": _by_neighbours, "margin": _by_margins, "lava": _by_values}  # each loads torch when it is called
 
 
 class FittedLabelNoise(Fitted):
@@ -207,11 +229,11 @@ class FittedLabelNoise(Fitted):
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
-        """The mode's, and the labels."""
+        """Return the mode's arrays, and the labels."""
         return {"names": Names(), **of_modes.SCHEMAS[scorer.mode]}
 
     def check(self) -> None:
-        """What the mode needs, and what embeds is known."""
+        """Raise Unfit for arrays that do not suit the mode, and UserError for an unknown embedder."""
         of_modes.check(self.scorer.mode, self.arrays, len(unpacked(self.arrays["names"])))
         _ = self._source
 
@@ -229,12 +251,11 @@ class FittedLabelNoise(Fitted):
         return from_array(self.arrays["names"])
 
     @functools.cached_property
-    def _judge(self) -> Any:
-        scorer = self.scorer
-        return _mode(scorer.mode).Judge(self.arrays, scorer.neighbours if scorer.mode == "knn" else scorer.eps)
+    def _judge(self) -> Judge:
+        return _JUDGES[self.scorer.mode](self.scorer, self.arrays)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,); NaN without a label that the fit knew, and without a vector."""
+        """Return float32 (n,); NaN without a vector, or without a label that the fit knew."""
         from dvsel.labels.documents import UNKNOWN, codes, keys_of, labels_of
 
         scores = np.full(len(batch), np.nan, np.float32)
@@ -242,21 +263,13 @@ class FittedLabelNoise(Fitted):
             labels = codes(labels_of(batch.columns[self.scorer.label_field]), self._names)
             vectors = self._vectors(batch)
             rows = np.flatnonzero((labels != UNKNOWN) & ~np.isnan(vectors).any(axis=1))
-            scores[rows] = self._scored(vectors[rows], labels[rows], keys_of(batch)[rows])
+            scores[rows] = self._judge.score(vectors[rows], labels[rows], keys_of(batch)[rows])
         return scores
 
     def _vectors(self, batch: Batch) -> Floats:
         from dvsel.embeddings.neighbours import unit
 
         return unit(self._source.of(batch))
-
-    def _scored(self, vectors: Floats, labels: Codes, keys: Keys) -> Floats:
-        found: Floats = (
-            self._judge.score(vectors, labels, keys)
-            if self.scorer.mode == "knn"
-            else self._judge.score(vectors, labels)
-        )
-        return found
 
 
 LabelNoise.fitted = FittedLabelNoise

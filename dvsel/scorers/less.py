@@ -9,7 +9,7 @@ the document alone (`dvsel.gradients.adam_updates`); grad L(task) the mean of th
 paper projects both to 8,192 random dimensions to store them; here each document's cosines are computed whole, in the
 pass that makes its gradient, and nothing is stored but the score.
 
-Where the authors' program does otherwise than their paper, `variant` chooses: in the program Adam's moments are not
+Where the authors' program differs from their paper, `variant` chooses: in the program Adam's moments are not
 corrected for their bias, and the cosine is taken with each of the task's documents, and then the mean.
 
 The fitted scorer holds the adapter and Adam's moments at each checkpoint and the tasks' gradients there; of the model
@@ -84,7 +84,7 @@ class LESS(GradientOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """The adapter is trained on it."""
+        """True: the adapter is trained on it."""
         return True
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedLESS:
@@ -96,7 +96,7 @@ class LESS(GradientOptions, Scorer):
         return _Fit(self, self.sample(pool, self.warmup_documents), tasks).fitted()
 
     def check(self) -> list[Card]:
-        """The model without its weights; UserError where it or a package cannot be found and used."""
+        """Return the model without its weights; UserError where it or a package cannot be found and used."""
         from dvsel.gradients import lora
 
         lora.check()
@@ -104,34 +104,34 @@ class LESS(GradientOptions, Scorer):
 
     @property
     def lora(self) -> LoRA:
-        """The adapter."""
+        """The adapter's settings."""
         from dvsel.gradients.lora import LoRA
 
         return LoRA(self.layers, self.lora_rank, self.lora_alpha, self.lora_dropout, self.warmup_seed)
 
     @property
     def course(self) -> Course:
-        """The warm-up."""
+        """The warm-up's settings."""
         from dvsel.gradients.warmup import Course
 
         return Course(self.epochs, self.learning_rate, self.batch_documents, self.warmup_seed)
 
     def adapted(self, model: Model) -> GradientMeter:
-        """The model with a new adapter, whose layers are what counts."""
+        """Return the model with a new adapter, whose layers are the ones that count."""
         from dvsel.gradients import lora
 
         return self.meter(model, lora.attach(model, self.lora))
 
 
 class _Fit:
-    """One fit. sample: to train on. tasks: documents by name."""
+    """One fit. sample: documents to train on. tasks: documents by the task's name."""
 
     def __init__(self, scorer: LESS, sample: Documents, tasks: Mapping[str, Documents]) -> None:
         self.scorer, self.sample, self.tasks = scorer, sample, tasks
         self.meter = scorer.adapted(scorer.load(scorer.model))
 
     def fitted(self) -> FittedLESS:
-        """The fitted scorer, with its report."""
+        """Return the fitted scorer, with its report."""
         from dvsel.gradients import lora, warmup
 
         documents = self._checked()
@@ -145,7 +145,7 @@ class _Fit:
         return fitted
 
     def _checked(self) -> list[int]:
-        """How many documents of each task count; UserError for a task without any, before the warm-up."""
+        """Count the usable documents of each task; UserError for a task without any, before the warm-up."""
         from dvsel.gradients.target_gradient import checked
 
         return [
@@ -154,7 +154,7 @@ class _Fit:
         ]
 
     def _queries(self, checkpoint: Checkpoint) -> tuple[npt.NDArray[np.float32], list[float]]:
-        """What documents are compared with under a checkpoint, (tasks, weights), and each task's loss there."""
+        """Return the gradients to compare with under a checkpoint, (tasks, weights), and each task's loss there."""
         from dvsel.gradients import lora
         from dvsel.gradients.target_gradient import mean_gradient
 
@@ -167,7 +167,7 @@ class _Fit:
         return np.stack(found), losses
 
     def _mean_of_units(self, documents: Documents) -> npt.NDArray[np.float32]:
-        """The mean of the documents' gradients, each brought to length 1."""
+        """Return the mean of the documents' gradients, each brought to length 1."""
         from dvsel.gradients.moments import GradientSum
 
         units, total = [], GradientSum(self.meter.layers)
@@ -195,7 +195,7 @@ class _Fit:
     def _report(
         self, checkpoints: Sequence[Checkpoint], documents: Sequence[int], losses: Sequence[list[float]]
     ) -> dict[str, Any]:
-        """tasks: documents of each. losses: nats a token; of the warm-up, in each epoch; of tasks, after each."""
+        """Return the report. documents: of each task. losses: nats a token, of each task after each epoch."""
         layers = self.meter.layers
         return {
             "architecture": self.meter.model.card.config.model_type,
@@ -219,7 +219,7 @@ class FittedLESS(Fitted):
 
     arrays: the adapter's weights in a row, those of all its layers in the model's order, A before B: adapter float32
     (checkpoints, weights); first, second float32 (checkpoints, weights), Adam's moments; tasks float32 (checkpoints,
-    tasks, weights), what documents are compared with; weights float64 (checkpoints,), the learning rates' shares; steps
+    tasks, weights), the gradients to compare with; weights float64 (checkpoints,), the learning rates' shares; steps
     int64 (checkpoints,), so far; digest uint8 (16,), of the model's files.
     """
 
@@ -228,7 +228,7 @@ class FittedLESS(Fitted):
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
-        """The adapter's weights, and as many moments, at each checkpoint; tasks that many numbers."""
+        """Return the adapter's weights at each checkpoint, and moments and tasks of the same size."""
         checkpoints = ArraySpec("float32", (scorer.epochs, "weights"), finite=False)
         return {
             "adapter": checkpoints,
@@ -242,7 +242,7 @@ class FittedLESS(Fitted):
         }
 
     def check(self) -> None:
-        """A task is a group, or all tasks are one."""
+        """Raise Unfit unless each task is a group, or all tasks are one."""
         if len(self.groups) not in (1, self.arrays["tasks"].shape[1]):
             raise Unfit("its groups are not its tasks")
 
@@ -261,21 +261,21 @@ class FittedLESS(Fitted):
         return self.scorer.adapted(model)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,), from -1 to 1, or (n, tasks); NaN where there is nothing to score or the loss is no number."""
+        """Return float32 (n,), from -1 to 1, or (n, tasks); NaN where there is nothing to score or no finite loss."""
         documents = self.scorer.documents([batch])
         scores = self._by_task(documents) if len(documents) else np.empty((0, self.arrays["tasks"].shape[1]))
         found = scores.astype(np.float32)
         return found if len(self.groups) > 1 else found.max(1)
 
     def _by_task(self, documents: Documents) -> npt.NDArray[np.float64]:
-        """float64 (n, tasks)."""
+        """Return scores by task, float64 (n, tasks)."""
         total = np.zeros((len(documents), self.arrays["tasks"].shape[1]))
         for number, weight in enumerate(parts(self.arrays["weights"].tolist())):
             total += weight * self._cosines(number, documents)
         return total
 
     def _cosines(self, checkpoint: int, documents: Documents) -> npt.NDArray[np.float64]:
-        """Under one checkpoint, float64 (n, tasks)."""
+        """Return the cosines under one checkpoint, float64 (n, tasks)."""
         from dvsel.gradients import lora
         from dvsel.gradients.adam_updates import Moments, Updates
 
@@ -287,17 +287,17 @@ class FittedLESS(Fitted):
         lora.put(self.meter.layers, adapter)
         updates = Updates(moments, tasks, len(documents), self.meter.model.device)
         passed = self.meter.run(documents, updates, self.scorer.reduction)
-        fitted_directions.tell_spoilt(passed, documents)
+        fitted_directions.warn_non_finite(passed, documents)
         values: npt.NDArray[np.float64] = updates.shares().cpu().numpy()
         values[~(np.isfinite(values).all(1) & passed.scored)] = np.nan
         return values
 
     def _of_layers(self, name: str, checkpoint: int) -> list[torch.Tensor]:
-        """An array's part for each layer, (..., outputs, inputs), where the layer's weights are."""
+        """Return an array's part for each layer, (..., outputs, inputs), on the device of the layer's weights."""
         import torch
 
         layers = self.meter.layers
-        flat = torch.from_numpy(np.array(self.arrays[name][checkpoint]))
+        flat = torch.from_numpy(np.array(self.arrays[name][checkpoint]))  # a copy: torch wants memory that it may write
         parts = torch.split(flat, [layer.outputs * layer.inputs for layer in layers], -1)
         return [
             part.reshape(*part.shape[:-1], layer.outputs, layer.inputs).to(layer.module.weight)
@@ -310,7 +310,7 @@ def _flat(tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
 
 
 def _unit(tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
-    """All of them in a row, at length 1."""
+    """Return all of them in a row, at length 1."""
     flat = _flat(tensors)
     return flat / np.float32(np.linalg.norm(flat.astype(np.float64)))
 

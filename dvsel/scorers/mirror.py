@@ -3,8 +3,8 @@
     score = (loss of the document before the step - loss after it) / the same of the target
 
 (Forward-INF: Ko et al. 2024, "The Mirrored Influence Hypothesis: Efficient Data Influence Estimation by Harnessing
-Forward Passes"). What training on a document does for the target is, to first order, what training on the target does
-for the document; the latter takes one step, and then two forward passes a document. The step is a preconditioned one,
+Forward Passes"). To first order, training on a document does as much for the target as training on the target does for
+the document; the latter takes one step, and then two forward passes a document. The step is a preconditioned one,
 W - size * H^-1 gradient of the target's loss, cut to a low rank, as for influence; for small steps the score is that of
 influence.
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dvsel.gradients.low_rank import Direction
     from dvsel.gradients.target_steps import Walk
 
-_COARSE = 0.05  # of the steps' length
+_COARSE = 0.05  # share of a step's length that rounding may take
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
     step: float = option(0.0, "size of a step, in place of --fall; 0: found", minimum=0)
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedMirror:
-        """The steps on each group of targets."""
+        """Take the steps on each group of targets."""
         self.check()
         from dvsel.gradients.layers import choose
 
@@ -82,7 +82,7 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
         return fitted
 
     def _warn(self, rounding: float) -> None:
-        """Tell where the precision is too coarse for the steps."""
+        """Warn where the precision is too coarse for the steps."""
         if rounding > _COARSE:
             warnings.warn(
                 Notice(
@@ -95,7 +95,7 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
     def _walked(
         self, meter: GradientMeter, groups: Mapping[str, Documents], sample: Documents
     ) -> tuple[list[Walk], str]:
-        """Each group's steps, and the energy that the cut keeps of the first."""
+        """Return each group's steps, and the energy that the cut keeps of the first."""
         from dvsel.gradients.low_rank import Cut
         from dvsel.gradients.target_gradient import Curvature, find
         from dvsel.gradients.target_steps import KeptCurvature, Walk
@@ -112,7 +112,7 @@ class Mirror(CurvatureOptions, TargetOptions, Scorer):
 
 
 def _arrays(walks: Sequence[Walk]) -> fitted_directions.Arrays:
-    """What `FittedMirror` holds."""
+    """Return the arrays of `FittedMirror`."""
     meter, arrays = walks[0].meter, {}
     for number, moves in enumerate(zip(*(walk.moves for walk in walks), strict=True)):
         arrays[f"left.{number}"] = fitted_directions.side_by_side([move.left for move in moves])
@@ -126,7 +126,7 @@ def _arrays(walks: Sequence[Walk]) -> fitted_directions.Arrays:
 
 
 def _fall(walk: Walk) -> float:
-    """Of the target's mean loss. UserError where there is none."""
+    """Return by how much the target's mean loss falls. Raises UserError where it does not."""
     fall = walk.losses[0] - walk.losses[-1]
     if not fall > 0:
         raise UserError(f"{walk.place}: its loss does not fall along the steps; lower --step")
@@ -134,7 +134,7 @@ def _fall(walk: Walk) -> float:
 
 
 def _report(walks: Sequence[Walk]) -> dict[str, Any]:
-    """What a person wants to know of the fit."""
+    """Return the report: the sizes of model, target and steps."""
     meter = walks[0].meter
     return {
         "architecture": meter.model.card.config.model_type,
@@ -161,7 +161,7 @@ class FittedMirror(Fitted):
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
-        """Two thin matrices for each layer."""
+        """Return two thin matrices for each layer."""
         return {
             **fitted_directions.sides(),
             "ranks": ArraySpec("int32", ("layers", "groups"), low=1),
@@ -172,18 +172,18 @@ class FittedMirror(Fitted):
         }
 
     def check(self) -> None:
-        """The matrices are as wide as the ranks of all groups."""
+        """Raise Unfit unless the matrices are as wide as the ranks of all groups."""
         fitted_directions.check_ranks(self.arrays, self.arrays["ranks"])
 
     @functools.cached_property
     def meter(self) -> GradientMeter:
-        """The model's."""
+        """The model's meter."""
         (meter,) = fitted_directions.meters(self.scorer, self.arrays["digests"], unpacked(self.arrays["layers"]))
         return meter
 
     @functools.cached_property
     def moves(self) -> list[list[Direction]]:
-        """By group, then by layer."""
+        """The steps, by group, then by layer."""
         layers = [self._moves_of(number, ranks) for number, ranks in enumerate(self.arrays["ranks"].tolist())]
         return [list(group) for group in zip(*layers, strict=True)]
 
@@ -199,14 +199,14 @@ class FittedMirror(Fitted):
         return [Direction(*pair) for pair in sides]
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """float32 (n,) or (n, groups); NaN where there is nothing to score, or where a loss is no number."""
+        """Return float32 (n,) or (n, groups); NaN where there is nothing to score, or where a loss is not finite."""
         documents = self.scorer.documents([batch])
         shape = len(documents), len(self.groups)
         found = (self._scored(documents) if len(documents) else np.empty(shape)).astype(np.float32)
         return found[:, 0] if len(self.groups) == 1 else found
 
     def _scored(self, documents: Documents) -> npt.NDArray[np.float64]:
-        """float64 (n, groups)."""
+        """Return scores by group, float64 (n, groups)."""
         meter, reduction = self.meter, self.scorer.reduction
         from dvsel.gradients.target_steps import moved
 
@@ -214,7 +214,7 @@ class FittedMirror(Fitted):
             with moved(meter.layers, moves) if moves else contextlib.nullcontext():
                 passed = meter.run(documents, None, reduction)
             if not moves:
-                fitted_directions.tell_spoilt(passed, documents)
+                fitted_directions.warn_non_finite(passed, documents)
             return passed.reduced(reduction)
 
         before, *after = map(losses, parts([None, *self.moves]))

@@ -1,13 +1,13 @@
 """The loss of documents under a causal language model.
 
-What other methods call by other names is this score: perplexity filters keep text of low loss (CCNet: Wenzek et al.
+Other methods use this score under other names: perplexity filters keep text of low loss (CCNet: Wenzek et al.
 2020, "CCNet: Extracting High Quality Monolingual Datasets from Web Crawl Data"); PreSelect compares bits per character
 under several models (Shum et al. 2025); Min-K% Prob is the mean log-probability of the least likely tokens (Shi et al.
 2024, "Detecting Pretraining Data from Large Language Models"); GRAPE keeps the response that the model finds likeliest
 given the instruction (Zhang et al. 2025, "The Best Instruction-Tuning Data are Those That Fit").
 
-`dvsel.language.losses` says what exactly is computed. The fitted scorer names the model and holds no weights; it holds
-a digest of the model's files, so that no scores of two models are mixed up.
+`dvsel.language.losses` says what exactly is computed. The fitted scorer holds the model's name and a digest of its
+files, so that scores of two models are never mixed up; it holds no weights.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ class FittedPerplexity(Fitted):
 
     @functools.cached_property
     def unscored(self) -> str:
-        """Nothing to take a loss of."""
+        """Nothing to take a loss of, as a cause."""
         return "no tokens to score, or no prompt" if self.scorer.prompt_field else "no tokens to score"
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
-        """What the model is known by."""
+        """Return the digest of the model's files."""
         return {"digest": ArraySpec("uint8", (16,))}
 
     @functools.cached_property
@@ -100,13 +100,13 @@ class FittedPerplexity(Fitted):
         scorer = self.scorer
         model = load(scorer.model, scorer.precision)
         if model.card.digest != self.arrays["digest"].tobytes():
-            raise UserError(f"model {scorer.model}: its files changed after the fit; fit again, or start anew")
+            raise UserError(f"model {scorer.model}: its files changed after the fit; fit again")
         from dvsel.language.losses import LossMeter  # needs torch, without which `load` has said so
 
         return LossMeter(model, scorer.window, scorer.stride, scorer.batch_tokens)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """Minus the loss, float32 (n,); NaN where there is no token to score, or where the prompt is no string."""
+        """Return minus the loss, float32 (n,); NaN without a token to score, or where the prompt is not a string."""
         if not len(batch):
             return np.empty(0, np.float32)
         meter = self._meter

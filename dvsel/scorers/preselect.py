@@ -1,9 +1,9 @@
 """PreSelect: predictive data selection (Shum et al. 2025, "Predictive Data Selection: The Data That Predicts Is the
 Data That Teaches").
 
-Documents whose losses under several language models order these as a benchmark does are taken for the ones that
-teach best. A fastText classifier learns to tell them from the others on a sample, and scores the pool: its score is
-the classifier's logit.
+Some documents have losses under several language models that order these models as a benchmark does; they are taken for
+the documents that teach best. On a sample, a fastText classifier learns to tell them from the others; its logit is the
+score of the pool's documents.
 
 The fit goes in steps that leave files (`dvsel.commands.preselect`): sample, losses, strength, positives and negatives,
 classifier.
@@ -34,7 +34,7 @@ class FittedPreSelect(FittedClassifier):
     """
 
     def lines(self) -> list[str]:
-        """The steps, then the classifier."""
+        """Return the steps, then the classifier."""
         own = ("ladder", "strength", "labelled", "ranking")
         classifier = FittedClassifier(self.scorer, self.arrays)
         classifier.report = {name: value for name, value in self.report.items() if name not in own}
@@ -107,7 +107,7 @@ class PreSelect(Training, ModelOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """The sample of the pool is what is learned from."""
+        """True: the classifier learns from the pool's sample."""
         return True
 
     @property
@@ -126,5 +126,5 @@ def _share(text: str, place: str) -> Fraction | None:
         return None
     share = Budget.parse(text, place).share
     if share is None:
-        raise UserError(f"{place}: {text!r} is no share of the sample's documents; give one such as 10%")
+        raise UserError(f"{place}: {text!r} is not a share of the sample's documents; give one such as 10%")
     return share

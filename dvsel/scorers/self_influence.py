@@ -1,21 +1,20 @@
-"""Self-influence: what training on a document does to its own loss, to first order.
+"""Self-influence: the effect of training on a document on its own loss, to first order.
 
     score = <gradient of the document's loss, H^-1 gradient of the document's loss>
 
 (Koh and Liang 2017, "Understanding Black-box Predictions via Influence Functions"; for pretraining data: PRESENCE,
 Thakkar et al. 2023, "Self-Influence Guided Data Reweighting for Language Model Pre-training"). H is the curvature, from
-a sample of the pool. A high score is a document that the model learns by itself, for no other teaches it: a rare or
-hard one, or noise.
+a sample of the pool. A high score is a document that no other helps to learn: a rare or hard one, or noise.
 
-The fitted scorer holds what whitens gradients, one float32 matrix for each layer and side, m^2 + n^2 numbers for a
-layer of m x n (and m n more with EK-FAC): as a rule more than the model's own weights.
+The fitted scorer holds the matrices that whiten gradients, one of float32 for each layer and side. A layer of m x n has
+m^2 + n^2 numbers (and m n more with EK-FAC): as a rule more than the model's own weights.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,7 +41,7 @@ _PARTS = ("inputs", "outputs", "damped")
 
 @dataclass(frozen=True)
 class SelfInfluence(CurvatureOptions, Scorer):
-    """Documents by what training on each would do to its own loss; a high score is a rare or hard document, or noise.
+    """Prefer documents that lower their own loss most; a high score is a rare or hard document, or noise.
 
     The score is the squared norm of the gradient, preconditioned.
     """
@@ -55,7 +54,7 @@ class SelfInfluence(CurvatureOptions, Scorer):
     layers: str = option("all", "all, upper-half or last of the model's blocks, or names, as *.mlp.*,*.o_proj")
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedSelfInfluence:  # noqa: ARG002
-        """The whitening of each layer, of a sample of the pool."""
+        """Fit the whitening of each layer on a sample of the pool."""
         self.check()
         from dvsel.gradients.layers import choose
 
@@ -71,11 +70,12 @@ class SelfInfluence(CurvatureOptions, Scorer):
         return fitted
 
     def _whitenings(self, meter: GradientMeter, sample: Documents) -> fitted_directions.Arrays:
-        """Of all layers, as arrays."""
-        from dvsel.gradients import norms as squares
+        """Return the whitenings of all layers as arrays."""
+        from dvsel.gradients.norms import ekfac, kfac
         from dvsel.gradients.target_gradient import Curvature, portions
 
-        curvature, whitening = Curvature(self.preconditioner, self.damping), getattr(squares, self.preconditioner)
+        whitenings: dict[str, Callable[[Any], Whitening]] = {"kfac": kfac, "ekfac": ekfac}
+        curvature, whitening = Curvature(self.preconditioner, self.damping), whitenings[self.preconditioner]
         parts = (curvature.metrics(meter.of(part), sample, []) for part in portions(meter.layers))
         arrays: fitted_directions.Arrays = {}
         for number, metric in enumerate(itertools.chain.from_iterable(parts)):
@@ -94,13 +94,13 @@ class FittedSelfInfluence(fitted_norms.FittedCheckpoints):
     """A fitted self-influence scorer.
 
     arrays: besides those of FittedCheckpoints, of layer N inputs.N float32 (inputs, inputs), outputs.N (outputs,
-    outputs), each of them a vector where it is diagonal; and of EK-FAC damped.N (outputs, inputs). What is not there is
+    outputs), each of them a vector where it is diagonal; and for EK-FAC damped.N (outputs, inputs). A missing one is
     the identity.
     """
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:
-        """Besides, what whitens; it takes gigabytes, and is not read for what is no finite number."""
+        """Return the whitenings too, which take gigabytes and so are not read through for NaN."""
         sides = {
             f"{side}.{{layers}}": ArraySpec(
                 "float32", (f"{side}.{{layers}}",) * 2, finite=False, optional=True, or_shape=(f"{side}.{{layers}}",)
@@ -121,7 +121,10 @@ class FittedSelfInfluence(fitted_norms.FittedCheckpoints):
         ]
 
     def _part(self, name: str, number: int, layer: Layer) -> torch.Tensor | None:
-        """On the weight's device, in the precision of sums. UserError for one of another size than the layer."""
+        """Return one matrix of a whitening, on the weight's device, in the precision of sums.
+
+        Raises UserError for one of another size than the layer.
+        """
         import torch
 
         from dvsel.gradients.capture import wide
@@ -138,12 +141,12 @@ class FittedSelfInfluence(fitted_norms.FittedCheckpoints):
         return torch.from_numpy(np.array(part)).to(wide(layer.module.weight[:0]))
 
     def values(self, meter: GradientMeter, documents: Documents) -> fitted_norms.Floats:
-        """Squared norms, float64 (n,)."""
+        """Return the squared norms, float64 (n,)."""
         from dvsel.gradients.norms import Squares
 
         squares = Squares(self._whitenings, len(documents), meter.model.device)
         passed = meter.run(documents, squares, self.options.reduction)
-        fitted_directions.tell_spoilt(passed, documents)
+        fitted_directions.warn_non_finite(passed, documents)
         return np.where(passed.scored, squares.total.cpu().numpy(), np.nan)
 
 

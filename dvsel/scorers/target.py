@@ -6,7 +6,8 @@ With target documents y_j of mass b_j, a cost c of two vectors and prices g, the
 
 - got-d: prices that transport a sample of the pool to the target, by Sinkhorn's algorithm (Kang et al. 2024, "Get more
   for less: Principled Data Selection for Warming Up Fine-Tuning in LLMs"). f is the first variation of the transport
-  cost: how a little more of x in the pool changes it. What few documents of the pool are near has a high price.
+  cost: how a little more of x in the pool changes it. A target's document that few of the pool are near has a high
+  price.
 - unbalanced: prices of transport that may leave some of the pool and of the target aside, at a price rho (Chizat et al.
   2018; Sejourne et al. 2019). The first variation is (rho + eps) (1 - exp(-f(x) / (rho + eps))), which ranks as f does.
 - rds-max: no prices, eps to 0: the highest similarity to a target's document (RDS: Zhang et al. 2018; Ivison et al.
@@ -46,7 +47,7 @@ Rows = npt.NDArray[np.float32]
 
 PRESETS = ("got-d", "unbalanced", "rds-max", "mean")
 _PRICED = ("got-d", "unbalanced")
-_EPS, _RHO = 0.25, 1.0  # standard deviations of the cost: docs/target.md has what others give
+_EPS, _RHO = 0.25, 1.0  # standard deviations of the cost; docs/target.md compares other values
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ class Target(EmbedderOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """Prices are those of transport from the pool, and eps is measured by its costs."""
+        """True where there are prices: these are of transport from the pool, whose costs give the scale of eps."""
         return self.preset in _PRICED
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedTarget:
-        """The vectors, masses and prices of each target."""
+        """Fit the vectors, masses and prices of each target."""
         if not targets:
             raise UserError("target: no target; name one with --target FILE")
         source = VectorSource(self)
@@ -127,7 +128,7 @@ class Target(EmbedderOptions, Scorer):
         return fitted
 
     def _side(self, vectors: Rows, sample: Rows | None, place: str) -> _Side:
-        """What is fitted of one target. place: names it in complaints."""
+        """Fit one target. place: names it in messages."""
         usable = self._usable(vectors, place)
         distinct, counts = np.unique(usable, axis=0, return_counts=True)
         masses, prices = counts / len(usable), np.zeros(len(distinct), np.float32)
@@ -148,7 +149,7 @@ class Target(EmbedderOptions, Scorer):
                 "rank; check the vectors, or pass --preset rds-max"
             )
         if len(side.vectors) == 1:
-            _tell(f"{place}: is one document, or identical ones; prices say nothing, the score is minus the cost")
+            _notice(f"{place}: is one document, or identical ones; prices say nothing, the score is minus the cost")
         eps, rho = (self.eps or _EPS) * deviation, (self.rho or _RHO) * deviation
         prices = solve(
             sample,
@@ -162,7 +163,7 @@ class Target(EmbedderOptions, Scorer):
             rho if self.preset == "unbalanced" else math.inf,
         )
         if not prices.converged:
-            _tell(
+            _notice(
                 f"{place}: prices are not settled after {prices.steps} passes, at a marginal error of "
                 f"{prices.marginal_error:.2g} instead of {self.marginal_error:g}; raise --max-steps, or --eps"
             )
@@ -178,7 +179,7 @@ class Target(EmbedderOptions, Scorer):
         return dataclasses.replace(side, prices=prices.g, eps=eps, report=report)
 
     def _usable(self, vectors: Rows, place: str) -> Rows:
-        """The vectors that have a cost."""
+        """Return the vectors that have a cost."""
         usable = np.isfinite(vectors).all(1)
         if self.cost == "cosine":
             usable &= vectors.any(1)
@@ -189,7 +190,7 @@ class Target(EmbedderOptions, Scorer):
 
 @dataclass(frozen=True)
 class _Side:
-    """A target's side of the formula.
+    """One target in the formula.
 
     vectors: float32 (m, width), no two alike. masses: float64 (m,). prices: float32 (m,). eps: in units of cost.
     documents: how many the vectors stand for. report: by what to call it.
@@ -204,7 +205,7 @@ class _Side:
 
 
 def _arrays(sides: Sequence[_Side]) -> dict[str, npt.NDArray[Any]]:
-    """What `FittedTarget` holds."""
+    """Return the arrays of `FittedTarget`."""
     arrays = {
         f"{key}.{number}": getattr(side, key)
         for number, side in enumerate(sides)
@@ -224,17 +225,17 @@ class FittedTarget(Fitted):
     """
 
     scorer: Target
-    unscored = "no text to embed, or a vector that is zero or no number"
+    unscored = "no text to embed, or a vector that is zero or not finite"
 
     @functools.cached_property
     def shares(self) -> tuple[float, ...]:
-        """By the targets' documents, which its arrays hold anyway."""
+        """The shares of the targets' documents, whose numbers the arrays hold anyway."""
         documents = self.arrays["documents"]
         return tuple((documents / documents.sum()).tolist())
 
     @classmethod
     def schema(cls, scorer: Any) -> Schema:  # noqa: ARG003
-        """A target's vectors, with a mass and a price each."""
+        """Return a target's vectors, with a mass and a price each."""
         return {
             "vectors.{groups}": ArraySpec("float32", ("documents.{groups}", "width")),
             "masses.{groups}": ArraySpec("float64", ("documents.{groups}",), low=0),
@@ -245,11 +246,11 @@ class FittedTarget(Fitted):
         }
 
     def check(self) -> None:
-        """What embeds is known."""
+        """Raise UserError for an unknown embedder."""
         _ = self._source
 
     def lines(self) -> list[str]:
-        """The report: what embeds, then a line for each target."""
+        """Return the report: the embedder, then a line for each target."""
         maker = self.report["embedder"]
         found = [f"embedder: {maker['model']}, {maker['pooling']} of layer {maker['layer']}"]
         for name, report in self.report["targets"].items():
@@ -277,7 +278,7 @@ class FittedTarget(Fitted):
         ]
 
     def score(self, batch: Batch) -> Rows:
-        """Minus the potential, float32 (n,) or (n, groups); NaN for a document without a usable vector."""
+        """Return minus the potential, float32 (n,) or (n, groups); NaN for a document without a usable vector."""
         if not len(batch):
             return np.empty(0 if len(self.groups) == 1 else (0, len(self.groups)), np.float32)
         vectors = self._source.of(batch)
@@ -287,7 +288,7 @@ class FittedTarget(Fitted):
 
 
 def _lowest(batches: Iterable[Batch], count: int, place: str) -> tuple[Batch, int]:
-    """The documents with the lowest hashes, `count` at most, in their order, and how many there are."""
+    """Return the documents with the lowest hashes, `count` at most, in their order, and how many there are."""
     kept, size = Batch.of([]), 0
     for batch in batches:
         size += len(batch)
@@ -296,7 +297,7 @@ def _lowest(batches: Iterable[Batch], count: int, place: str) -> tuple[Batch, in
     if not size:
         raise UserError(f"{place}: holds no document; check the file, and --text-field")
     if size > count:
-        _tell(f"{place}: {count} of its {size} documents are used, chosen by a hash; see --target-documents")
+        _notice(f"{place}: {count} of its {size} documents are used, chosen by a hash; see --target-documents")
     return kept, size
 
 
@@ -313,7 +314,7 @@ def _take(batch: Batch, rows: npt.NDArray[np.integer]) -> Batch:
     return Batch(batch.text.take(rows), keys=keys, vectors=None if batch.vectors is None else batch.vectors.take(rows))
 
 
-def _tell(what: str) -> None:
+def _notice(what: str) -> None:
     warnings.warn(Notice(what), stacklevel=2)
 
 

@@ -1,4 +1,4 @@
-"""TracIn: what training on a document did to the loss on a target, by the checkpoints that the training left.
+"""TracIn: the effect of training on a document on the loss on a target, by the checkpoints that the training left.
 
     score = sum over checkpoints i of eta_i <gradient of the document's loss, gradient of the target's loss>,
 
@@ -56,12 +56,12 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Of the models, summing to 1."""
+        """The models' weights, summing to 1."""
         rates = self.learning_rates or (1.0,) * len(self.models)
         return tuple(rate / sum(rates) for rate in rates)
 
     def check(self) -> list[Card]:
-        """The checkpoints without weights; UserError where none is named, or they are not those of one model."""
+        """Return the checkpoints without weights; UserError where none is named, or they are not of one model."""
         if not all(self.models):
             raise UserError("no checkpoints; name folders or hub names with --checkpoints, or one with --model")
         cards = super().check()
@@ -69,7 +69,7 @@ class TracIn(CheckpointOptions, DirectedOptions, Scorer):
         return cards
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedTracIn:  # noqa: ARG002
-        """The target's mean gradient under each checkpoint, cut."""
+        """Fit the target's mean gradient under each checkpoint, cut."""
         self.check()
         from dvsel.gradients.target_gradient import Curvature
 

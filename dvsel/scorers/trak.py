@@ -61,23 +61,23 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
 
     @property
     def takes_pool(self) -> bool:
-        """The kernel is that of the pool."""
+        """True: the kernel is the pool's."""
         return True
 
     def check(self) -> list[Card]:
-        """The checkpoints without weights; UserError where none is named, or they are not those of one model."""
+        """Return the checkpoints without weights; UserError where none is named, or they are not of one model."""
         cards = super().check()
         check_alike(cards)
         return cards
 
     def meter(self, model: Model, names: Iterable[str] = (), output: Output | None = None) -> GradientMeter:
-        """What documents go through; output: the margin, with 1 - p beside it, if None."""
+        """Return the meter that documents go through. output: the margin, with 1 - p beside it, if None."""
         from dvsel.gradients.loss_outputs import margin_and_doubt
 
         return super().meter(model, names, output or margin_and_doubt)
 
     def fit(self, pool: Iterable[Batch], targets: Mapping[str, Iterable[Batch]]) -> FittedTrak:
-        """The directions of all layers under each checkpoint."""
+        """Fit the directions of all layers under each checkpoint."""
         self.check()
         from dvsel.gradients.low_rank import Cut
         from dvsel.gradients.trak_kernel import Kernel
@@ -104,7 +104,7 @@ class FittedTrak(fitted_directions.FittedDirections):
 
 
 def _doubt(passed: Passed) -> npt.NDArray[np.float64]:
-    """The mean of 1 - p over each document's tokens, float64 (n,)."""
+    """Return the mean of 1 - p over each document's tokens, float64 (n,)."""
     total = np.zeros(len(passed.tokens)) if passed.beside is None else passed.beside[:, 0]
     return total / np.maximum(passed.tokens, 1)
 

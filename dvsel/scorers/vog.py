@@ -1,4 +1,4 @@
-"""VoG, variance of gradients: how much what a model looks at in a document changes while it trains.
+"""VoG, variance of gradients: how much a model's view of a document changes while it trains.
 
 The gradient of the right answer's logit by the input is taken under each checkpoint of a training run. The score is its
 standard deviation over the checkpoints, at each element of the input, in its mean over elements (Agarwal et al. 2022,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VoG(CheckpointOptions, Scorer):
-    """Documents by how the gradient by their tokens varies over checkpoints; a high score is a hard document, or noise.
+    """Prefer documents whose gradient varies over checkpoints; a high score is a hard document, or noise.
 
     The score is the standard deviation over the checkpoints, in its mean over tokens and dimensions.
     """
@@ -59,13 +59,13 @@ class FittedVoG(fitted_norms.FittedCheckpoints):
     """A fitted VoG scorer."""
 
     def output(self) -> Output:
-        """The right token's or label's logit."""
+        """Return the output whose value is the right token's or label's logit."""
         from dvsel.gradients.loss_outputs import logit
 
         return logit
 
     def scored(self, documents: Documents) -> fitted_norms.Floats:
-        """The score of each, float64 (n,)."""
+        """Return the score of each document, float64 (n,)."""
         meters = self.meters
         from dvsel.gradients.input_variance import spread
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dvsel.embeddings.partition import Members
     from dvsel.interface.candidates import Candidates
 
-_REACH = 4  # times its even share of the budget that a cell is asked for
+_REACH = 4  # times its even share of the budget, up to which a cell's documents are ordered
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Coverage(SetSelector):
     divides_budget: ClassVar[bool] = True
 
     def rank(self, candidates: Candidates) -> list[str]:
-        """The key is the gain for its cost, or with `sampling` gain the log of the weight plus Gumbel noise."""
+        """Set keys to the gain for its cost, or with `sampling` gain to the log of the weight plus Gumbel noise."""
         from dvsel.embeddings.partition import cells, competing
 
         count, ends = 0, []
@@ -60,7 +60,7 @@ class Coverage(SetSelector):
         return notes if self.sampling == "gain" else notes + _short(candidates, np.array(ends))
 
     def _ordered(self, cell: Members, candidates: Candidates) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Positions of the cell's documents in the order of greedy, float32 keys beside them; not all, where few do."""
+        """Return positions of the cell's documents in greedy's order, as many as are needed, and float32 keys."""
         from dvsel.embeddings.facility import greedy, taylor_log_probability
 
         cell = cell.take(np.argsort(cell.tie, kind="stable"))  # equal gains go by the order of rows
@@ -71,6 +71,7 @@ class Coverage(SetSelector):
         seed = int(cell.tie[0]) if len(cell) else 0
         order, gain = greedy(cell.vectors, cost, limit, seed, not self.stochastic, self.epsilon)
         if self.sampling == "greedy":
+            # With unequal costs a gain for its cost may exceed the one before it; keys must keep greedy's order.
             key = np.minimum.accumulate(gain / np.maximum(cost[order], 1))
         else:
             key = taylor_log_probability(gain) - np.log(-np.log(uniform(cell.tie[order], candidates.seed)))
@@ -78,12 +79,12 @@ class Coverage(SetSelector):
 
 
 def _share(candidates: Candidates) -> float:
-    """The budget as a share of what all documents cost."""
+    """Return the budget as a share of the cost of all documents."""
     return 1.0 if candidates.limit is None else candidates.limit / max(candidates.cost, 1)
 
 
 def _short(candidates: Candidates, ends: npt.NDArray[np.float64]) -> list[str]:
-    """What to say where cells ran out of ordered documents. ends: the lowest key of each cell that was not used up."""
+    """Return a note where cells ran out of ordered documents. ends: the lowest keys of cells that have more."""
     from dvsel.budgets.exact_cut import Chunk, cut
 
     def chunks() -> Iterator[Chunk]:

@@ -2,8 +2,8 @@
 
 The highest sums of log weight and Gumbel noise are such a sample (the Gumbel top-k of Kool et al. 2019, which
 DSIR uses on its log importance weights). A temperature below 1 comes closer to the highest scores, one above
-1 closer to a uniform sample. Noise spreads by 1.28: where scores / temperature spread far more than that,
-this is top-k.
+1 closer to a uniform sample. The noise has a standard deviation of 1.28: where that of scores / temperature is far
+larger, the sample is top-k.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class RoundRobin(SetSelector):
     Without queries the columns of the scores take turns, one for each target. With queries each of these does, in an
     order that the seed draws, and its scores are the cosines with the pool's embeddings.
 
-    A column looks no deeper than its heap. Without --heap the heaps grow, a pass each time, until none runs out or they
-    hold 1 GB. Columns that ran out are told; where none did, the result is the exact rule's.
+    A column looks no deeper than its heap. Without --heap the heaps grow, with another pass over the pool each time,
+    until none runs out or they hold 1 GB. The summary names columns that ran out; without any, the result is exact.
     """
 
     queries: tuple[str, ...] = option((), "documents that take turns by their embeddings; repeatable", files=True)
@@ -38,11 +38,11 @@ class RoundRobin(SetSelector):
 
     @property
     def looks_at_vectors(self) -> bool:
-        """Only where queries are given."""
+        """True where queries are given."""
         return bool(self.queries)
 
     def rank(self, candidates: Candidates) -> list[str]:
-        """The first pick has the highest key. Beyond 16 million picks neighbours may share one: ties then decide."""
+        """Give the first pick the highest key. Beyond 16 million picks neighbours may share one: ties then decide."""
         assert candidates.limit is not None, "without a budget there are no turns"
         queries = self._queries(candidates)
         columns = len(candidates.groups) if queries is None else len(queries)
@@ -63,7 +63,7 @@ class RoundRobin(SetSelector):
         ]
 
     def _queries(self, candidates: Candidates) -> np.ndarray | None:
-        """The queries' vectors in an order that the seed draws: few picks should not be those of the first topics."""
+        """Return the queries' vectors in an order drawn by the seed, so that few picks are not all of one topic."""
         if not self.queries:
             return None
         found = candidates.embedded(self.queries)

@@ -19,8 +19,8 @@ class SemDedup(SetSelector):
     """Drop documents that say the same as a better one: the cosine of their embeddings reaches a threshold.
 
     Documents are looked at from the highest score down, inside k-means cells, and one goes if a document that stays
-    is as near. The published rule drops against those that go, too, and so loses documents that nobody stands for.
-    What stays is cut to the budget by score, if there is one. Documents without a vector stay.
+    is as near. The published rule also compares with documents that go, and so drops some without
+    a like that stays. What stays is cut to the budget by score, if there is one. Documents without a vector stay.
     """
 
     threshold: float = option(0.95, "cosine from which on two documents say the same", above=0, maximum=1)
@@ -30,11 +30,11 @@ class SemDedup(SetSelector):
 
     @property
     def needs_budget(self) -> bool:
-        """What is dropped bounds the subset."""
+        """False: dropping documents bounds the subset."""
         return False
 
     def rank(self, candidates: Candidates) -> list[str]:
-        """The key is the score; that of a document that is dropped is NaN."""
+        """Set keys to the scores; to NaN for a document that is dropped."""
         from dvsel.embeddings.duplicates import semantic_duplicates
         from dvsel.embeddings.partition import cells, competing
 

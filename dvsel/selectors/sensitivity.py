@@ -17,13 +17,13 @@ from dvsel.storage.scratch import mapped
 if TYPE_CHECKING:
     from dvsel.interface.candidates import Candidates
 
-_A_CLUSTER = 256  # documents, where the user leaves the number of clusters open
-_TINY = np.finfo(np.float32).tiny
+_A_CLUSTER = 256  # documents in a cluster, where the user leaves the number of clusters open
+_TINY = np.finfo(np.float32).tiny  # in place of a sensitivity of 0, whose weight would be 0 / 0
 
 
 @dataclass(frozen=True)
 class Sensitivity(SetSelector):
-    """Sample documents by how much the mean loss depends on them, and write the weight that makes up for it.
+    """Sample documents by how much the mean loss depends on them, and write weights that make up for it.
 
     The probability p of a document is in proportion to the mean loss of its cluster plus lambda times its squared
     distance from the cluster's centre. The loss is minus the score, as `dvsel score perplexity` gives it. A kept
@@ -41,7 +41,7 @@ class Sensitivity(SetSelector):
     weight_field: ClassVar[str] = "weight"
 
     def rank(self, candidates: Candidates) -> list[str]:
-        """The key is the priority."""
+        """Set keys to the priorities."""
         from dvsel.embeddings.clusters import assign
         from dvsel.embeddings.partition import cells_for, centres_of, competing
 
@@ -71,6 +71,6 @@ class Sensitivity(SetSelector):
     def weight(
         self, key: npt.NDArray[np.float32], uniform: npt.NDArray[np.float64], threshold: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        """1 / min(1, s p)."""
+        """Return 1 / min(1, s p), float32 (n,)."""
         weight: npt.NDArray[Any] = np.maximum(threshold / (key * uniform), 1.0)
         return weight.astype(np.float32)

@@ -557,7 +557,7 @@ def test_a_teacher_over_embeddings_finds_those_of_the_sample(embedded: Path, tmp
     vectors = Vectors(vectors_of(tmp_path / "d.steps" / "embeddings"), MAKER)
     expected = teacher.score(dataclasses.replace(Batch.of([""] * len(vectors)), vectors=vectors))
     np.testing.assert_allclose(scores(tmp_path / "d.steps" / "scores")[:, 0], expected, atol=1e-4)
-    assert fitted.report["groups"][0]["embeddings"] > 0 and fitted.stands_for == "target"
+    assert fitted.report["groups"][0]["embeddings"] > 0 and fitted.teacher_name == "target"
 
 
 def test_texts_are_embedded_where_a_model_is_named(model: str, folder: Path, tmp_path: Path) -> None:

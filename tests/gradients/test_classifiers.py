@@ -196,7 +196,7 @@ def test_options_and_model_must_go_together(tmp_path: Path) -> None:
     causal = language_models.build(tmp_path / "llama")
     for options, complaint in [
         (GradientOptions(model=classifier), "name the field of labels with --label-field"),
-        (GradientOptions(model=causal, label_field="label"), "is no sequence classifier; drop --label-field"),
+        (GradientOptions(model=causal, label_field="label"), "is not a sequence classifier; drop --label-field"),
         (GradientOptions(model=classifier, label_field="label", prompt_field="prompt"), "drop --prompt-field"),
     ]:
         with pytest.raises(UserError, match=complaint):

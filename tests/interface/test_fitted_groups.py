@@ -47,7 +47,7 @@ def test_a_class_may_state_them_itself() -> None:
 @pytest.mark.parametrize(
     ("arrays", "complaint"),
     [
-        ({"groups": np.frombuffer(b"[1]", np.uint8)}, "no list of names"),
+        ({"groups": np.frombuffer(b"[1]", np.uint8)}, "not a list of names"),
         ({"shares": np.array([0.5])}, "its shares do not sum to 1"),
         ({"shares": np.array([0.5, 0.5])}, "its shares are not one for each group"),
     ],

@@ -76,8 +76,8 @@ def test_a_package_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_no_scorer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ("topk", "dvsel.selectors.topk:TopK"), ("function", "dvsel.options:option"))
-    assert refusal_of("topk") == "scorer 'topk' (dvsel.selectors.topk:TopK) is no Scorer class"
-    assert refusal_of("function") == "scorer 'function' (dvsel.options:option) is no Scorer class"
+    assert refusal_of("topk") == "scorer 'topk' (dvsel.selectors.topk:TopK) is not a Scorer class"
+    assert refusal_of("function") == "scorer 'function' (dvsel.options:option) is not a Scorer class"
 
 
 def test_a_class_that_is_not_registered_has_no_name() -> None:

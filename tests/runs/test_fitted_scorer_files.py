@@ -116,10 +116,10 @@ def saved_with(made: Fitted, **changes: Any) -> bytes:
     [
         ({"log_ratio": np.zeros((1, 63), np.float32)}, "array log_ratio is float32 of shape"),
         ({"log_ratio": np.zeros((1, 64), np.float64)}, "array log_ratio is float64"),
-        ({"log_ratio": np.full((1, 64), np.nan, np.float32)}, "array log_ratio holds what is no finite number"),
-        ({"more": np.zeros(3)}, "array more is not one of those that belong there"),
+        ({"log_ratio": np.full((1, 64), np.nan, np.float32)}, "array log_ratio holds NaN or an infinite number"),
+        ({"more": np.zeros(3)}, "array more does not belong there"),
         ({"groups": packed(["a", "b"])}, "array log_ratio is float32 of shape"),
-        ({"groups": np.zeros(3, np.uint8)}, "array groups is no list of names"),
+        ({"groups": np.zeros(3, np.uint8)}, "array groups is not a list of names"),
         ({"shares": np.array([0.9])}, "its shares do not sum to 1"),
         ({"shares": np.array([-1.0])}, "array shares holds a number out of its range"),
     ],

@@ -125,7 +125,7 @@ def test_one_process_where_a_model_embeds() -> None:
 def test_it_goes_by_its_teachers_name(tmp_path: Path) -> None:
     fitted, place = made(), str(tmp_path / "x.fitted")
     storage.save(fitted, place)
-    assert (fitted.selector, fitted.stands_for) == ("resample", "slow")
+    assert (fitted.selector, fitted.teacher_name) == ("resample", "slow")
     for name in ("slow", "distilled"):
         assert storage.to_bytes(storage.load_of(name, place)) == storage.to_bytes(fitted)
     with pytest.raises(UserError, match="is a fitted distilled, not dsir"):

@@ -79,7 +79,7 @@ def test_what_cannot_be_fitted_is_told(models: tuple[str, ...], classifiers: tup
         EL2N().fit([], {})
     with pytest.raises(UserError, match="is a sequence classifier; name the field of labels with --label-field"):
         EL2N(model=classifiers[0]).fit([], {})
-    with pytest.raises(UserError, match="is no sequence classifier; drop --label-field"):
+    with pytest.raises(UserError, match="is not a sequence classifier; drop --label-field"):
         EL2N(model=models[0], label_field="label").fit([], {})
     with pytest.raises(UserError, match=r"window 100: model .* takes 64 tokens"):
         EL2N(model=models[0], window=100).fit([], {})

@@ -79,7 +79,7 @@ def test_what_cannot_be_fitted_is_told(models: tuple[str, ...], tmp_path: Path) 
     with pytest.raises(UserError, match="matches no layer"):
         GraNd(model=models[0], layers="*.nothing").fit([], {})
     other = language_models.build(tmp_path / "other", hidden=32, layers=1, window=64)
-    with pytest.raises(UserError, match=r"other: is no checkpoint of the same model as .*seed0"):
+    with pytest.raises(UserError, match=r"other: is not a checkpoint of the same model as .*seed0"):
         GraNd(checkpoints=(models[0], other)).fit([], {})
 
 

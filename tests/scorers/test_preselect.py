@@ -51,7 +51,7 @@ def test_shares_are_of_documents() -> None:
     [
         ({"ladder": ""}, "no ladder; name the file"),
         ({"positive_share": "many"}, "--positive-share: 'many' is not a budget"),
-        ({"negative_share": "500 docs"}, "--negative-share: '500 docs' is no share"),
+        ({"negative_share": "500 docs"}, "--negative-share: '500 docs' is not a share"),
         ({"positive_share": "0%"}, "--positive-share"),
         ({"positive_share": "60%", "negative_share": "41%"}, "together are more than the sample"),
         ({"epochs": 0}, "epochs 0: out of range"),

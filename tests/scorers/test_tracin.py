@@ -142,7 +142,7 @@ def test_what_cannot_be_fitted_is_told(checkpoints: tuple[str, ...], tmp_path: P
     with pytest.raises(UserError, match="no target; name one with --target"):
         TracIn(checkpoints=checkpoints, precision="fp32").fit([], {})
     other = language_models.build(tmp_path / "other", hidden=32, layers=1)
-    with pytest.raises(UserError, match="is no checkpoint of the same model as"):
+    with pytest.raises(UserError, match="is not a checkpoint of the same model as"):
         fit((checkpoints[0], other))
 
 

@@ -118,7 +118,7 @@ def test_bad_options_are_refused(models: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model"):
         Trak().fit([], {"t": [Batch.of(TARGET)]})
     other = language_models.build(tmp_path, hidden=32, layers=1)
-    with pytest.raises(UserError, match="is no checkpoint of the same model"):
+    with pytest.raises(UserError, match="is not a checkpoint of the same model"):
         fit(checkpoints=(models[0], other))
 
 

@@ -80,7 +80,7 @@ def test_what_cannot_be_fitted_is_told(models: tuple[str, ...], tmp_path: Path) 
     with pytest.raises(UserError, match="vog: one model, which has no variance; name 2 or more"):
         VoG(model=models[0]).fit([], {})
     other = language_models.build(tmp_path / "other", hidden=16, layers=1, window=64, special=("eos",))
-    with pytest.raises(UserError, match="other: is no checkpoint of the same model as"):
+    with pytest.raises(UserError, match="other: is not a checkpoint of the same model as"):
         VoG(checkpoints=(models[0], other)).fit([], {})
 
 
