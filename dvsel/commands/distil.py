@@ -25,7 +25,7 @@ import numpy.typing as npt
 from dvsel.commands.embed import keep
 from dvsel.commands.fit import fit_scorer, pool_sample
 from dvsel.commands.score import score
-from dvsel.distillation.student import FEWEST, Features, Learned, learn
+from dvsel.distillation.student import FEWEST, Learned, StudentInputs, learn
 from dvsel.documents.columns import Batch, Column
 from dvsel.documents.hashing import hash_rows
 from dvsel.embeddings import EmbedderOptions
@@ -91,7 +91,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
         _score(run, place, execution, folder)
         documents, scores = documents_of(run, folder), scores_of(folder)
         student = _student(run)
-        features = Features.of(documents, student.spec, student)
+        features = StudentInputs.of(documents, student.spec, student)
         columns = zip(scores.T.astype(np.float64), teacher.groups, strict=True)
         learned = [learn(features, column, f"{name}{_of(group)}") for column, group in columns]
         _check_floor(run, learned, name)
@@ -263,7 +263,7 @@ def _check_floor(run: FitRun, learned: Sequence[Learned], name: str) -> None:
         )
 
 
-def _made(student: Distilled, teacher: Fitted, features: Features, learned: Sequence[Learned]) -> Fitted:
+def _made(student: Distilled, teacher: Fitted, features: StudentInputs, learned: Sequence[Learned]) -> Fitted:
     """The cheap scorer, without its report."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "intercepts": np.array([one.intercept for one in learned]),
@@ -291,7 +291,7 @@ def _report(
     fingerprint: str,
     texts: Column,
     scores: npt.NDArray[np.float32],
-    features: Features,
+    features: StudentInputs,
     learned: Sequence[Learned],
 ) -> dict[str, Any]:
     scored = np.isfinite(scores).any(axis=1)

@@ -25,7 +25,7 @@ from dvsel.runs.requests import Reading
 from dvsel.score_files.score_file import VectorReader
 from dvsel.shards.identity import keys
 from dvsel.shards.lines import LineReader
-from dvsel.shards.reader import DocumentReader, Documents
+from dvsel.shards.reader import DocumentBlock, DocumentReader
 from dvsel.shards.texts import joined
 from dvsel.storage.places import Shard, check_unchanged, open_read
 
@@ -40,7 +40,7 @@ class PoolBatch:
     text_hash: uint64 (n,), each document's own number (see `shards.identity`), and its text's. vectors: if it has some.
     """
 
-    documents: Documents
+    documents: DocumentBlock
     text: Column
     status: npt.NDArray[np.uint8]
     bad: Causes
