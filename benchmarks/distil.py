@@ -28,7 +28,7 @@ from perplexity import build
 from dvsel.commands.distil import TEACHER, documents_of, scores_of
 from dvsel.commands.embed import EmbedRun, embed
 from dvsel.commands.fit import fit
-from dvsel.distillation.student import Features, learn
+from dvsel.distillation.student import StudentInputs, learn
 from dvsel.documents.columns import Batch
 from dvsel.embeddings import EmbedderOptions
 from dvsel.interface.registry import scorer_class
@@ -139,7 +139,7 @@ def by_part(name: str, run: FitRun, pool: str) -> None:
     )
     distilled = fit(run, Execution(workers=1))
     steps = run.output + STEPS
-    features = Features.of(documents_of(run.reading, steps), student.spec, student)
+    features = StudentInputs.of(documents_of(run.reading, steps), student.spec, student)
     true = scores_of(steps)[:, 0].astype(np.float64)
     rows = []
     for part, design in features.designs.items():

@@ -24,8 +24,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dvsel.language.losses import LossMeter
 from dvsel.language.models import load
+from dvsel.language.token_losses import LossMeter
 from dvsel.language.windows import cut
 
 VOCABULARY = 16_384

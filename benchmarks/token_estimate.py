@@ -20,7 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from dvsel.documents.columns import Column
-from dvsel.documents.tokens import FEATURES, errors, exact_counts, features, non_negative_fit
+from dvsel.documents.tokens import FEATURES, count_features, errors, exact_counts, non_negative_fit
 from dvsel.shards.expand import expand
 from dvsel.shards.lines import LineReader
 
@@ -84,7 +84,7 @@ def train(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def counts(documents: list[tuple[str, str]]) -> np.ndarray:
-    return features(Column.of([text.encode() for _, text in documents]))
+    return count_features(Column.of([text.encode() for _, text in documents]))
 
 
 def exact(folder: str, documents: list[tuple[str, str]]) -> np.ndarray:

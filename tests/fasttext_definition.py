@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dvsel.documents.columns import Column
-from dvsel.fasttext.model import MAGIC, Model
+from dvsel.fasttext.model import MAGIC, FastTextModel
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +38,7 @@ def fnv(data: bytes) -> int:
     return state
 
 
-def char_ngrams(word: bytes, model: Model) -> list[bytes]:
+def char_ngrams(word: bytes, model: FastTextModel) -> list[bytes]:
     characters: list[bytes] = []
     for byte in b"<" + word + b">":
         if byte & 0xC0 == 0x80:
@@ -54,7 +54,7 @@ def char_ngrams(word: bytes, model: Model) -> list[bytes]:
     ]
 
 
-def features(text: bytes, model: Model) -> list[int]:
+def features(text: bytes, model: FastTextModel) -> list[int]:
     """The rows of the input that a text is the mean of."""
     ids = {model.words[row]: row for row in range(len(model.words))}
     found, hashes = [], []
@@ -73,7 +73,7 @@ def features(text: bytes, model: Model) -> list[int]:
     return found
 
 
-def expected(texts: Sequence[bytes], model: Model, directions: Array) -> Array:
+def expected(texts: Sequence[bytes], model: FastTextModel, directions: Array) -> Array:
     entries = np.asarray(model.input, np.float64) @ np.asarray(directions, np.float64).T
     empty = np.full(len(directions), np.nan)
     rows = [features(text, model) for text in texts]
@@ -104,11 +104,11 @@ SHAPES = [
 ]
 
 
-def made(shape: Shape, dim: int = 1, words: Sequence[bytes] = WORDS) -> Model:
+def made(shape: Shape, dim: int = 1, words: Sequence[bytes] = WORDS) -> FastTextModel:
     """A model with entries that are whole numbers, small enough for sums to be exact in float32."""
     rows = len(words) + shape.buckets
     numbers = np.random.default_rng(0).integers(-2000, 2000, (rows, dim)).astype(np.float32)
-    return Model(
+    return FastTextModel(
         words=Column.of(list(words)),
         labels=("a", "b"),
         input=numbers,
@@ -118,7 +118,7 @@ def made(shape: Shape, dim: int = 1, words: Sequence[bytes] = WORDS) -> Model:
     )
 
 
-def file_of(model: Model) -> bytes:
+def file_of(model: FastTextModel) -> bytes:
     """The model's file, as fastText 0.9 writes it."""
     dim, words = model.input.shape[1], [model.words[row] for row in range(len(model.words))]
     loss = {"hs": 1, "ns": 2, "softmax": 3, "ova": 4}[model.loss]

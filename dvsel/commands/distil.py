@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.commands.embed import keep
-from dvsel.distillation.student import FEWEST, Features, Learned, learn
+from dvsel.distillation.student import FEWEST, Learned, StudentInputs, learn
 from dvsel.documents.columns import Batch, Column
 from dvsel.embeddings import EmbedderOptions
 from dvsel.errors import Notice, UserError
@@ -93,7 +93,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str, fit
         _score(run, place, execution, folder)
         documents, scores = documents_of(run.reading, folder), scores_of(folder)
         student = _student(run)
-        features = Features.of(documents, student.spec, student)
+        features = StudentInputs.of(documents, student.spec, student)
         columns = zip(scores.T.astype(np.float64), teacher.groups, strict=True)
         learned = [learn(features, column, f"{name}{_of(group)}") for column, group in columns]
         _check_floor(run, learned, name)
@@ -242,7 +242,7 @@ def _check_floor(run: FitRun, learned: Sequence[Learned], name: str) -> None:
         )
 
 
-def _build(student: Distilled, teacher: Fitted, features: Features, learned: Sequence[Learned]) -> Fitted:
+def _build(student: Distilled, teacher: Fitted, features: StudentInputs, learned: Sequence[Learned]) -> Fitted:
     """The cheap scorer, without its report."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "intercepts": np.array([one.intercept for one in learned]),
@@ -269,7 +269,7 @@ def _report(
     fingerprint: str,
     texts: Column,
     scores: npt.NDArray[np.float32],
-    features: Features,
+    features: StudentInputs,
     learned: Sequence[Learned],
 ) -> dict[str, Any]:
     scored = np.isfinite(scores).any(axis=1)

@@ -11,7 +11,7 @@ import dvsel.commands.score
 import dvsel.commands.select  # noqa: F401
 from dvsel.documents.columns import PAD
 from dvsel.documents.hashing import combine, hash_rows
-from dvsel.documents.tokens import features
+from dvsel.documents.tokens import count_features
 from dvsel.shards.extract import extract, find_lines
 
 
@@ -27,7 +27,7 @@ def _load_kernels() -> None:
     data[: len(line)] = np.frombuffer(line, np.uint8)
     starts, ends, _ = find_lines(data, 0, len(line))
     text = extract(data, starts, ends, ["text"]).columns["text"]
-    features(text)
+    count_features(text)
     combine(hash_rows(text), hash_rows(text))
 
 

@@ -37,7 +37,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class StudentInputs:
     """What is learned from: n-grams, and vectors where the pool comes with some or a model is named.
 
     source: of the vectors. usable: bool (n,), the documents that have all features. designs: by the part of `PARTS`
@@ -51,7 +51,7 @@ class Features:
     designs: dict[float, Joint]
 
     @classmethod
-    def of(cls, documents: Batch, ngrams: NgramSpec, embedder: EmbedderOptions) -> Features:
+    def of(cls, documents: Batch, ngrams: NgramSpec, embedder: EmbedderOptions) -> StudentInputs:
         """Those of a sample. Raises UserError where few documents have a vector, or vectors were not made alike."""
         shares, source = Shares.of(documents.text, ngrams), VectorSource(embedder)
         if documents.vectors is None and not embedder.model:
@@ -99,7 +99,7 @@ class Learned:
     top_tenth: float
 
 
-def learn(features: Features, numbers: Floats, place: str) -> Learned:
+def learn(features: StudentInputs, numbers: Floats, place: str) -> Learned:
     """Learn numbers (n,), NaN for unknown. place: names the teacher in errors.
 
     Raises UserError where too few documents have a number, or all have the same.
@@ -128,7 +128,7 @@ def learn(features: Features, numbers: Floats, place: str) -> Learned:
     )
 
 
-def _chosen(features: Features, numbers: Floats, rest: Numbers) -> tuple[float, float]:
+def _chosen(features: StudentInputs, numbers: Floats, rest: Numbers) -> tuple[float, float]:
     """The part of embeddings and the penalty that rank the last of the rest best, when fitted on the others."""
     inner, choosing = _split(rest)
     found = []
@@ -141,7 +141,7 @@ def _chosen(features: Features, numbers: Floats, rest: Numbers) -> tuple[float, 
     return part, penalty
 
 
-def _taken_apart(features: Features, part: float, line: Line) -> tuple[Floats | None, Floats | None, float]:
+def _taken_apart(features: StudentInputs, part: float, line: Line) -> tuple[Floats | None, Floats | None, float]:
     """The line's weights of n-grams, of vectors as they were, and the intercept."""
     weights = features.designs[part].split(line.weights)
     ngrams = weights[0] if part < 1 else None

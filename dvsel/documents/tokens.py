@@ -74,7 +74,7 @@ class TokenCounter:
 
     def _count(self, text: Column) -> npt.NDArray[np.uint32]:
         if self.weights:
-            return estimate(features(text), self.weights)
+            return estimate(count_features(text), self.weights)
         return exact_counts(self.tokenizer, [text[row].decode(errors="replace") for row in range(len(text))])
 
 
@@ -109,7 +109,7 @@ def estimate(counts: npt.NDArray[np.int64], weights: Sequence[float]) -> npt.NDA
 def fit_estimate(texts: Sequence[str], tokenizer: str) -> TokenCounter:
     """An estimate fitted on half of the texts against the tokenizer, its error measured on the others."""
     exact = exact_counts(tokenizer, texts).astype(np.float64)
-    counts = features(Column.of([text.encode() for text in texts]))
+    counts = count_features(Column.of([text.encode() for text in texts]))
     usable = exact > 0
     exact, counts = exact[usable], counts[usable]
     if len(exact) < 2 * len(FEATURES):
@@ -166,7 +166,7 @@ def _tokenizer(name: str) -> Any:
     return _loaded[name]
 
 
-def features(text: Column) -> npt.NDArray[np.int64]:
+def count_features(text: Column) -> npt.NDArray[np.int64]:
     """What the estimate sees of each document, int64 (n, 6) in the order of `FEATURES`."""
     counts = np.zeros((len(text), len(FEATURES)), np.int64)
     _count_features(text.data, text.offsets, counts)

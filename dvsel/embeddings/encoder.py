@@ -46,22 +46,22 @@ class Embedder(Feeder):
     flag: ClassVar[str] = "--max-tokens"
 
     def __init__(self, options: EmbedderOptions) -> None:
-        recipe = sentence.read(options.model)
-        source = options.model if recipe is None else recipe.source
+        modules = sentence.read(options.model)
+        source = options.model if modules is None else modules.source
         model = load(source, options.precision, encoders=True)
         super().__init__(model, batch_tokens=options.batch_tokens or _BATCH[model.device])
-        if recipe is not None and recipe.lower_case:
+        if modules is not None and modules.lower_case:
             _lower_case(model.card)
-        pooling, self._modes = _pooling(options.pooling, recipe, model.card)
-        self._prompt, self._steps = ("", ()) if recipe is None else (recipe.prompt, recipe.steps)
+        pooling, self._modes = _pooling(options.pooling, modules, model.card)
+        self._prompt, self._steps = ("", ()) if modules is None else (modules.prompt, modules.steps)
         self._before, self._after = _special(self)
         self._nothing = self.tokenise([self._prompt])[0] if self._prompt else []
         self.maker = Maker(
             options.model,
-            _digest(model.card, recipe),
+            _digest(model.card, modules),
             pooling,
             _layer(options.layer, model),
-            _max_tokens(options.max_tokens, recipe, model.card, len(self._before) + len(self._after)),
+            _max_tokens(options.max_tokens, modules, model.card, len(self._before) + len(self._after)),
         )
         self.width = self._run(self._tokens(["a"])).shape[1]
 
@@ -196,11 +196,11 @@ def _lower_case(card: Card) -> None:
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
 
-def _pooling(wanted: str, recipe: sentence.Recipe | None, card: Card) -> tuple[str, tuple[str, ...]]:
+def _pooling(wanted: str, modules: sentence.Modules | None, card: Card) -> tuple[str, tuple[str, ...]]:
     """The option that stands for what is done, and the modes; auto where only the model's modules say it."""
-    if wanted == "auto" and recipe is not None:
-        option = next((name for name, mode in _MODES.items() if recipe.pooling == (mode,)), "auto")
-        return option, recipe.pooling
+    if wanted == "auto" and modules is not None:
+        option = next((name for name, mode in _MODES.items() if modules.pooling == (mode,)), "auto")
+        return option, modules.pooling
     if wanted == "auto":
         wanted = "mean" if card.encoder else "weighted-mean"
     return wanted, (_MODES[wanted],)
@@ -216,9 +216,9 @@ def _layer(wanted: int, model: Model) -> int:
     return layer
 
 
-def _max_tokens(wanted: int, recipe: sentence.Recipe | None, card: Card, special: int) -> int:
+def _max_tokens(wanted: int, modules: sentence.Modules | None, card: Card, special: int) -> int:
     limit = card.windows(0, 0)[0]
-    stated = limit if recipe is None or recipe.max_tokens is None else min(recipe.max_tokens, limit)
+    stated = limit if modules is None or modules.max_tokens is None else min(modules.max_tokens, limit)
     if card.limit is not None and wanted > card.limit:
         raise UserError(f"max_tokens {wanted}: model {card.name} takes {card.limit} tokens; give {card.limit} or fewer")
     if (found := wanted or stated) <= special:
@@ -226,5 +226,5 @@ def _max_tokens(wanted: int, recipe: sentence.Recipe | None, card: Card, special
     return found
 
 
-def _digest(card: Card, recipe: sentence.Recipe | None) -> str:
-    return (card.digest if recipe is None else xxhash.xxh3_128(card.digest + recipe.digest).digest()).hex()
+def _digest(card: Card, modules: sentence.Modules | None) -> str:
+    return (card.digest if modules is None else xxhash.xxh3_128(card.digest + modules.digest).digest()).hex()

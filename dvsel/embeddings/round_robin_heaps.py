@@ -20,7 +20,7 @@ from dvsel.kernels.jit import kernel
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 Ties = npt.NDArray[np.uint64]
-Documents = npt.NDArray[np.void]
+Entries = npt.NDArray[np.void]
 
 _DOCUMENT = np.dtype(
     [("score", np.float32), ("tie", np.uint64), ("position", np.int64), ("cost", np.int64)], align=True
@@ -95,9 +95,9 @@ def _offer(
     tie: Ties,
     first: int,
     cost: Places,
-    offered: Documents,
+    offered: Entries,
     seen: Places,
-    heaps: Documents,
+    heaps: Entries,
     count: Places,
 ) -> None:
     """offered: (1,), room for a document."""
@@ -118,14 +118,14 @@ def _offer(
 
 
 @kernel
-def _take_over(others: Documents, number: Places, heaps: Documents, count: Places) -> None:
+def _take_over(others: Entries, number: Places, heaps: Entries, count: Places) -> None:
     for column in range(len(number)):
         for place in range(number[column]):
             count[column] = _push(heaps[column], count[column], others[column, place])
 
 
 @kernel
-def _push(heap: Documents, count: int, document: Any) -> int:
+def _push(heap: Entries, count: int, document: Any) -> int:
     """Offer a document to a heap, whose first ranks below all others; returns how many it now holds."""
     if count < len(heap):
         _rise(heap, count, document)
@@ -136,7 +136,7 @@ def _push(heap: Documents, count: int, document: Any) -> int:
 
 
 @kernel
-def _rise(heap: Documents, place: int, document: Any) -> None:
+def _rise(heap: Entries, place: int, document: Any) -> None:
     while place > 0:
         parent = (place - 1) // 2
         if not _ranks_below(document, heap[parent]):
@@ -147,7 +147,7 @@ def _rise(heap: Documents, place: int, document: Any) -> None:
 
 
 @kernel
-def _sink(heap: Documents, document: Any) -> None:
+def _sink(heap: Entries, document: Any) -> None:
     place = 0
     while 2 * place + 1 < len(heap):
         child = 2 * place + 1

@@ -1,7 +1,11 @@
-"""Models of sentence-transformers, read without it: modules.json, and the modules that it names.
+"""Models of sentence-transformers, read without that library: modules.json, and the modules that it names.
 
-A model is a Transformer, one Pooling, and then any of Dense and Normalize. What else there may be (other modules, other
-inputs than text, code of the model's own) is refused, never ignored.
+A model is a Transformer, one Pooling, and then any of Dense and Normalize. Anything else (other modules, other inputs
+than text, code of the model's own) is refused, never ignored. Vectors are the library's to about 2e-7.
+
+The library would replace this module, but not the embedder, which other encoders and causal models need as well. It
+embeds at less than half the speed, takes 1.8 s of CPU time and 140 MB more in each process, and its releases differ in
+what they run: 5.0 imports code from a model's folder unasked. `benchmarks/embed.py` has the figures.
 """
 
 from __future__ import annotations
@@ -38,12 +42,13 @@ _REMEDY = "give another model, or a folder of its transformer alone"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is done around the transformer.
+class Modules:
+    """The modules of a model around its transformer.
 
-    source: its folder, or hub name. prompt: what comes before every text. max_tokens: of a text that are read, None
-    where that is not stated here. lower_case: whether texts are lower-cased first. pooling: of `MODES`, whose vectors
-    are joined. steps: what becomes of the pooled vectors, float32 (n, width). digest: 16 bytes that change with it.
+    source: the transformer's folder, or hub name. prompt: put before every text. max_tokens: read of a text; None
+    where it is not stated here. lower_case: whether texts are lower-cased first. pooling: of `MODES`; the vectors of
+    several are joined. steps: applied in order to the pooled vectors, float32 (n, width). digest: 16 bytes that change
+    with the modules' files.
     """
 
     source: str
@@ -55,8 +60,8 @@ class Recipe:
     digest: bytes
 
 
-def read(name: str) -> Recipe | None:
-    """The recipe of the model in a folder, or on the hub; None where there is no modules.json.
+def read(name: str) -> Modules | None:
+    """Read the modules of a model in a folder, or on the hub; None where it has no modules.json.
 
     Raises UserError for a model that is not made of the modules above.
     """
@@ -65,10 +70,10 @@ def read(name: str) -> Recipe | None:
     if listed is None:
         return None
     with explained(f"model {name}: its modules are not as sentence-transformers saves them", _REMEDY):
-        return _recipe(place, [(str(one["type"]), str(one["path"])) for one in listed])
+        return _modules(place, [(str(one["type"]), str(one["path"])) for one in listed])
 
 
-def _recipe(place: _Place, modules: Sequence[tuple[str, str]]) -> Recipe:
+def _modules(place: _Place, modules: Sequence[tuple[str, str]]) -> Modules:
     kinds = [_kind(place.name, module) for module, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= {"Dense", "Normalize"}:
         raise UserError(
@@ -86,10 +91,10 @@ def _recipe(place: _Place, modules: Sequence[tuple[str, str]]) -> Recipe:
     longest, width = settings.get("max_seq_length"), general.get("truncate_dim")
     for number in (longest, width):
         if number is not None and not (isinstance(number, int) and number > 0):
-            raise ValueError(f"{number!r} is no length")
+            raise ValueError(f"{number!r} is not a length")
     if width:
         steps.append(lambda vectors: vectors[:, :width])
-    return Recipe(
+    return Modules(
         place.folder(paths[0]),
         str(prompt),
         longest,
@@ -109,7 +114,7 @@ class _Place:
         self._digest = xxhash.xxh3_128()
 
     def folder(self, path: str) -> str:
-        """A folder in it, as transformers shall see it."""
+        """Return a folder in it, as transformers is given it."""
         if self._local is not None:
             return str(self._local / path)
         if path:
@@ -117,7 +122,7 @@ class _Place:
         return self.name
 
     def content(self, file: str) -> bytes | None:
-        """A file's content; None where there is none."""
+        """Return a file's content; None for a file that is not there."""
         with explained(f"model {self.name}", "give a folder or hub name"):
             found = file_of(self.name, file)
             content = found.read_bytes() if found else None
@@ -126,18 +131,18 @@ class _Place:
         return content
 
     def json(self, file: str) -> Any:
-        """What a file of JSON holds; None where there is none."""
+        """Return the value of a JSON file; None for a file that is not there."""
         content = self.content(file)
-        with explained(f"model {self.name}: no usable {file}", "save the model anew"):
+        with explained(f"model {self.name}: no usable {file}", "save the model again"):
             return None if content is None else json.loads(content)
 
     def digest(self) -> bytes:
-        """Of all that was read."""
+        """Return a hash of all files that were read, 16 bytes."""
         return self._digest.digest()
 
 
 def _kind(name: str, module: str) -> str:
-    """The class of a module of sentence-transformers, without its place there, which moved."""
+    """Return the class name of a module of sentence-transformers; its package there moved between releases."""
     package, _, kind = module.rpartition(".")
     if not f"{package}.".startswith("sentence_transformers."):
         raise UserError(f"model {name}: the module {module} is code of its own, which is never run; {_REMEDY}")
@@ -145,7 +150,7 @@ def _kind(name: str, module: str) -> str:
 
 
 def _settings(place: _Place, path: str) -> Mapping[str, Any]:
-    """Of the transformer."""
+    """Return the settings of the transformer in this folder."""
     files = (f"sentence_{kind}_config.json" for kind in _SETTINGS)
     found = (place.json(str(Path(path, file))) for file in files)
     settings: Mapping[str, Any] = next(filter(None, found), {})
@@ -186,7 +191,7 @@ def _dense(place: _Place, path: str, settings: Mapping[str, Any]) -> Step:
     weights = _weights(place, path)
     weight, bias = weights.get("linear.weight"), weights.get("linear.bias")
     if weight is None or weight.ndim != 2 or not (bias is None or bias.shape == weight.shape[:1]):
-        raise UserError(f"model {place.name}: no weights of the Dense in {path}; save the model anew")
+        raise UserError(f"model {place.name}: no weights of the Dense in {path}; save the model again")
 
     def step(vectors: torch.Tensor) -> torch.Tensor:
         if vectors.shape[1] != weight.shape[1]:
@@ -202,16 +207,16 @@ def _dense(place: _Place, path: str, settings: Mapping[str, Any]) -> Step:
 
 
 def _activation(name: str, path: str) -> torch.nn.Module:
-    """Of torch itself; any other name could be one of code to run."""
+    """Make an activation of torch.nn; any other name could be one of code to run."""
     kind = getattr(torch.nn, path.rpartition(".")[2], None) if path.startswith("torch.nn.") else None
     if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
-        raise UserError(f"model {name}: the activation {path} is none of torch.nn; {_REMEDY}")
+        raise UserError(f"model {name}: the activation {path} is not one of torch.nn; {_REMEDY}")
     with explained(f"model {name}: the activation {path} cannot be made", _REMEDY):
         return kind()
 
 
 def _weights(place: _Place, path: str) -> Mapping[str, torch.Tensor]:
-    with explained(f"model {place.name}: no usable weights in {path}", "save the model anew"):
+    with explained(f"model {place.name}: no usable weights in {path}", "save the model again"):
         content = place.content(f"{path}/model.safetensors")
         if content is not None:
             return load_safetensors(content)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dvsel.documents.columns import Batch, Column
     from dvsel.fasttext.folded import Folded
     from dvsel.fasttext.library import Library
-    from dvsel.fasttext.model import Model
+    from dvsel.fasttext.model import FastTextModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -165,7 +165,7 @@ class FittedClassifier(Fitted):
 
 def classify(
     scorer: Scorer,
-    model: Model,
+    model: FastTextModel,
     label: str,
     preprocess: str,
     probability: bool = False,
@@ -267,7 +267,7 @@ def _is_softmax(loss: str) -> bool:
     return loss in ("softmax", "hs")
 
 
-def _checked(model: Model, chosen: tuple[str, ...], folded: bool) -> About:
+def _checked(model: FastTextModel, chosen: tuple[str, ...], folded: bool) -> About:
     if _is_softmax(model.loss) and len(chosen) == len(model.labels):
         raise UserError(
             f"label {','.join(chosen)}: these are all labels of the model, so all documents score alike; leave some out"
@@ -290,7 +290,7 @@ def _read(path: str, label: str) -> dict[str, npt.NDArray[Any]]:
     return _unfolded(model, chosen, path)
 
 
-def _fold(model: Model, chosen: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+def _fold(model: FastTextModel, chosen: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
     """Return a foldable model's arrays: one column where the logit is linear, else one for each label that counts."""
     from dvsel.fasttext.folded import fold
 
@@ -305,7 +305,7 @@ def _fold(model: Model, chosen: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
     return {**fold(model, np.ascontiguousarray(directions, np.float32)), _ABOUT: about.to_array()}
 
 
-def _unfolded(model: Model, chosen: tuple[str, ...], path: str) -> dict[str, npt.NDArray[Any]]:
+def _unfolded(model: FastTextModel, chosen: tuple[str, ...], path: str) -> dict[str, npt.NDArray[Any]]:
     from dvsel.fasttext.library import package
     from dvsel.storage.places import open_read
 

@@ -38,7 +38,7 @@ from dvsel.fasttext.kernels.ngrams import add_subwords
 from dvsel.fasttext.tables import LONGEST_RUN, longest_run
 
 if TYPE_CHECKING:
-    from dvsel.fasttext.model import Model
+    from dvsel.fasttext.model import FastTextModel
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +47,7 @@ _SEEDS = 8
 _LARGEST = 2**64 - 1
 
 
-def fold(model: Model, directions: npt.NDArray[np.float32]) -> dict[str, Array]:
+def fold(model: FastTextModel, directions: npt.NDArray[np.float32]) -> dict[str, Array]:
     """The arrays of a `Folded` for these directions, float32 (columns, dim), such as rows of `model.output`.
 
     spec: int64 (4,), the seed of the words' keys, word_ngrams, min_chars, max_chars.

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from dvsel.errors import UserError
 from dvsel.fasttext.examples import LABELS, Examples, Training
-from dvsel.fasttext.model import PREFIX, Model, read_model
+from dvsel.fasttext.model import PREFIX, FastTextModel, read_model
 
 LEAST_THREADS = 12
 
@@ -31,7 +31,7 @@ _END = re.compile(rb"(?:^|(?<=%b))</s>(?:%b|$)" % (_SPACES, _SPACES))
 _LABEL = re.compile(rb"(?:^|(?<=%b))%b[^ \t\n\v\f\r\0]*" % (_SPACES, PREFIX.encode()))
 
 
-def train(examples: Examples, training: Training) -> Model:
+def train(examples: Examples, training: Training) -> FastTextModel:
     """Train on these documents.
 
     Raises UserError where the package is missing, where no word occurs `min_count` times, and where the library does

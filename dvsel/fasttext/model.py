@@ -52,7 +52,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class FastTextModel:
     """A supervised fastText model.
 
     words: row i is the word with id i; `</s>`, the end of a document, is one of them.
@@ -79,7 +79,7 @@ class Model:
     quantised: bool = False
 
 
-def why_not_foldable(model: Model) -> str:
+def why_not_foldable(model: FastTextModel) -> str:
     """Why a model is no sum over features that can be folded; empty where it can."""
     if model.quantised:
         return "its matrices are quantised"
@@ -88,7 +88,7 @@ def why_not_foldable(model: Model) -> str:
     return ""
 
 
-def read_model(path: str) -> Model:
+def read_model(path: str) -> FastTextModel:
     """A model from its file; a local file is mapped, so that only what is used is read.
 
     Raises UserError for what is no supervised fastText model, for an unknown version and for a truncated file.
@@ -96,7 +96,7 @@ def read_model(path: str) -> Model:
     return read_content(_content(path), path)
 
 
-def read_content(content: Bytes, place: str) -> Model:
+def read_content(content: Bytes, place: str) -> FastTextModel:
     """A model from its file's bytes, of which it keeps views; `place` names them in errors. Raises as `read_model`."""
     return _read(_Reader(content, place))
 
@@ -207,7 +207,7 @@ class _Reader:
         return int(parts)
 
 
-def _read(reader: _Reader) -> Model:
+def _read(reader: _Reader) -> FastTextModel:
     _check_start(reader)
     header = reader.numbers(_HEADER)
     version, dim = header[1:3]
@@ -226,7 +226,7 @@ def _read(reader: _Reader) -> Model:
     runs = buckets if pruned < 0 else reader.pruned(pruned)
     quantised = reader.flag()
     input, output = _matrices(reader, quantised, pruned, words + runs, labels, dim)
-    return Model(
+    return FastTextModel(
         words=column,
         labels=names,
         input=input,

@@ -30,8 +30,8 @@ import numpy.typing as npt
 from dvsel.documents.hashing import uniform
 from dvsel.errors import UserError
 from dvsel.fasttext.examples import LABELS, Examples, Training
-from dvsel.fasttext.model import Model
-from dvsel.fasttext.vocabulary import Features, features, read, vocabulary
+from dvsel.fasttext.model import FastTextModel
+from dvsel.fasttext.vocabulary import FeatureNumbers, feature_numbers, read, vocabulary
 from dvsel.kernels.jit import kernel
 from dvsel.kernels.simd import prefetch
 from dvsel.progress import show
@@ -45,7 +45,7 @@ Array = npt.NDArray[Any]
 Int = Any  # int64 once compiled, of which mypy has no notion
 
 
-def train(examples: Examples, training: Training) -> Model:
+def train(examples: Examples, training: Training) -> FastTextModel:
     """Train on these documents.
 
     Raises UserError where no word occurs `min_count` times.
@@ -55,7 +55,7 @@ def train(examples: Examples, training: Training) -> Model:
     if not len(words):
         raise UserError(f"min_count {training.min_count}: no word occurs so often; lower it")
     buckets = training.used_buckets
-    found = features(corpus, ids, training.word_ngrams, (training.min_chars, training.max_chars), buckets)
+    found = feature_numbers(corpus, ids, training.word_ngrams, (training.min_chars, training.max_chars), buckets)
     tokens = np.diff(corpus.ends)
     del corpus
     vectors = first_vectors(len(words) + buckets, training.dim, training.training_seed)
@@ -64,7 +64,7 @@ def train(examples: Examples, training: Training) -> Model:
         order = examples.order(training.training_seed, epoch)
         rates = learning_rates(tokens[order], epoch, training)
         _descend(found, order, examples, rates, vectors, label, (epoch, training.epochs))
-    return Model(
+    return FastTextModel(
         words=words,
         labels=LABELS,
         input=vectors,
@@ -98,7 +98,13 @@ def learning_rates(tokens: npt.NDArray[np.int64], epoch: int, training: Training
 
 
 def _descend(
-    found: Features, order: Array, examples: Examples, rates: Array, vectors: Array, label: Array, part: tuple[int, int]
+    found: FeatureNumbers,
+    order: Array,
+    examples: Examples,
+    rates: Array,
+    vectors: Array,
+    label: Array,
+    part: tuple[int, int],
 ) -> None:
     """One epoch of steps. part: its number, and how many there are."""
     epoch, epochs = part

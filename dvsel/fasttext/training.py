@@ -29,7 +29,7 @@ from dvsel.fasttext.examples import LABELS, Examples, Training
 
 if TYPE_CHECKING:
     from dvsel.documents.columns import Batch, Column
-    from dvsel.fasttext.model import Model
+    from dvsel.fasttext.model import FastTextModel
 
 
 HELD_OUT_SEED = 0x68656C64  # of its own, so that no other draw by the text's hash takes the same documents
@@ -38,7 +38,7 @@ _FEW = 20
 
 def learn(
     positive: Iterable[Batch], negative: Iterable[Batch], training: Training, preprocess: str
-) -> tuple[Model, dict[str, Any]]:
+) -> tuple[FastTextModel, dict[str, Any]]:
     """Train a classifier that tells `positive` documents from `negative` ones.
 
     preprocess: how texts are prepared, one of `dvsel.fasttext.MODES`; score with the same one.
@@ -113,7 +113,7 @@ def _in_both(positive: npt.NDArray[np.uint64], negative: npt.NDArray[np.uint64])
     return shared
 
 
-def _measure(model: Model, held_out: Examples) -> dict[str, Any]:
+def _measure(model: FastTextModel, held_out: Examples) -> dict[str, Any]:
     """How well the model tells the held-out documents apart."""
     from dvsel.fasttext.folded import Folded, fold
 

@@ -63,7 +63,7 @@ class Corpus:
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class FeatureNumbers:
     """Feature ids of documents: those of document i are ids[ends[i]:ends[i + 1]].
 
     ids: int32; below the number of words in the vocabulary, a word, from there on, a bucket. ends: int64.
@@ -111,9 +111,9 @@ def vocabulary(corpus: Corpus, min_count: int) -> tuple[Column, npt.NDArray[np.i
     return gathered(corpus.words.data, offsets[order], offsets[order + 1]), ids
 
 
-def features(
+def feature_numbers(
     corpus: Corpus, ids: npt.NDArray[np.int32], word_ngrams: int, chars: tuple[int, int], buckets: int
-) -> Features:
+) -> FeatureNumbers:
     """The features of each document.
 
     ids: of `vocabulary`. chars: shortest and longest run of characters; (0, 0) for none. buckets: how many features
@@ -127,7 +127,7 @@ def features(
     _fill_features(
         corpus.tokens, corpus.ends, ids, corpus.hashes, runs, run_ends, word_ngrams, buckets, words, ends, found
     )
-    return Features(found, ends)
+    return FeatureNumbers(found, ends)
 
 
 def _longer(array: Array) -> Array:

@@ -31,7 +31,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowLayout:
     """What the rows of a batch are.
 
     pieces: of the rows, in order. owners: int64 (pieces,), each one's document. real: bool (rows, length), False where
@@ -77,10 +77,10 @@ class Collector:
 
     whole_documents: bool = False
     adds_rows: bool = False
-    rows: Rows
+    rows: RowLayout
     backward: bool = False
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: RowLayout) -> None:
         """A new pass, over these rows."""
         self.rows = rows
         self.backward = False
@@ -117,7 +117,7 @@ def attached(layers: Sequence[Layer], collector: Collector) -> Iterator[None]:
 
 def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None]:
     """The forward hook of a layer."""
-    last: list[Rows] = []
+    last: list[RowLayout] = []
 
     def see(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:  # noqa: ARG001
         if not output.requires_grad:
@@ -137,18 +137,18 @@ def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None
     return see
 
 
-def _slopes(tensor: torch.Tensor, rows: Rows, layer: Layer) -> torch.Tensor:
+def _slopes(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> torch.Tensor:
     """The gradient by W x."""
     return _in_rows(tensor if layer.scale == 1 else tensor * layer.scale, rows, layer)
 
 
-def _inputs(tensor: torch.Tensor, rows: Rows, layer: Layer) -> Inputs:
+def _inputs(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> Inputs:
     if layer.embeds:
         return OneHot(_in_rows(tensor[..., None], rows, layer)[..., 0], layer.inputs)
     return _in_rows(tensor, rows, layer)
 
 
-def _in_rows(tensor: torch.Tensor, rows: Rows, layer: Layer) -> torch.Tensor:
+def _in_rows(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> torch.Tensor:
     """(rows, length, width), also where a model has laid all positions end to end, or has pooled them."""
     count, length = rows.real.shape
     if tensor.shape[:-1] == (count, length):

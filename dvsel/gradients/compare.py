@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dvsel.gradients.capture import Collector, Rows, wide
+from dvsel.gradients.capture import Collector, RowLayout, wide
 from dvsel.gradients.layer_inputs import Inputs, OneHot, overlaps, project
 from dvsel.gradients.low_rank import Direction
 from dvsel.gradients.moments import ByDocument
@@ -28,7 +28,7 @@ class Comparison(Protocol):
     def by_position(self, kept: Any, slopes: torch.Tensor) -> torch.Tensor:
         """g_t^T Q x_t, (rows, length), summed over groups."""
 
-    def products(self, kept: Any, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def products(self, kept: Any, slopes: torch.Tensor, rows: RowLayout) -> torch.Tensor:
         """<G, Q> of each piece of the rows with each group's Q: (pieces, groups)."""
 
 
@@ -46,7 +46,7 @@ class Thin:
     def by_position(self, kept: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
         return self._terms(kept, slopes).sum(2)
 
-    def products(self, kept: torch.Tensor, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def products(self, kept: torch.Tensor, slopes: torch.Tensor, rows: RowLayout) -> torch.Tensor:
         sums = rows.sums(self._terms(kept, slopes))
         return torch.stack([part.sum(1) for part in torch.split(sums, self.ranks, 1)], 1)
 
@@ -64,7 +64,7 @@ class Whole:
     def keep(self, inputs: Inputs) -> Inputs:
         return inputs
 
-    def products(self, kept: Inputs, slopes: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def products(self, kept: Inputs, slopes: torch.Tensor, rows: RowLayout) -> torch.Tensor:
         return torch.cat([rows.sums(_terms(kept, slopes, matrix)[:, :, None]) for matrix in self.matrices], 1)
 
     def by_position(self, kept: Inputs, slopes: torch.Tensor) -> torch.Tensor:

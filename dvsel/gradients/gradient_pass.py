@@ -22,7 +22,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from dvsel.errors import UserError
-from dvsel.gradients.capture import Collector, Piece, Rows, attached
+from dvsel.gradients.capture import Collector, Piece, RowLayout, attached
 from dvsel.gradients.layers import Layer, blocks_of, is_head
 from dvsel.gradients.loss_outputs import Output, cross_entropy
 from dvsel.gradients.objective import Read, objective
@@ -239,7 +239,7 @@ class GradientMeter(Feeder):
         given.backward(slopes)  # type: ignore[no-untyped-call]
         return found
 
-    def _rows(self, batch: _Batch, read: Read) -> tuple[torch.Tensor, torch.Tensor | None, Rows]:
+    def _rows(self, batch: _Batch, read: Read) -> tuple[torch.Tensor, torch.Tensor | None, RowLayout]:
         """Token ids (rows, length), positions in their documents where they are packed, and what the rows are."""
         shape, placed = (len(batch.rows), batch.length), batch.placed
         ids, real = np.full(shape, self.objective.padding(), np.int64), np.zeros(shape, np.bool_)
@@ -254,7 +254,7 @@ class GradientMeter(Feeder):
         pieces = [Piece(one.document, row, begin, begin + one.length, one.begin) for row, begin, one in placed]
         owners = self.moved(np.array([one.document for one in pieces], np.int64))
         several = len(pieces) > shape[0]
-        rows = Rows(
+        rows = RowLayout(
             pieces, owners, self.moved(real), self.moved(piece) if several else None, part=batch.part, ends=batch.ends
         )
         return self.moved(ids), self.moved(places) if several else None, rows

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dvsel.gradients.capture import Collector, Rows, wide
+from dvsel.gradients.capture import Collector, RowLayout, wide
 from dvsel.gradients.layer_inputs import Inputs, OneHot, flat, outer, project
 from dvsel.gradients.layers import Layer
 
@@ -80,7 +80,7 @@ class FactorSums(Collector):
             for number, (outputs, tokens) in enumerate(zip(self._outputs, self._tokens, strict=True))
         ]
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: RowLayout) -> None:
         super().begin(rows)
         self._last: tuple[int, Inputs] | None = None
 
@@ -119,7 +119,7 @@ class ByDocument(Collector):
     def reset(self) -> None:
         self._parts.clear()
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: RowLayout) -> None:
         super().begin(rows)
         if rows.pieces[0].document != self._document:
             self._parts.clear()  # of a document that was left unfinished, for losses that are no numbers
@@ -200,7 +200,7 @@ def _add_moments(total: torch.Tensor, rows: Inputs) -> None:
         total += outer(wide(rows), rows)
 
 
-def _positions(rows: Rows, slopes: torch.Tensor) -> int:
+def _positions(rows: RowLayout, slopes: torch.Tensor) -> int:
     """Positions that a layer was fed: one a row where it sees what was pooled."""
     return rows.positions if slopes.shape[1] == rows.real.shape[1] else len(slopes)
 

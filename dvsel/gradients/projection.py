@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from dvsel.errors import Notice
-from dvsel.gradients.capture import Collector, Rows, wide
+from dvsel.gradients.capture import Collector, RowLayout, wide
 from dvsel.gradients.curvature import Metric, spectrum
 from dvsel.gradients.layer_inputs import Inputs, OneHot, outer, project
 from dvsel.gradients.layers import Layer
@@ -113,7 +113,7 @@ def _leading(moments: torch.Tensor, rank: int) -> torch.Tensor:
     return units
 
 
-class Features(Collector):
+class ProjectedGradients(Collector):
     """G~ of each document, laid out in a row.
 
     blocks: one (documents, `Bases.size`) a layer, float32, or float64 for a model in float64.
@@ -140,7 +140,7 @@ class Features(Collector):
         self.blocks[layer].index_add_(0, self.rows.owners.to(found.device), found.flatten(1))
 
 
-def _by_piece(rows: Rows, inputs: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+def _by_piece(rows: RowLayout, inputs: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
     """sum_t g_t x_t^T of each piece of the rows: (pieces, slopes' width, inputs' width)."""
     if rows.piece is None:
         return slopes.mT @ inputs

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 
 from dvsel.errors import Notice, UserError
-from dvsel.gradients import adam, projection, rank_one
-from dvsel.gradients import curvature as metrics
+from dvsel.gradients import adam, curvature, projection, rank_one
 from dvsel.gradients.curvature import Kronecker, Metric
 from dvsel.gradients.gradient_pass import GradientMeter, Passed
 from dvsel.gradients.layers import Layer
 from dvsel.gradients.low_rank import Cut, Direction
 from dvsel.gradients.moments import WIDEST, Factors, FactorSums, GradientSum, SquareSums
-from dvsel.gradients.projection import Bases, Features, Fisher, Projected, pca_bases, random_bases
+from dvsel.gradients.projection import Bases, Fisher, Projected, ProjectedGradients, pca_bases, random_bases
 from dvsel.language import Documents
 
 _FACTORS = 8 << 30
@@ -152,8 +151,8 @@ class Curvature:
         self, meter: GradientMeter, sample: Documents, factors: Sequence[Factors], bases: Sequence[Bases] | None = None
     ) -> Sequence[Metric]:
         """K-FAC's or EK-FAC's; bases: through which the factors were seen."""
-        found = [metrics.kfac(one, self.damping) for one in factors]
-        metrics.warn(meter.layers, found, max(one.tokens for one in factors))
+        found = [curvature.kfac(one, self.damping) for one in factors]
+        curvature.warn(meter.layers, found, max(one.tokens for one in factors))
         return found if self.preconditioner == "kfac" else self._corrected(meter, sample, found, bases)
 
     def _corrected(
@@ -169,12 +168,12 @@ class Curvature:
         squares = SquareSums(meter.layers, [(_held(left, meter), _held(right, meter)) for left, right in sides])
         meter.run(sample, squares, "sum", "eigenvalues")
         return [
-            metrics.ekfac(one, total, tokens, self.damping)
+            curvature.ekfac(one, total, tokens, self.damping)
             for one, total, tokens in zip(found, squares.total, squares.tokens, strict=True)
         ]
 
     def _fisher(self, meter: GradientMeter, sample: Documents, bases: Sequence[Bases]) -> Sequence[Metric]:
-        features = Features(meter.layers, bases, len(sample))
+        features = ProjectedGradients(meter.layers, bases, len(sample))
         passed = meter.run(sample, features, self.reduction, "curvature")
         projection.warn(checked(passed, SAMPLE), max(basis.size for basis in bases))
         counts = torch.from_numpy(passed.scored)

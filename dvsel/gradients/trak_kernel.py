@@ -20,13 +20,13 @@ import torch
 from dvsel.gradients import projection
 from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.low_rank import Cut, Direction
-from dvsel.gradients.projection import Bases, Features, random_bases, solved
+from dvsel.gradients.projection import Bases, ProjectedGradients, random_bases, solved
 from dvsel.gradients.target_gradient import SAMPLE, Query, checked
 from dvsel.language import Documents
 
 
 @dataclass(frozen=True)
-class Kernel:
+class TrakKernel:
     """Over all layers at once: a `query.Preconditioner`. features: of a document. damping: a multiple of the mean.
     reduction: as documents are scored.
     """
@@ -50,7 +50,7 @@ class Kernel:
 
     def _features(self, meter: GradientMeter, bases: Sequence[Bases], sample: Documents) -> torch.Tensor:
         """Phi: (documents that count, features)."""
-        features = Features(meter.layers, bases, len(sample))
+        features = ProjectedGradients(meter.layers, bases, len(sample))
         passed = meter.run(sample, features, self.reduction, "kernel")
         projection.warn(checked(passed, SAMPLE), sum(basis.size for basis in bases), "--projection-dim")
         rows = _side_by_side(features.blocks, 1)

@@ -21,7 +21,7 @@ from dvsel.options import fields_of
 from dvsel.redact import printable
 from dvsel.runs.requests import Reading
 from dvsel.score_files.rows import Totals
-from dvsel.shards.reader import DocumentReader, Documents
+from dvsel.shards.reader import DocumentBlock, DocumentReader
 from dvsel.storage.places import Shard
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def check_fields(shards: Sequence[Shard], wanted: Mapping[str, str]) -> None:
         )
 
 
-def _head(shard: Shard, paths: Sequence[str]) -> Iterator[Documents]:
+def _head(shard: Shard, paths: Sequence[str]) -> Iterator[DocumentBlock]:
     """The first documents of a shard, if they can be read."""
     try:
         with DocumentReader(shard, paths, block=_HEAD) as reader:
@@ -85,18 +85,18 @@ def _head(shard: Shard, paths: Sequence[str]) -> Iterator[Documents]:
         return
 
 
-def _is_there(documents: Documents, path: str) -> bool:
+def _is_there(documents: DocumentBlock, path: str) -> bool:
     return bool((documents.fields[path].kind != Kind.MISSING).any())
 
 
-def _names_in(documents: Documents, shard: Shard) -> list[str]:
+def _names_in(documents: DocumentBlock, shard: Shard) -> list[str]:
     if documents.lines is None:
         return names_of(documents, 0, shard)
     rows = [row for row in range(min(len(documents.lines), _LINES)) if row not in documents.bad]
     return list(dict.fromkeys(name for row in rows for name in names_of(documents, row, shard)))
 
 
-def names_of(documents: Documents, row: int, shard: Shard | None) -> list[str]:
+def names_of(documents: DocumentBlock, row: int, shard: Shard | None) -> list[str]:
     """The dotted names of the fields of a document, in its order; of a row of a table those of all columns."""
     if documents.lines is not None:
         return names_in(documents.lines[row])

@@ -27,7 +27,7 @@ from dvsel.runs.requests import Reading
 from dvsel.score_files.reader import VectorReader
 from dvsel.shards.identity import keys
 from dvsel.shards.lines import BLOCK, LineReader
-from dvsel.shards.reader import DocumentReader, Documents
+from dvsel.shards.reader import DocumentBlock, DocumentReader
 from dvsel.shards.texts import joined
 from dvsel.storage.places import Shard, check_unchanged, open_read
 
@@ -42,7 +42,7 @@ class PoolBatch:
     text_hash: uint64 (n,), each document's own number (see `shards.identity`), and its text's. vectors: if it has some.
     """
 
-    documents: Documents
+    documents: DocumentBlock
     text: Column
     status: npt.NDArray[np.uint8]
     bad: Causes
@@ -55,7 +55,7 @@ class PoolBatch:
 
     @property
     def absent(self) -> dict[str, int]:
-        """Documents in which a field is missing or null, by field that was read beside the text."""
+        """DocumentBlock in which a field is missing or null, by field that was read beside the text."""
         is_document = self.status != Status.BAD_LINE
         return {
             path: int(np.count_nonzero((column.kind <= Kind.NULL) & is_document))
@@ -123,7 +123,7 @@ class PoolReader(AbstractContextManager["PoolReader"]):
         vectors = VectorReader(self._shard.vectors) if self._shard and self._shard.vectors else None
         return (self._judged(documents, vectors) for documents in self._reader)
 
-    def _judged(self, documents: Documents, vectors: VectorReader | None) -> PoolBatch:
+    def _judged(self, documents: DocumentBlock, vectors: VectorReader | None) -> PoolBatch:
         columns = {name: documents.fields[name] for name in self._reading.text_fields}
         text = joined(list(columns.values()))
         bad = documents.bad.or_else(_text_causes(columns, text, self._text_flag))
@@ -139,7 +139,7 @@ class PoolReader(AbstractContextManager["PoolReader"]):
         key = keys(documents, text_hash, self._reading.id_field)
         return PoolBatch(documents, text, status, bad, key, text_hash, _next(vectors, len(text), self._shard))
 
-    def _bad_line(self, documents: Documents, text: Column, bad: Causes) -> BadLine:
+    def _bad_line(self, documents: DocumentBlock, text: Column, bad: Causes) -> BadLine:
         """The error for the first bad line. Raises UserError where the shard changed meanwhile."""
         ((row, cause),) = bad.first(1)
         shard, names = self._shard, self._reading.text_fields

@@ -6,8 +6,8 @@ under several models (Shum et al. 2025); Min-K% Prob is the mean log-probability
 2024, "Detecting Pretraining Data from Large Language Models"); GRAPE keeps the response that the model finds likeliest
 given the instruction (Zhang et al. 2025, "The Best Instruction-Tuning Data are Those That Fit").
 
-`dvsel.language.losses` says what exactly is computed. The fitted scorer holds the model's name and a digest of its
-files, so that scores of two models are never mixed up; it holds no weights.
+`dvsel.language.token_losses` says what exactly is computed. The fitted scorer names the model and holds no weights; it
+holds a digest of the model's files, so that no scores of two models are mixed up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dvsel.schema import ArraySpec, Schema
 
 if TYPE_CHECKING:
     from dvsel.documents.columns import Batch
-    from dvsel.language.losses import LossMeter
+    from dvsel.language.token_losses import LossMeter
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class FittedPerplexity(Fitted):
         scorer = self.scorer
         model = load(scorer.model, scorer.precision)
         if model.card.digest != self.arrays["digest"].tobytes():
-            raise UserError(f"model {scorer.model}: its files changed after the fit; fit again")
-        from dvsel.language.losses import LossMeter  # needs torch, without which `load` has said so
+            raise UserError(f"model {scorer.model}: its files changed after the fit; fit again, or start anew")
+        from dvsel.language.token_losses import LossMeter  # needs torch, without which `load` has said so
 
         return LossMeter(model, scorer.window, scorer.stride, scorer.batch_tokens)
 
@@ -110,7 +110,7 @@ class FittedPerplexity(Fitted):
         if not len(batch):
             return np.empty(0, np.float32)
         meter = self._meter
-        from dvsel.language.losses import measure
+        from dvsel.language.token_losses import measure
 
         documents = self.scorer.documents([batch])
         losses = meter.token_losses(documents.texts, documents.prompts)

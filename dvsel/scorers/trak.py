@@ -80,10 +80,10 @@ class Trak(CheckpointOptions, SampleOptions, GroupOptions, Scorer):
         """Fit the directions of all layers under each checkpoint."""
         self.check()
         from dvsel.gradients.low_rank import Cut
-        from dvsel.gradients.trak_kernel import Kernel
+        from dvsel.gradients.trak_kernel import TrakKernel
 
         sample = self.sample(pool, self.factor_documents)
-        kernel = Kernel(self.projection_dim, self.damping, self.reduction)
+        kernel = TrakKernel(self.projection_dim, self.damping, self.reduction)
         weights = [1 / len(self.models)] * len(self.models)
         fitted = FittedTrak.fit_cut(self, sample, targets, kernel, Cut(0), weights, scale=True)
         fitted.report = {_ODDS if name == "target loss" else name: value for name, value in fitted.report.items()}

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dvsel.documents.columns import PAD, Bytes, Column, Kind, Offsets
-from dvsel.shards import arrow_types as types
+from dvsel.shards import arrow_types
 from dvsel.shards.arrow_values import ordinary, written
 from dvsel.shards.texts import with_lists_joined
 
@@ -22,16 +22,16 @@ def refusal(schema: pa.Schema, path: str) -> str:
     """Why the field that a dotted path names cannot be read from rows of this schema, or ""."""
     type_ = pa.struct(list(schema))
     for depth, key in enumerate(path.split(".")):
-        type_ = types.value_type(type_)
-        names = [field.name for field in type_] if types.is_struct(type_) else []
+        type_ = arrow_types.value_type(type_)
+        names = [field.name for field in type_] if arrow_types.is_struct(type_) else []
         if names.count(key) > 1:
             return f"is there twice ({key!r}); rename one"
         if key not in names:
             return ""
         type_ = type_[names.index(key)].type
-        if not depth and (why := types.refusal(type_)):  # a column is read whole
+        if not depth and (why := arrow_types.refusal(type_)):  # a column is read whole
             return f"is {why}, which dvsel does not read; write it as another type"
-    twice = types.repeated_name(type_)
+    twice = arrow_types.repeated_name(type_)
     return "" if twice is None else f"holds two fields {twice!r}; rename one"
 
 
@@ -57,16 +57,16 @@ def _found(batch: pa.RecordBatch, path: str) -> Any:
 def text(batch: pa.RecordBatch, path: str, bad: dict[int, str]) -> Column:
     """As `field`, with strings for lists of strings (see `texts`)."""
     array = _found(batch, path)
-    strings = written(array) if array is not None and types.is_list(types.value_type(array.type)) else None
-    if strings is None or not types.is_text(strings.type.value_type) or strings.flatten().null_count:
+    strings = written(array) if array is not None and arrow_types.is_list(arrow_types.value_type(array.type)) else None
+    if strings is None or not arrow_types.is_text(strings.type.value_type) or strings.flatten().null_count:
         return with_lists_joined(field(batch, path, bad))
     return _column(pc.binary_join(strings, pa.scalar("\n", strings.type.value_type)), path, bad)
 
 
 def _member(array: Any, key: str) -> Any:
     """A field of an array of structs; None where there is none."""
-    array = array.storage if array is not None and types.is_extension(array.type) else array
-    if array is None or not types.is_struct(array.type) or array.type.get_field_index(key) < 0:
+    array = array.storage if array is not None and arrow_types.is_extension(array.type) else array
+    if array is None or not arrow_types.is_struct(array.type) or array.type.get_field_index(key) < 0:
         return None
     return pc.struct_field(array, [array.type.get_field_index(key)])
 
@@ -76,7 +76,7 @@ def _missing(rows: int) -> Column:
 
 
 def _column(array: Any, path: str, bad: dict[int, str]) -> Column:
-    kind = _kind(types.value_type(array.type))
+    kind = _kind(arrow_types.value_type(array.type))
     array = _json(array, path, bad) if kind == Kind.OTHER else pc.cast(written(array), pa.large_string())
     array = _valid(array.view(pa.large_binary()), path, bad)
     kinds = np.full(len(array), kind, np.uint8)

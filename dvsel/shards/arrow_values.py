@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dvsel.shards import arrow_types as types
+from dvsel.shards import arrow_types
 
 _MOST_VALUES = 1 << 27
 _VIEW = 16  # bytes of a view; the first four are its size
@@ -35,7 +35,7 @@ def ordinary(array: Any, keeps_text: bool = True) -> Any:
 
     Views of strings become large strings; lists and maps that held any of these become large lists.
     """
-    return _rebuilt(array, _as_it_is, keeps_text) if types.is_encoded(array.type) else array
+    return _rebuilt(array, _as_it_is, keeps_text) if arrow_types.is_encoded(array.type) else array
 
 
 def written(array: Any) -> Any:
@@ -55,28 +55,28 @@ def row_sizes(array: Any) -> Sizes:
     type_ = array.type
     if len(array) > _MOST_VALUES:
         raise TooManyValues(f"{len(array)} values")
-    if types.is_extension(type_):
+    if arrow_types.is_extension(type_):
         return row_sizes(array.storage)
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         values, numbers = _referred(array)
         sizes: Sizes = np.append(row_sizes(values), 0.0)[pc.fill_null(numbers, len(values)).to_numpy()]
         return sizes
-    if types.is_struct(type_):
+    if arrow_types.is_struct(type_):
         sizes = np.ones(len(array))
         for child in array.flatten():
             sizes += row_sizes(child)
         return sizes
     if pa.types.is_map(type_):
         return _sizes_of_lists(_entries(array))
-    return _sizes_of_lists(array) if types.is_list(type_) else _sizes_of_leaves(array)
+    return _sizes_of_lists(array) if arrow_types.is_list(type_) else _sizes_of_leaves(array)
 
 
 def _sizes_of_leaves(array: Any) -> Sizes:
     type_ = array.type
-    if str(type_) in types.VIEWS:
+    if str(type_) in arrow_types.VIEWS:
         stored = np.frombuffer(array.buffers()[1], np.int32, _VIEW // 4 * len(array), _VIEW * array.offset)
         return np.where(array.is_valid().to_numpy(zero_copy_only=False), stored[:: _VIEW // 4], 0.0)
-    if types.is_text(type_) or pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
+    if arrow_types.is_text(type_) or pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
         return np.asarray(pc.fill_null(pc.binary_length(array), 0), np.float64)
     return np.full(len(array), 1.0 if pa.types.is_null(type_) else max(type_.bit_width / 8, 1.0))
 
@@ -87,7 +87,7 @@ def _sizes_of_lists(array: Any) -> Sizes:
     if pa.types.is_fixed_size_list(array.type):
         starts = (np.arange(len(array)) + array.offset) * array.type.list_size
         stops = starts + array.type.list_size
-    elif types.is_list_view(array.type):
+    elif arrow_types.is_list_view(array.type):
         starts = array.offsets.to_numpy().astype(np.int64)
         stops = starts + array.sizes.to_numpy()
     else:
@@ -105,26 +105,26 @@ def _rebuilt(array: Any, leaf: _Leaf, keeps_text: bool = False) -> Any:
     keeps_text: whether dictionaries of strings stay, but for nulls among their values, which pyarrow cannot write.
     """
     is_, type_ = pa.types, array.type
-    if keeps_text and types.is_text_dictionary(type_):
+    if keeps_text and arrow_types.is_text_dictionary(type_):
         has_nulls = array.dictionary.null_count
         return pc.cast(array.dictionary_decode().dictionary_encode(), type_) if has_nulls else array
     if is_.is_dictionary(type_) or is_.is_run_end_encoded(type_):
         values, numbers = _referred(array)
         return _rebuilt(values, leaf, keeps_text).take(numbers)
-    if types.is_extension(type_):
-        return _rebuilt(array.storage, leaf, keeps_text) if types.is_encoded(type_) else leaf(array)
-    if types.is_struct(type_) and len(type_):
+    if arrow_types.is_extension(type_):
+        return _rebuilt(array.storage, leaf, keeps_text) if arrow_types.is_encoded(type_) else leaf(array)
+    if arrow_types.is_struct(type_) and len(type_):
         children = [_rebuilt(child, leaf, keeps_text) for child in array.flatten()]
         fields = [pa.field(field.name, child.type) for field, child in zip(type_, children, strict=True)]
         return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
     if is_.is_map(type_):
         return _rebuilt(_entries(array), leaf, keeps_text)
-    if types.is_list(type_):
+    if arrow_types.is_list(type_):
         sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
         ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
         values = _rebuilt(array.flatten(), leaf, keeps_text)
         return pa.LargeListArray.from_arrays(_numbers(ends), values, mask=array.is_null())
-    return leaf(pc.cast(array, types.VIEWS[str(type_)]) if str(type_) in types.VIEWS else array)
+    return leaf(pc.cast(array, arrow_types.VIEWS[str(type_)]) if str(type_) in arrow_types.VIEWS else array)
 
 
 def _entries(array: Any) -> Any:
@@ -139,10 +139,10 @@ def _as_it_is(array: Any) -> Any:
 
 def _written_leaf(array: Any) -> Any:
     is_, type_ = pa.types, array.type
-    if types.is_extension(type_):
+    if arrow_types.is_extension(type_):
         is_uuid = type_.extension_name == "arrow.uuid"
         return _uuids(array.storage) if is_uuid else _rebuilt(array.storage, _written_leaf)
-    if any(check(type_) for check in (types.is_struct, is_.is_null, is_.is_boolean, is_.is_integer)):
+    if any(check(type_) for check in (arrow_types.is_struct, is_.is_null, is_.is_boolean, is_.is_integer)):
         return array
     if is_.is_floating(type_):
         return _finite(array)

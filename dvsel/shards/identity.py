@@ -15,7 +15,7 @@ import xxhash
 from dvsel.documents.columns import PAD, Bytes, Kind, Offsets
 from dvsel.documents.hashing import Hashes, combine, hash_rows, hash_spans
 from dvsel.kernels.jit import kernel
-from dvsel.shards.reader import Documents
+from dvsel.shards.reader import DocumentBlock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SPACE = np.uint8(32)
 
 
-def keys(documents: Documents, text_hash: Hashes, id_field: str) -> Hashes:
+def keys(documents: DocumentBlock, text_hash: Hashes, id_field: str) -> Hashes:
     """uint64 (n,): XXH64 of the hashes of text and id; documents that are rows of a table come with whole rows."""
     found = documents.fields[id_field]
     rest = hash_rows(found)
@@ -33,7 +33,7 @@ def keys(documents: Documents, text_hash: Hashes, id_field: str) -> Hashes:
     return combine(text_hash, rest)
 
 
-def _whole_rows(documents: Documents, rows: Offsets) -> Hashes:
+def _whole_rows(documents: DocumentBlock, rows: Offsets) -> Hashes:
     if documents.lines is None:
         assert documents.table is not None, "the reader was told of the id's field"
         table = documents.table

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 
 from dvsel.errors import UserError
-from dvsel.shards import arrow_types as types
+from dvsel.shards import arrow_types
 from dvsel.shards.arrow_values import written
 from dvsel.shards.tables import TableReader
 from dvsel.storage.places import Shard
@@ -26,10 +26,10 @@ def check_columns(shard: Shard) -> None:
         return
     with TableReader(shard, (), whole_rows=True) as reader:
         schema, place = reader.schema(), shard.url
-    if (twice := types.repeated(schema.names)) is not None:
+    if (twice := arrow_types.repeated(schema.names)) is not None:
         raise UserError(f"{place}: has two columns {twice!r}, and a JSON object has one member of a name; {_REMEDY}")
     for field in schema:
-        if (twice := types.repeated_name(field.type)) is not None:
+        if (twice := arrow_types.repeated_name(field.type)) is not None:
             raise UserError(
                 f"{place}: column {field.name!r} holds two fields {twice!r}, and a JSON object has one member of a "
                 f"name; {_REMEDY}"

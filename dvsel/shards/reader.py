@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
+class DocumentBlock:
     """Consecutive documents; valid until the next ones are asked for.
 
     first_row: how many came before. fields: a column of n rows for each wanted path.
@@ -45,7 +45,7 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
     """Iterates, once, over the documents of a shard, or of a binary stream of JSON lines.
 
     paths: the fields that are wanted. begin, end: the byte range of a plain JSONL shard (see `LineReader`).
-    whole_rows: whether `Documents.table` is wanted. block: about how many bytes a batch has.
+    whole_rows: whether `DocumentBlock.table` is wanted. block: about how many bytes a batch has.
     on_read: told how many stored bytes were read.
     Raises UserError for a shard that cannot be read, or that changed since it was named.
     """
@@ -78,7 +78,7 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
             self._source.__exit__()
 
     def whole_where_without(self, path: str) -> None:
-        """Have `Documents.table`, unless every row of a table has a value at `path`; to be called before reading."""
+        """Give `DocumentBlock.table` unless every row of a table has a value at `path`; to be called before reading."""
         if self._table is not None and not self._whole_rows:
             self._whole_rows = not _has_all(self._table, path)
 
@@ -95,18 +95,18 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
         assert self._source is not None, "the digest is complete after the last batch"
         return self._source.digest()
 
-    def __iter__(self) -> Iterator[Documents]:
+    def __iter__(self) -> Iterator[DocumentBlock]:
         if isinstance(self._source, LineReader):
             return map(self._of_lines, self._source)
         assert self._table is not None
         return while_unchanged(self._table, self._of_tables(self._table))
 
-    def _of_lines(self, lines: Lines) -> Documents:
+    def _of_lines(self, lines: Lines) -> DocumentBlock:
         found = extract(lines.data, lines.starts, lines.ends, self._paths)
         columns = found.columns | {path: with_lists_joined(found.columns[path]) for path in self._texts}
-        return Documents(lines.first_row, columns, found.bad, found.odd, lines, None)
+        return DocumentBlock(lines.first_row, columns, found.bad, found.odd, lines, None)
 
-    def _of_tables(self, shard: Shard) -> Iterator[Documents]:
+    def _of_tables(self, shard: Shard) -> Iterator[DocumentBlock]:
         from dvsel.shards.arrow_columns import field, text
         from dvsel.shards.tables import TableReader
 
@@ -117,7 +117,7 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
         for batch in self._source:
             bad: dict[int, str] = {}
             fields = {path: (text if path in self._texts else field)(batch, path, bad) for path in self._paths}
-            yield Documents(row, fields, Causes.of(bad), 0, None, batch if self._whole_rows else None)
+            yield DocumentBlock(row, fields, Causes.of(bad), 0, None, batch if self._whole_rows else None)
             row += len(batch)
 
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from dvsel.errors import BadFile, UserError
-from dvsel.shards import arrow_types as types
+from dvsel.shards import arrow_types
 from dvsel.shards.arrow_columns import refusal
 from dvsel.shards.arrow_values import Sizes, TooManyValues, ordinary, row_sizes
 from dvsel.shards.lines import BLOCK
@@ -115,7 +115,7 @@ class TableReader(AbstractContextManager["TableReader"]):
             if why := refusal(schema, path):
                 raise BadFile(f"{self._shard.url}: field {path!r} {why}")
         for name, type_ in zip(schema.names, schema.types, strict=True):
-            if self._whole_rows and (why := types.refusal(type_)):
+            if self._whole_rows and (why := arrow_types.refusal(type_)):
                 raise BadFile(
                     f"{self._shard.url}: column {name!r} is {why}, which dvsel does not copy; write the file without it"
                 )
@@ -189,7 +189,9 @@ class TableReader(AbstractContextManager["TableReader"]):
         """The batch in parts of about `block` bytes."""
         if len(batch) > _MOST_ROWS_STORED:
             raise pa.ArrowInvalid(f"a batch of {len(batch)} rows")
-        is_larger = any(types.is_encoded(type_) or types.is_weightless(type_) for type_ in batch.schema.types)
+        is_larger = any(
+            arrow_types.is_encoded(type_) or arrow_types.is_weightless(type_) for type_ in batch.schema.types
+        )
         if not is_larger and batch.nbytes <= self._block and len(batch) <= _MOST_ROWS:
             yield batch
             return
@@ -268,7 +270,7 @@ def _copied(file: BinaryIO, size: int) -> memoryview:
 
 def _ordinary(batch: pa.RecordBatch, keeps_text: bool = True) -> pa.RecordBatch:
     """The batch with columns that are `ordinary`."""
-    if not any(map(types.is_encoded, batch.schema.types)):
+    if not any(map(arrow_types.is_encoded, batch.schema.types)):
         return batch
     return _with_columns(batch, [ordinary(column, keeps_text) for column in batch.columns])
 
@@ -276,11 +278,11 @@ def _ordinary(batch: pa.RecordBatch, keeps_text: bool = True) -> pa.RecordBatch:
 def _with_dictionaries(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The batch with dictionaries for the columns of strings that have some in the schema: as large as they may be,
     each of the small batches would have carried one."""
-    if not any(map(types.is_text_dictionary, schema.types)):
+    if not any(map(arrow_types.is_text_dictionary, schema.types)):
         return batch
     pairs = zip(batch.columns, schema.types, strict=True)
     return _with_columns(
-        batch, [pc.cast(column, type_) if types.is_text_dictionary(type_) else column for column, type_ in pairs]
+        batch, [pc.cast(column, type_) if arrow_types.is_text_dictionary(type_) else column for column, type_ in pairs]
     )
 
 
@@ -316,8 +318,8 @@ def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
     Not its strings: those that are not UTF-8 are bad rows, and no bad file.
     """
     for column in batch.columns:
-        storage = column.storage if types.is_extension(column.type) else column
+        storage = column.storage if arrow_types.is_extension(column.type) else column
         # pyarrow's view of runs may be shorter than the runs are
-        plain = storage.type if types.has_runs(storage.type) else types.as_bytes(storage.type)
+        plain = storage.type if arrow_types.has_runs(storage.type) else arrow_types.as_bytes(storage.type)
         (storage if storage.type == plain else storage.view(plain)).validate(full=True)
     return batch

@@ -17,10 +17,10 @@ from dvsel.documents.tokens import (
     BUILT_IN,
     FEATURES,
     TokenCounter,
+    count_features,
     errors,
     estimate,
     exact_counts,
-    features,
     field_causes,
     fit_estimate,
     non_negative_fit,
@@ -86,18 +86,18 @@ mixed = st.lists(st.sampled_from([" ", "  ", "\n", "\t", "a", "Zz", "word", "7",
 @settings(deadline=None)
 @given(st.lists(mixed.map("".join) | st.text(max_size=200), max_size=6))
 def test_features_are_plain_counts(texts: list[str]) -> None:
-    assert features(column(texts)).tolist() == [counted(text.encode()) for text in texts]
+    assert count_features(column(texts)).tolist() == [counted(text.encode()) for text in texts]
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 127, 128, 129, 1000])
 @pytest.mark.parametrize("byte", list(b"a 5.\n\xff"))
 def test_features_at_the_ends_of_vectors(byte: int, size: int) -> None:
     rows = [b"x", bytes([byte]) * size, b" " + bytes([byte]) * size + b"a"]
-    assert features(Column.of(rows)).tolist() == [counted(row) for row in rows]
+    assert count_features(Column.of(rows)).tolist() == [counted(row) for row in rows]
 
 
 def test_features_have_a_name_each() -> None:
-    assert features(column(["Two words, 1 dot.\n\n"]))[0].tolist() == [3, 11, 1, 2, 2, 0]
+    assert count_features(column(["Two words, 1 dot.\n\n"]))[0].tolist() == [3, 11, 1, 2, 2, 0]
     assert len(FEATURES) == 6
 
 
@@ -105,7 +105,7 @@ def test_features_have_a_name_each() -> None:
 
 
 def test_an_estimate_is_at_least_one_token_for_a_text_and_none_for_no_text() -> None:
-    counts = features(column(["", " ", "a", "word " * 1000]))
+    counts = count_features(column(["", " ", "a", "word " * 1000]))
     assert estimate(counts, (0.0,) * 6).tolist() == [0, 0, 1, 1]
     assert estimate(counts, (1.0, 0, 0, 0, 0, 0)).tolist() == [0, 0, 1, 1000]
 

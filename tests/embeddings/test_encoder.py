@@ -401,8 +401,8 @@ def test_modules_that_are_not_known(
     ("file", "settings", "complaint"),
     [
         ("1_Pooling/config.json", {"pooling_mode": "softmax"}, "pooling 'softmax' is not known"),
-        ("2_Dense/config.json", {"activation_function": "os.abort"}, "activation os.abort is none of torch.nn"),
-        ("2_Dense/config.json", {"activation_function": "torch.nn.functional"}, "is none of torch.nn"),
+        ("2_Dense/config.json", {"activation_function": "os.abort"}, "activation os.abort is not one of torch.nn"),
+        ("2_Dense/config.json", {"activation_function": "torch.nn.functional"}, "is not one of torch.nn"),
         ("2_Dense/config.json", {"use_residual": True}, "the Dense in 2_Dense does more than is known"),
         ("2_Dense/model.safetensors", {}, "no usable weights in 2_Dense"),
         ("sentence_bert_config.json", {"modality_config": {"message": {}}}, "does not make states of a plain text"),

@@ -21,7 +21,7 @@ from dvsel.errors import UserError
 from dvsel.fasttext.folded import Folded, fold
 from dvsel.fasttext.kernels.layout import PIECE, Scratch
 from dvsel.fasttext.kernels.lookup import place_words
-from dvsel.fasttext.model import Model, read_model
+from dvsel.fasttext.model import FastTextModel, read_model
 from dvsel.fasttext.tables import LONGEST_RUN
 from fasttext_definition import END, SHAPES, WORDS, Shape, expected, made
 from fasttext_models import ODD_TEXTS, outputs, real_texts, train
@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 # --- Any text and any options. ---
 
 
-def check(texts: Sequence[bytes], model: Model) -> None:
+def check(texts: Sequence[bytes], model: FastTextModel) -> None:
     """All entries are whole numbers, so no rounding hides a feature too many or too few."""
     directions = np.eye(model.input.shape[1], dtype=np.float32)
     found = Folded(fold(model, directions)).sums(Column.of(list(texts)))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvsel.errors import UserError
-from dvsel.fasttext.model import MAGIC, Model, read_model, why_not_foldable
+from dvsel.fasttext.model import MAGIC, FastTextModel, read_model, why_not_foldable
 from fasttext_models import quantise, train
 
 TEXTS = {
@@ -45,7 +45,7 @@ def pairs(folder: Path) -> Path:
     return train(folder / "damaged.bin", TEXTS, **OPTIONS["pairs"])
 
 
-def words_of(model: Model) -> list[bytes]:
+def words_of(model: FastTextModel) -> list[bytes]:
     return [model.words[row] for row in range(len(model.words))]
 
 

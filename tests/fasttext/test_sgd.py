@@ -21,7 +21,7 @@ from dvsel.documents.hashing import hash_rows
 from dvsel.errors import UserError
 from dvsel.fasttext import sgd, vocabulary
 from dvsel.fasttext.examples import Examples, Training
-from dvsel.fasttext.model import Model
+from dvsel.fasttext.model import FastTextModel
 
 DOCUMENTS = [
     (b"the sun rises over the sea", True),
@@ -40,7 +40,7 @@ def examples(documents: Sequence[tuple[bytes, bool]] = DOCUMENTS) -> Examples:
     )
 
 
-def digest(model: Model) -> str:
+def digest(model: FastTextModel) -> str:
     words = model.words.data[: model.words.offsets[-1]].tobytes()
     return hashlib.sha256(words + model.input.tobytes() + model.output.tobytes()).hexdigest()
 
@@ -49,7 +49,7 @@ def trained_in_float64(examples: Examples, training: Training) -> tuple[npt.NDAr
     """fastText's training said plainly: hidden mean, softmax over two labels, steps of both, a rate that falls."""
     corpus = vocabulary.read(examples.text, examples.rows)
     words, ids = vocabulary.vocabulary(corpus, training.min_count)
-    features = vocabulary.features(corpus, ids, training.word_ngrams, (0, 0), training.used_buckets)
+    features = vocabulary.feature_numbers(corpus, ids, training.word_ngrams, (0, 0), training.used_buckets)
     vectors = sgd.first_vectors(len(words) + training.used_buckets, training.dim, training.training_seed).astype(float)
     labels = np.zeros((2, training.dim))
     tokens, seen = np.diff(corpus.ends), 0

@@ -15,7 +15,7 @@ import corpus
 from dvsel.documents.columns import Batch
 from dvsel.errors import Notice, UserError
 from dvsel.fasttext.examples import LABELS, Training
-from dvsel.fasttext.model import Model
+from dvsel.fasttext.model import FastTextModel
 from dvsel.fasttext.training import learn
 from dvsel.options import from_mapping, to_mapping
 
@@ -40,7 +40,7 @@ def batches(texts: Sequence[str], size: int = 1000) -> list[Batch]:
     return [Batch.of(texts[first : first + size]) for first in range(0, len(texts), size)]
 
 
-def content(model: Model) -> tuple[bytes, ...]:
+def content(model: FastTextModel) -> tuple[bytes, ...]:
     words = model.words.data[: model.words.offsets[-1]]
     return words.tobytes(), model.input.tobytes(), model.output.tobytes()
 

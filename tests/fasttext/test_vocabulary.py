@@ -124,7 +124,7 @@ def test_features_are_the_library_s(
     found = read(texts)
     ids = np.array([place.get(word, -1) for word in list_of(found.words)], np.int32)
     ids_and_last = np.append(ids, np.int32(len(words) - 1))  # so that all words are known to be there
-    features = vocabulary.features(found, ids_and_last, word_ngrams, chars, len(vectors) - len(words))
+    features = vocabulary.feature_numbers(found, ids_and_last, word_ngrams, chars, len(vectors) - len(words))
 
     for row, text in enumerate(texts):
         own = features.ids[features.ends[row] : features.ends[row + 1]]
@@ -168,6 +168,6 @@ def test_runs_of_words_are_hashed_as_in_the_library_s_source() -> None:
     found = read([b"\xc3\xa9t\xc3\xa9 sun"])
     kept, ids = vocabulary.vocabulary(found, 1)
 
-    features = vocabulary.features(found, ids, 3, (0, 0), 1000)
+    features = vocabulary.feature_numbers(found, ids, 3, (0, 0), 1000)
 
     assert features.ids.tolist() == [*(list_of(kept).index(word) for word in words), *runs]

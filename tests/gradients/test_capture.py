@@ -10,7 +10,7 @@ import torch
 from gradient_truth import TEXTS, in_double
 
 from dvsel.errors import UserError
-from dvsel.gradients.capture import Collector, Piece, Rows, attached
+from dvsel.gradients.capture import Collector, Piece, RowLayout, attached
 from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import Layer, choose
 from dvsel.language import Documents
@@ -76,7 +76,7 @@ def passed(use: Callable[..., Any]) -> Watch:
     watch = Watch()
     with attached([Layer("a.linear", net.linear, 4, 2)], watch):
         watch.begin(
-            Rows([Piece(row, row, 0, 5) for row in range(3)], torch.arange(3), torch.ones(3, 5, dtype=torch.bool))
+            RowLayout([Piece(row, row, 0, 5) for row in range(3)], torch.arange(3), torch.ones(3, 5, dtype=torch.bool))
         )
         net(torch.ones(3, 5, 4)).sum().backward()
     return watch

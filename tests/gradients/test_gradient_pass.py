@@ -13,15 +13,15 @@ from gradient_truth import LONG, TEXTS, in_double
 
 from dvsel.errors import Notice, UserError
 from dvsel.gradients import objective as module
-from dvsel.gradients.capture import Collector, Rows
+from dvsel.gradients.capture import Collector, RowLayout
 from dvsel.gradients.compare import Scores, comparison
 from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose
 from dvsel.gradients.low_rank import Direction
 from dvsel.gradients.moments import GradientSum
 from dvsel.language import Documents
-from dvsel.language.losses import LossMeter
 from dvsel.language.models import Model
+from dvsel.language.token_losses import LossMeter
 from dvsel.progress import showing
 
 
@@ -30,9 +30,9 @@ class Batches(Collector):
 
     def __init__(self, whole: bool = False) -> None:
         self.whole_documents = whole
-        self.seen: list[Rows] = []
+        self.seen: list[RowLayout] = []
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: RowLayout) -> None:
         self.seen.append(rows)
         super().begin(rows)
 

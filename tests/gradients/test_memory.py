@@ -16,8 +16,8 @@ from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import choose
 from dvsel.gradients.moments import GradientSum
 from dvsel.language import Documents
-from dvsel.language.losses import LossMeter
 from dvsel.language.models import Model, load
+from dvsel.language.token_losses import LossMeter
 
 
 class Seen(Collector):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import language_models
 from dvsel.errors import UserError
-from dvsel.gradients.capture import Collector, Rows
+from dvsel.gradients.capture import Collector, RowLayout
 from dvsel.gradients.gradient_pass import GradientMeter, packed
 from dvsel.gradients.layers import choose
 from dvsel.gradients.moments import GradientSum
@@ -32,7 +32,7 @@ class Counted(Collector):
     """How many rows of how many pieces were seen."""
 
     def __init__(self) -> None:
-        self.seen: list[Rows] = []
+        self.seen: list[RowLayout] = []
 
     def keep(self, layer: int, inputs: Any) -> None:  # noqa: ARG002
         if not layer:

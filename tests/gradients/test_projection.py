@@ -18,7 +18,7 @@ from dvsel.gradients.gradient_pass import GradientMeter
 from dvsel.gradients.layers import Layer, choose
 from dvsel.gradients.low_rank import Cut, Direction
 from dvsel.gradients.moments import Factors, FactorSums
-from dvsel.gradients.projection import Bases, Features, pca_bases, random_bases, solved, warn
+from dvsel.gradients.projection import Bases, ProjectedGradients, pca_bases, random_bases, solved, warn
 from dvsel.gradients.target_gradient import Curvature, mean_gradient
 from dvsel.language import Documents
 from dvsel.language.models import Model
@@ -112,7 +112,7 @@ def test_features_are_projected_gradients(
     model = model_of(name)
     layers = choose(model, wanted)
     bases = [random_bases(one, RANK) for one in layers]
-    features = Features(layers, bases, len(TEXTS))
+    features = ProjectedGradients(layers, bases, len(TEXTS))
     meter = GradientMeter(model, layers, 32, 16, batch_tokens=150, packing=packing)
     meter.run(Documents(TEXTS), features, "mean")
     expected = [seen(bases, gradients(model, layers, text, 32, 16)) for text in TEXTS]

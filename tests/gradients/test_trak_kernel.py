@@ -18,7 +18,7 @@ from dvsel.gradients.low_rank import Cut
 from dvsel.gradients.moments import GradientSum
 from dvsel.gradients.projection import Bases, random_bases
 from dvsel.gradients.target_gradient import mean_gradient
-from dvsel.gradients.trak_kernel import Kernel, side
+from dvsel.gradients.trak_kernel import TrakKernel, side
 from dvsel.language import Documents
 from dvsel.language.models import Model
 
@@ -44,7 +44,7 @@ def test_directions_give_the_kernel_of_explicit_features(features: int, model_of
     model = model_of("llama")
     meter = GradientMeter(model, choose(model, "all"), output=margin)
     queries = [mean_gradient(meter, Documents(texts), "mean", "target") for texts in (TEXTS[:2], TEXTS[1:3])]
-    found = Kernel(features, 0.1).directions(meter, queries, Documents(SAMPLE), Cut(0))
+    found = TrakKernel(features, 0.1).directions(meter, queries, Documents(SAMPLE), Cut(0))
     bases = [random_bases(layer, side(features, len(meter.layers))) for layer in meter.layers]
     phi = {text: feature(model, bases, meter, text) for text in SAMPLE}
     rows = np.stack(list(phi.values()))

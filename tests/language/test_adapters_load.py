@@ -18,8 +18,8 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from dvsel.language.cards import describe  # noqa: E402
-from dvsel.language.losses import LossMeter  # noqa: E402  (needs both)
 from dvsel.language.models import load  # noqa: E402
+from dvsel.language.token_losses import LossMeter  # noqa: E402  (needs both)
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT
 

@@ -30,8 +30,8 @@ from dvsel.gradients.gradient_pass import GradientMeter  # noqa: E402
 from dvsel.gradients.layers import choose  # noqa: E402  (needs both)
 from dvsel.gradients.low_rank import Direction  # noqa: E402
 from dvsel.language import Documents  # noqa: E402
-from dvsel.language.losses import LossMeter  # noqa: E402
 from dvsel.language.models import load  # noqa: E402
+from dvsel.language.token_losses import LossMeter  # noqa: E402
 
 GPUS = 3
 TEXTS = [text[: 200 + 10 * number] for number, text in enumerate(language_models.TEXTS[:30])]
@@ -198,9 +198,9 @@ def test_losses_under_autocast_are_near(tmp_path: Path) -> None:
 
 def test_layers_may_lie_on_other_devices_than_the_batch(tmp_path: Path) -> None:
     """What rows hold is moved to where it is used; told here by a device that holds nothing."""
-    from dvsel.gradients.capture import Piece, Rows
+    from dvsel.gradients.capture import Piece, RowLayout
 
     owners, real = torch.zeros(2, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool)
-    rows = Rows([Piece(0, 0, 0, 2), Piece(1, 0, 2, 4)], owners, real, torch.tensor([[0, 0, 1, 1]]))
+    rows = RowLayout([Piece(0, 0, 0, 2), Piece(1, 0, 2, 4)], owners, real, torch.tensor([[0, 0, 1, 1]]))
     assert rows.sums(torch.empty(1, 4, 3, device="meta")).device.type == "meta"
     assert dataclasses.replace(rows, piece=None).sums(torch.empty(1, 4, 3, device="meta")).device.type == "meta"

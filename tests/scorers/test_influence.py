@@ -119,8 +119,8 @@ def test_documents_like_the_target_score_higher(model: str) -> None:
 def test_a_step_on_the_best_document_lowers_the_targets_loss_most(model: str) -> None:
     """By retraining: a small step of gradient descent on each document, all weights of the captured layers."""
     from dvsel.gradients.layers import choose
-    from dvsel.language.losses import LossMeter
     from dvsel.language.models import load
+    from dvsel.language.token_losses import LossMeter
 
     scores = score(model, TEXTS, preconditioner="none", rank=0)
     loaded = load(model, "fp32")

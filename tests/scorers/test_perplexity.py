@@ -26,8 +26,8 @@ from dvsel.testing import check_scorer
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from dvsel.language.losses import LossMeter  # noqa: E402  (needs both)
 from dvsel.language.models import load  # noqa: E402
+from dvsel.language.token_losses import LossMeter  # noqa: E402  (needs both)
 
 TEXTS = [text[:300] for text in language_models.TEXTS[:8]] + ["Größe 漢字 🙂", "x"]
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import arrow_arrays
-from dvsel.shards import arrow_types as types
+from dvsel.shards import arrow_types
 from dvsel.shards.arrow_values import ordinary, row_sizes, written
 
 READ = arrow_arrays.all_of(arrow_arrays.simple())
@@ -84,15 +84,15 @@ def test_the_form_in_json(name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_read_is_named(name: str) -> None:
     kind = next(kind for kind in arrow_arrays.refused() if kind in name)
-    assert types.refusal(REFUSED[name].type) == f"of Arrow's type {kind}"
-    assert not any(map(types.refusal, (array.type for array in READ.values())))
+    assert arrow_types.refusal(REFUSED[name].type) == f"of Arrow's type {kind}"
+    assert not any(map(arrow_types.refusal, (array.type for array in READ.values())))
 
 
 def test_types_without_an_end_are_refused() -> None:
     type_ = pa.int8()
     for _ in range(100):
         type_ = pa.list_(type_)
-    assert types.refusal(type_) == "nested more than 64 levels deep"
+    assert arrow_types.refusal(type_) == "nested more than 64 levels deep"
 
 
 @pytest.mark.parametrize("name", READ)
@@ -115,7 +115,7 @@ def test_sizes_count_what_is_said_often_as_often() -> None:
 
 def test_strings_that_are_not_utf_8_can_be_looked_at_as_bytes() -> None:
     for name, array in READ.items():
-        storage = array.storage if types.is_extension(array.type) else array
-        plain = types.as_bytes(array.type)
+        storage = array.storage if arrow_types.is_extension(array.type) else array
+        plain = arrow_types.as_bytes(array.type)
         assert "runs" in name or "string" not in str(plain)
         storage.view(plain).validate(full=True)

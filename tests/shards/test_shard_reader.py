@@ -1,4 +1,4 @@
-"""Documents of all formats: json and pyarrow's own conversion are the truth."""
+"""DocumentBlock of all formats: json and pyarrow's own conversion are the truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from arrow_arrays import store, values
 from dvsel.documents.columns import Kind
 from dvsel.errors import UserError
 from dvsel.shards.expand import expand
-from dvsel.shards.reader import DocumentReader, Documents
+from dvsel.shards.reader import DocumentBlock, DocumentReader
 from dvsel.storage.places import Shard, atomic_writer, remove
 
 ROWS: list[dict[str, Any]] = [
@@ -38,7 +38,7 @@ ROWS: list[dict[str, Any]] = [
 KIND_OF = {str: Kind.STRING, int: Kind.NUMBER, float: Kind.NUMBER, bool: Kind.BOOL, type(None): Kind.NULL}
 
 
-def read(source: Shard, *paths: str) -> list[Documents]:
+def read(source: Shard, *paths: str) -> list[DocumentBlock]:
     with DocumentReader(source, paths) as reader:
         return list(reader)
 

@@ -26,7 +26,7 @@ from dvsel.documents.columns import Kind
 from dvsel.errors import UserError
 from dvsel.shards import tables
 from dvsel.shards.expand import expand
-from dvsel.shards.reader import DocumentReader, Documents
+from dvsel.shards.reader import DocumentBlock, DocumentReader
 from dvsel.storage.places import Shard, open_read, remove
 
 READ = arrow_arrays.all_of(arrow_arrays.simple())
@@ -35,7 +35,7 @@ NO_VALUE = ("None", "nan", "inf")
 FORMATS = ("a.parquet", "a.arrow", "file.arrow")
 
 
-def read(shard: Shard, *paths: str, whole_rows: bool = False, block: int = 1 << 20) -> list[Documents]:
+def read(shard: Shard, *paths: str, whole_rows: bool = False, block: int = 1 << 20) -> list[DocumentBlock]:
     with DocumentReader(shard, paths, whole_rows=whole_rows, block=block) as reader:
         return list(reader)
 

@@ -20,10 +20,10 @@ from language_models import FAMILIES, TEXTS
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from dvsel.language import losses as module  # noqa: E402
+from dvsel.language import token_losses  # noqa: E402
 from dvsel.language import windows as feeding  # noqa: E402  (needs both)
-from dvsel.language.losses import LossMeter, measure  # noqa: E402
 from dvsel.language.models import Model, load  # noqa: E402
+from dvsel.language.token_losses import LossMeter, measure  # noqa: E402
 from dvsel.language.windows import WASTE, cut, windows  # noqa: E402
 
 SHORT = [text[:120] for text in TEXTS[:6]]
@@ -191,7 +191,7 @@ def test_batches_hold_to_the_budget_and_waste_little(lengths: list[int], budget:
 
 
 def test_logits_are_made_for_scored_positions_only_and_in_slices(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SLICE", dict.fromkeys(("cpu", "cuda"), 130 * llama.tokens))
+    monkeypatch.setattr(token_losses, "_SLICE", dict.fromkeys(("cpu", "cuda"), 130 * llama.tokens))
     logits, made = Model.logits, []
     monkeypatch.setattr(Model, "logits", lambda self, states: made.append(len(states)) or logits(self, states))  # type: ignore[func-returns-value]
     found = LossMeter(llama, 32, 8).token_losses(LONG)
