@@ -55,9 +55,9 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """A list of different names, as `packed` writes it. least: the smallest number of names."""
+    """A list of different names, as `packed` writes it. minimum: the least number of names."""
 
-    least: int = 1
+    minimum: int = 1
 
 
 Schema = Mapping[str, ArraySpec | Names]
@@ -169,6 +169,6 @@ def _count(name: str, spec: Names, array: Array) -> int:
             one.encode("utf-8", "surrogateescape")
     except ValueError as error:
         raise Unfit(f"array {name} is not a list of names ({error})") from error
-    if not spec.least <= len(names) <= _MOST_NAMES or len(set(names)) < len(names):
+    if not spec.minimum <= len(names) <= _MOST_NAMES or len(set(names)) < len(names):
         raise Unfit(f"array {name} has {len(names)} names, too few or too many, or one of them twice")
     return len(names)
