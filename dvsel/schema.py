@@ -1,6 +1,6 @@
 """Types, shapes and ranges of a fitted scorer's arrays, stated as a table that is checked when a file is read.
 
-    {"log_ratio": ArraySpec("float32", ("groups", 10_000)), "shares": ArraySpec("float64", ("groups",), low=0),
+    {"log_ratio": ArraySpec("float32", ("groups", 10_000)), "shares": ArraySpec("float64", ("groups",), minimum=0),
      "groups": Names()}
 
 A length is a number or a name; a name means the same length wherever it stands. `Names` gives its own name a length,
@@ -38,15 +38,15 @@ class Unfit(ValueError):
 class ArraySpec:
     """Type, shape and range of an array.
 
-    dtype: numpy's name for its type. shape: its lengths, by axis. or_shape: another shape that it may have. low, high:
-    the least and the greatest number; None for no bound. finite: NaN and infinities are refused. optional: the array
-    may be missing. empty: a length may be 0.
+    dtype: numpy's name for its type. shape: its lengths, by axis. or_shape: another shape that it may have. minimum,
+    maximum: the least and the greatest number; None for no bound. finite: NaN and infinities are refused. optional: the
+    array may be missing. empty: a length may be 0.
     """
 
     dtype: str
     shape: Shape
-    low: float | None = None
-    high: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     finite: bool = True
     optional: bool = False
     empty: bool = False
@@ -55,14 +55,14 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """A list of different names, as `packed` writes it. least: the smallest number of names."""
+    """A list of different names, as `packed` writes it. minimum: the least number of names."""
 
-    least: int = 1
+    minimum: int = 1
 
 
 Schema = Mapping[str, ArraySpec | Names]
 
-GROUPS: Schema = {"groups": Names(), "shares": ArraySpec("float64", ("groups",), low=0, high=1)}
+GROUPS: Schema = {"groups": Names(), "shares": ArraySpec("float64", ("groups",), minimum=0, maximum=1)}
 """The arrays that a fit with `groups=` and `shares=` has, to be a part of its class's schema."""
 
 
@@ -143,21 +143,21 @@ def _misshapen(name: str, array: Array, dtype: str, shape: Shape, lengths: Mappi
 def _check_numbers(name: str, spec: ArraySpec, array: Array) -> None:
     """Raise Unfit for numbers out of range. In pieces: a mapped file is then never in memory as a whole."""
     finite = spec.finite and array.dtype.kind == "f"
-    if not finite and spec.low is None and spec.high is None:
+    if not finite and spec.minimum is None and spec.maximum is None:
         return
     flat = array.reshape(-1)
     for first in range(0, len(flat), _AT_ONCE):
         part = flat[first : first + _AT_ONCE]
         if finite and not np.isfinite(part).all():
             raise Unfit(f"array {name} holds NaN or an infinite number")
-        if not _within(part, spec.low, spec.high):
-            bounds = [str(bound) if bound is not None else "any" for bound in (spec.low, spec.high)]
+        if not _within(part, spec.minimum, spec.maximum):
+            bounds = [str(bound) if bound is not None else "any" for bound in (spec.minimum, spec.maximum)]
             raise Unfit(f"array {name} holds a number out of its range, {' to '.join(bounds)}")
 
 
-def _within(part: Array, low: float | None, high: float | None) -> bool:
+def _within(part: Array, minimum: float | None, maximum: float | None) -> bool:
     """Return whether all numbers are in the range; NaN is in no range."""
-    return bool((low is None or (part >= low).all()) and (high is None or (part <= high).all()))
+    return bool((minimum is None or (part >= minimum).all()) and (maximum is None or (part <= maximum).all()))
 
 
 def _count(name: str, spec: Names, array: Array) -> int:
@@ -169,6 +169,6 @@ def _count(name: str, spec: Names, array: Array) -> int:
             one.encode("utf-8", "surrogateescape")
     except ValueError as error:
         raise Unfit(f"array {name} is not a list of names ({error})") from error
-    if not spec.least <= len(names) <= _MOST_NAMES or len(set(names)) < len(names):
+    if not spec.minimum <= len(names) <= _MOST_NAMES or len(set(names)) < len(names):
         raise Unfit(f"array {name} has {len(names)} names, too few or too many, or one of them twice")
     return len(names)

@@ -13,7 +13,7 @@ SCHEMA: Schema = {
     "table": ArraySpec("float32", ("groups", 4)),
     "left.{groups}": ArraySpec("float32", ("rows.{groups}", "width"), finite=False),
     "right.{groups}": ArraySpec("float32", ("rows.{groups}",), or_shape=("rows.{groups}",) * 2, optional=True),
-    "counts": ArraySpec("int64", ("groups",), low=1, high=9),
+    "counts": ArraySpec("int64", ("groups",), minimum=1, maximum=9),
     "late": ArraySpec("uint8", ("any", 2), empty=True),
     "groups": Names(),
 }
@@ -67,15 +67,15 @@ def test_what_is_wrong_is_named(name: str, array: Any, complaint: str) -> None:
 
 def test_no_number_is_within_a_range() -> None:
     with pytest.raises(Unfit, match="out of its range, 0 to any"):
-        check({"eps": np.array([np.nan])}, {"eps": ArraySpec("float64", (1,), low=0, finite=False)})
+        check({"eps": np.array([np.nan])}, {"eps": ArraySpec("float64", (1,), minimum=0, finite=False)})
 
 
 def test_a_number_out_of_range_is_found_wherever_it_lies() -> None:
     array = np.zeros(3_000_001, np.float32)
-    check({"a": array}, {"a": ArraySpec("float32", ("n",), high=1)})
+    check({"a": array}, {"a": ArraySpec("float32", ("n",), maximum=1)})
     array[-1] = 2
     with pytest.raises(Unfit, match="out of its range"):
-        check({"a": array}, {"a": ArraySpec("float32", ("n",), high=1)})
+        check({"a": array}, {"a": ArraySpec("float32", ("n",), maximum=1)})
 
 
 def test_names_come_back() -> None:

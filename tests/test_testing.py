@@ -125,7 +125,7 @@ class _Crooked(FittedLength):
 class _Misstated(FittedLength):
     @classmethod
     def schema(cls, scorer: Scorer) -> Schema:  # noqa: ARG003
-        return {"rows": ArraySpec("int64", (1,), high=3)}
+        return {"rows": ArraySpec("int64", (1,), maximum=3)}
 
 
 class _Unsaved(FittedLength):

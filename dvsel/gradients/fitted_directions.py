@@ -114,7 +114,7 @@ class FittedDirections(Fitted):
         models = range(len(scorer.models))
         return {
             **{name: spec for model in models for name, spec in sides(f"{model}.").items()},
-            "ranks": ArraySpec("int32", (len(models), "layers", "groups"), low=1),
+            "ranks": ArraySpec("int32", (len(models), "layers", "groups"), minimum=1),
             "weights": ArraySpec("float64", (len(models),)),
             "layers": Names(),
             "digests": ArraySpec("uint8", (len(models), DIGEST)),

@@ -40,7 +40,7 @@ class FittedCheckpoints(Fitted):
     def schema(cls, scorer: Any) -> Schema:
         """Return the models' digests, and the names of layers."""
         return {
-            "layers": Names(least=0),
+            "layers": Names(minimum=0),
             "digests": ArraySpec("uint8", (len(scorer.models), fitted_directions.DIGEST)),
         }
 

@@ -12,17 +12,17 @@ from dvsel.schema import ArraySpec, Schema, Unfit
 
 _CLEAN: Schema = {
     "targets": ArraySpec("float32", ("documents", "width")),
-    "labels": ArraySpec("int64", ("documents",), low=0),
+    "labels": ArraySpec("int64", ("documents",), minimum=0),
 }
 SCHEMAS: Mapping[str, Schema] = {
     "knn": {
         "mean": ArraySpec("float32", ("width",)),
         "vectors": ArraySpec("float32", ("documents", "width")),
-        "labels": ArraySpec("int64", ("documents",), low=0),
+        "labels": ArraySpec("int64", ("documents",), minimum=0),
         "keys": ArraySpec("int64", ("documents",)),
         "weights": ArraySpec("float32", ("features", "names")),
         "directions": ArraySpec("float32", ("features", "features")),
-        "linear": ArraySpec("float64", (1,), low=0, high=1),
+        "linear": ArraySpec("float64", (1,), minimum=0, maximum=1),
     },
     "margin": {
         **_CLEAN,

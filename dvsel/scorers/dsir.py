@@ -217,7 +217,7 @@ class FittedDSIR(Fitted):
         """Return a number for each bucket and group, and the bound."""
         return {
             "log_ratio": ArraySpec("float32", ("groups", scorer.buckets)),
-            "min_words": ArraySpec("int64", (1,), low=0),
+            "min_words": ArraySpec("int64", (1,), minimum=0),
             **GROUPS,
         }
 

@@ -235,8 +235,8 @@ class FittedLESS(Fitted):
             "first": checkpoints,
             "second": checkpoints,
             "tasks": ArraySpec("float32", (scorer.epochs, "tasks", "weights"), finite=False),
-            "weights": ArraySpec("float64", (scorer.epochs,), low=0, high=1),
-            "steps": ArraySpec("int64", (scorer.epochs,), low=1),
+            "weights": ArraySpec("float64", (scorer.epochs,), minimum=0, maximum=1),
+            "steps": ArraySpec("int64", (scorer.epochs,), minimum=1),
             "digest": ArraySpec("uint8", (fitted_directions.DIGEST,)),
             **GROUPS,
         }

@@ -164,8 +164,8 @@ class FittedMirror(Fitted):
         """Return two thin matrices for each layer."""
         return {
             **fitted_directions.sides(),
-            "ranks": ArraySpec("int32", ("layers", "groups"), low=1),
-            "falls": ArraySpec("float64", ("groups",), low=0),
+            "ranks": ArraySpec("int32", ("layers", "groups"), minimum=1),
+            "falls": ArraySpec("float64", ("groups",), minimum=0),
             "layers": Names(),
             "digests": ArraySpec("uint8", (1, fitted_directions.DIGEST)),
             **GROUPS,

@@ -238,10 +238,10 @@ class FittedTarget(Fitted):
         """Return a target's vectors, with a mass and a price each."""
         return {
             "vectors.{groups}": ArraySpec("float32", ("documents.{groups}", "width")),
-            "masses.{groups}": ArraySpec("float64", ("documents.{groups}",), low=0),
+            "masses.{groups}": ArraySpec("float64", ("documents.{groups}",), minimum=0),
             "prices.{groups}": ArraySpec("float32", ("documents.{groups}",)),
-            "eps": ArraySpec("float64", ("groups",), low=0, finite=False),
-            "documents": ArraySpec("int64", ("groups",), low=1),
+            "eps": ArraySpec("float64", ("groups",), minimum=0, finite=False),
+            "documents": ArraySpec("int64", ("groups",), minimum=1),
             "groups": Names(),
         }
 
