@@ -126,7 +126,7 @@ def _plus_plus(rows: Floats, count: int, generator: np.random.Generator) -> npt.
 
 
 def _sums_if_chosen(rows: Floats, drawn: Floats, distance: Floats) -> npt.NDArray[np.float64]:
-    """For each that is drawn, the sum of all distances if it were chosen, up to rounding; float64 (draws,)."""
+    """Return the sum of all distances with each draw as the next centre, up to rounding; float64 (draws,)."""
     product = cpu_matmul.multiply(torch.from_numpy(rows), torch.from_numpy(drawn)).numpy()
     sums = np.zeros(len(drawn))
     _add_nearer(product, (rows * rows).sum(axis=1), (drawn * drawn).sum(axis=1), distance, sums)

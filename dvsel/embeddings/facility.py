@@ -98,7 +98,7 @@ def _similarity(rows: Floats, columns: Floats) -> Floats:
 
 @summing_kernel
 def _gain(similarity: Floats, covered: Floats) -> np.float32:
-    """What a document adds. similarity: (n,), of it with all. covered: (n,), the highest similarity with a pick."""
+    """Return a document's gain. similarity: (n,), of it with all. covered: (n,), the highest similarity with a pick."""
     total = np.float32(0)
     for place in range(len(covered)):
         total += max(similarity[place] - covered[place], np.float32(0))

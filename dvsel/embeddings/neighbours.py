@@ -39,7 +39,7 @@ def nearest(queries: Floats, base: Floats, count: int, skip: Places | None = Non
     """The rows of `base` with the highest inner products with each query, highest first, ties by the lower row.
 
     queries: (n, d). base: (m, d). count: how many, at least 1. skip: int64 (n,), for each query one row of the base
-    that is no neighbour of it, such as itself; -1 for none.
+    that is not to be its neighbour, such as itself; -1 for none.
     Returns rows int64 (n, count) and products float32 (n, count). Where there are fewer, and for a query of NaN, the
     rest is -1 and NaN. A row of the base with NaN is nobody's neighbour.
     """
@@ -63,7 +63,7 @@ def _take(vectors: Floats, rows: Places) -> Floats:
 
 
 def _without(index: Places, similarity: Floats, skip: Places) -> tuple[Places, Floats]:
-    """One column less: each row without its skipped place, or without its last."""
+    """Drop one column: from each row its skipped place, or its last."""
     keep = index != np.where(skip < 0, -2, skip)[:, None]
     keep[keep.all(axis=1), -1] = False
     shape = len(index), index.shape[1] - 1
@@ -127,7 +127,7 @@ def _merged(best: Best | None, more: Best, count: int) -> Best:
 
 
 def _by_faiss(queries: Floats, base: Floats, count: int) -> tuple[Places, Floats]:
-    """As `_by_torch`, which is asked where faiss cut among equal similarities: it has no rule for those."""
+    """Return what `_by_torch` does, which is asked where faiss cut among equal similarities: faiss has no rule."""
     import faiss
 
     flat = faiss.IndexFlatIP(base.shape[1])

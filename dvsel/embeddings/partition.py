@@ -49,7 +49,7 @@ class Members:
         return len(self.position)
 
     def take(self, rows: npt.NDArray[np.integer]) -> Members:
-        """Some of them, in this order."""
+        """Return some of them, in this order."""
         return Members(self.position[rows], self.tie[rows], self.cost[rows], self.score[rows], self.vectors[rows])
 
 
@@ -62,7 +62,7 @@ def sampled(rows: Iterable[Members], count: int, wanted: int) -> Floats:
 
 
 def cells_for(count: int, rows: int = ROWS) -> int:
-    """How many cells of about so many rows a first cut makes."""
+    """Return the number of cells of about so many rows that a first cut makes."""
     return int(np.clip(count // rows, 1, _MOST))
 
 
@@ -131,7 +131,7 @@ class _Spill:
             self._write()
 
     def read(self) -> Iterator[Members]:
-        """Each cell's rows, in their order; its file is then gone."""
+        """Yield each cell's rows, in their order; its file is then gone."""
         self._write()
         for number in range(len(self._waiting)):
             path = self._path(number)

@@ -28,7 +28,7 @@ _DOCUMENT = np.dtype(
 
 
 class Turns(NamedTuple):
-    """What round-robin picked, in order.
+    """Picks of round-robin, in order.
 
     position: int64 (k,), of each pick. column: int32 (k,), whose turn it was. exhausted: columns that ran out before
     the limit was reached though they had scored more documents than their heaps held. sure: how many of the first picks

@@ -42,7 +42,7 @@ _AHEAD = 8  # features
 _LINE = 16  # float32 numbers in a line of the cache
 
 Array = npt.NDArray[Any]
-Int = Any  # int64 once compiled, of which mypy has no notion
+Int = Any  # int64 once compiled; mypy cannot type it
 
 
 def train(examples: Examples, training: Training) -> FastTextModel:
@@ -106,7 +106,7 @@ def _descend(
     label: Array,
     part: tuple[int, int],
 ) -> None:
-    """One epoch of steps. part: its number, and how many there are."""
+    """Take an epoch's steps. part: the epoch's number, and how many there are."""
     epoch, epochs = part
     sizes = np.diff(examples.text.offsets)[examples.rows][order]
     bytes_seen, total = np.cumsum(sizes), int(sizes.sum())
@@ -154,7 +154,7 @@ def _mean(ids: Array, begin: Int, end: Int, vectors: Array, mean: Array) -> None
 
 @kernel
 def _steps(ids: Array, ends: Array, order: Array, positive: Array, rates: Array, vectors: Array, label: Array) -> None:
-    """One step for each document of `order`.
+    """Take a step for each document of `order`.
 
     label: float32 (dim,), the vector of the positive label, moved on. vectors: float32 (features, dim), moved on.
     """

@@ -43,7 +43,7 @@ _HALF = np.uint64(32)
 _LOW_HALF = np.uint64(2**32 - 1)
 
 Array = npt.NDArray[Any]
-Int = Any  # int64 once compiled, of which mypy has no notion
+Int = Any  # int64 once compiled; mypy cannot type it
 Hash = Any  # uint32 once compiled
 
 
@@ -74,7 +74,7 @@ class FeatureNumbers:
 
 
 def word_counts(column: Column) -> npt.NDArray[np.int64]:
-    """How many words each row has, `</s>` not counted, int64 (n,)."""
+    """Count each row's words, without `</s>`, int64 (n,)."""
     counts = np.zeros(len(column), np.int64)
     _count_words(column.data, column.offsets, _SPACES, counts)
     return counts
@@ -161,7 +161,7 @@ def _count_words(data: Array, offsets: Array, spaces: Array, counts: Array) -> N
 
 @kernel
 def _same(data: Array, begin: Int, other: Array, other_begin: Int, size: Int) -> bool:
-    """Whether data[begin:begin + size] and other[other_begin:...] are the same; both have `PAD` bytes more."""
+    """Return whether data[begin:begin + size] and other[other_begin:...] are the same; both have `PAD` bytes more."""
     while size >= 8:
         if load64(data, begin) != load64(other, other_begin):
             return False
@@ -212,7 +212,7 @@ def _hash(data: Array, begin: Int, end: Int, hash: Hash) -> Hash:
 
 @kernel
 def _next_word(data: Array, at: Int, stop: Int, spaces: Array) -> tuple[Int, Int]:
-    """Where the next word from `at` on begins and ends; both are `stop` where there is none."""
+    """Return where the next word from `at` on begins and ends; `stop` twice after the last."""
     while at < stop and spaces[data[at]]:
         at += 1
     begin = at

@@ -1,4 +1,4 @@
-"""What layers take and what gradients their outputs get, out of one forward and one backward pass.
+"""Capture layers' inputs and their outputs' gradients, out of one forward and one backward pass.
 
 All weights are frozen. The graph begins at the outputs of the lowest captured layers: what lies below them is run
 without a graph, and the backward pass ends there. A layer's inputs are shown to the collector as they come, and it
@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class RowLayout:
-    """What the rows of a batch are.
+    """Layout of a batch's rows.
 
     pieces: of the rows, in order. owners: int64 (pieces,), each one's document. real: bool (rows, length), False where
     there is padding; there the gradients of outputs are 0. piece: int64 (rows, length), each position's piece (of
@@ -49,11 +49,11 @@ class RowLayout:
 
     @property
     def positions(self) -> int:
-        """How many are real."""
+        """The number of real positions."""
         return sum(one.end - one.begin for one in self.pieces)
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
-        """Sums over the positions of each piece, (pieces, width), of values (rows, length, width)."""
+        """Return sums over the positions of each piece, (pieces, width), of values (rows, length, width)."""
         if self.piece is None:
             return values.sum(1)
         total = values.new_zeros(len(self.pieces), values.shape[2])
@@ -72,7 +72,7 @@ class Collector:
     What a classifier's layers see after pooling is (rows, 1, width).
 
     whole_documents: whether rows of a document that has several must come by themselves, as `Rows.part` says.
-    adds_rows: whether a row whose loss is no number would spoil all that is collected; such rows are left out.
+    adds_rows: whether a row whose loss is NaN or infinite would make the whole result so; such rows are left out.
     """
 
     whole_documents: bool = False
@@ -90,7 +90,7 @@ class Collector:
         self.backward = True
 
     def keep(self, layer: int, inputs: Inputs) -> Any:  # noqa: ARG002
-        """What is needed of a layer's inputs until its outputs' gradients come, by default they; must hold no graph."""
+        """Return what is needed of a layer's inputs until its outputs' gradients come, here all; must hold no graph."""
         return inputs
 
     def take(self, layer: int, kept: Any, slopes: torch.Tensor) -> None:
@@ -104,7 +104,7 @@ class Collector:
 
 @contextlib.contextmanager
 def attached(layers: Sequence[Layer], collector: Collector) -> Iterator[None]:
-    """Have the collector see every pass; layer numbers are places in `layers`."""
+    """Show every pass to the collector; layer numbers are places in `layers`."""
     handles = [
         layer.module.register_forward_hook(_hook(number, layer, collector)) for number, layer in enumerate(layers)
     ]
@@ -162,5 +162,5 @@ def _in_rows(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> torch.Tenso
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32, or float64 where it is: the precision of sums."""
+    """Return a tensor in float32, or float64 where it is that: the precision of sums."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

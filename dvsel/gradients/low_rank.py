@@ -34,7 +34,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Cut:
-    """How far to cut. energy: the least rank that keeps this share of the squared singular values. If it is 0, `rank`,
+    """Rank to cut to. energy: the least rank that keeps this share of the squared singular values. If it is 0, `rank`,
     where 0 is all.
     """
 
@@ -51,7 +51,7 @@ class Cut:
         return Direction(left[:, :kept] * root, right[:kept].T * root, share)
 
     def _rank(self, squares: torch.Tensor) -> int:
-        """How many of the squared singular values, which fall, to keep."""
+        """Return how many of the squared singular values, which fall, to keep."""
         if self.energy:
             share = squares.cumsum(0) / squares.sum()
             return min(int((share < self.energy).sum()) + 1, len(squares))

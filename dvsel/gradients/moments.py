@@ -1,7 +1,7 @@
-"""What a fit needs of the gradients of some documents: sums, so that those of parts of the documents just add up.
+"""Sums over the gradients of some documents, for fits: those of parts of the documents just add up.
 
 All are float32, or float64 for a model in float64, on the model's device. A document's gradient is that of its loss,
-the sum or the mean of its tokens'; statistics of the curvature want the sum.
+the sum or the mean of its tokens'; statistics of the curvature need the sum.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class ByDocument(Collector):
     def begin(self, rows: RowLayout) -> None:
         super().begin(rows)
         if rows.pieces[0].document != self._document:
-            self._parts.clear()  # of a document that was left unfinished, for losses that are no numbers
+            self._parts.clear()  # of a document that was left unfinished, for losses that are NaN or infinite
             self._document = rows.pieces[0].document
 
     def gradients(self, layer: int, inputs: Inputs, slopes: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -206,7 +206,7 @@ def _positions(rows: RowLayout, slopes: torch.Tensor) -> int:
 
 
 def _same(one: Inputs, other: Inputs) -> bool:
-    """Whether they are the same memory; both are held, so none of it is used anew."""
+    """Return whether they are the same memory; both are held, so it cannot have been used again meanwhile."""
     if isinstance(one, OneHot) or isinstance(other, OneHot):
         return False
     return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()

@@ -161,7 +161,7 @@ class Projected(Metric):
 
 @dataclass(frozen=True)
 class Fisher(Metric):
-    """Of one layer. features: (documents, outputs * inputs), of those documents that count."""
+    """Projected Fisher matrix of one layer. features: (documents, outputs * inputs), of those documents that count."""
 
     features: torch.Tensor
     damping: float

@@ -1,9 +1,9 @@
-"""How dvsel compiles its kernels: once, kept on disk, without the interpreter's lock.
+"""Compile dvsel's kernels: once, kept on disk, without the interpreter's lock.
 
 Compiled kernels are pickles: whoever writes one runs code as whoever loads it. So they lie where this user alone (and
 root) can put files: in NUMBA_CACHE_DIR where that is such a folder and DVSEL_CACHE names none, else in `kernels` of
-`dvsel.kernels.cache`, else in a temporary folder of the user's own. Where there is none they are compiled by each
-process. A damaged file, or a full disk, costs the time to compile, and no more.
+`dvsel.kernels.cache`, else in a temporary folder of the user's own. Where no folder is safe, each process compiles for
+itself. A damaged file, or a full disk, costs the time to compile, and no more.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _compiled(function: Kernel, **options: bool) -> Kernel:
 
 @functools.cache
 def _folder() -> Path | None:
-    """Where kernels are kept; None for nowhere."""
+    """Return the folder that kernels are kept in; None for nowhere."""
     return next((folder for folder in map(_own, _candidates()) if folder), None)
 
 
@@ -62,7 +62,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _own(folder: Path) -> Path | None:
-    """The folder without links, made if need be, if this user and root alone can put files there; else None."""
+    """Return the folder, made if need be and with links resolved; None if others than user and root can write there."""
     with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder = folder.parent.resolve() / folder.name
@@ -76,7 +76,7 @@ def _own(folder: Path) -> Path | None:
 
 
 def _holds_still(parent: Path) -> bool:
-    """Whether nobody else can put another folder in the place of one that lies here."""
+    """Return whether nobody else can put another folder in the place of one that lies here."""
     status = parent.stat()
     open_to_all = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
     return status.st_uid in (0, os.getuid()) and not open_to_all

@@ -51,15 +51,12 @@ _SECOND_HALF = np.array([(1 << 8 * max(size - 8, 0)) - 1 for size in range(17)],
 _GROUP = 16
 
 Array = npt.NDArray[Any]
-Int = Any  # int64 once compiled, of which mypy has no notion
+Int = Any  # int64 once compiled; mypy cannot type it
 
 
 @kernel
 def needs_python(data: Array, offsets: Array) -> Array:
-    """Which rows hold a character that `str.lower` maps by its context, or to two: U+03A3 or U+0130.
-
-    Returns bool (n,).
-    """
+    """Return the rows with a character that `str.lower` maps by its context, or to two: U+03A3 or U+0130. bool (n,)."""
     found = np.zeros(len(offsets) - 1, np.bool_)
     for row in range(len(found)):
         stop = offsets[row + 1]
@@ -75,7 +72,7 @@ def needs_python(data: Array, offsets: Array) -> Array:
 
 @kernel
 def _decode(data: Array, at: Int, stop: Int) -> tuple[Int, Int]:
-    """The code point at data[at] and its number of bytes; (-1, 1) for a byte that is no UTF-8."""
+    """Return the code point at data[at] and its number of bytes; (-1, 1) for a byte that is not UTF-8."""
     lead = np.int64(data[at])
     if lead < 0x80:
         return lead, 1
@@ -253,7 +250,7 @@ def _absorb(state: np.uint64, value: np.uint64) -> np.uint64:
 
 @kernel
 def _hash_word(text: Array, start: Int, end: Int, state: np.uint64, absorbed: Int) -> np.uint64:
-    """The hash of a word whose first `absorbed` bytes are in `state` and whose others are text[start:end]."""
+    """Return the hash of a word whose first `absorbed` bytes are in `state` and whose others are text[start:end]."""
     length = U(end - start + absorbed) * _LENGTH
     while end - start > _STRIDE:
         state = _absorb(_absorb(state, load64(text, start)), load64(text, start + 8))
@@ -311,7 +308,7 @@ def _carry_open_word(text: Array, start: Int, end: Int, state: np.uint64) -> tup
 
 @kernel
 def _extend(grams: Array, hashes: Array, order: Int, count: Int, longer: Array) -> None:
-    """Hashes of `count` n-grams of `order` words to `longer`, from `grams`, those of a word less."""
+    """Write the hashes of `count` n-grams of `order` words to `longer`, from `grams`, those of a word less."""
     for i in range(count):
         gram = grams[i]
         longer[i] = _absorb((gram << _TURN) | (gram >> _UNTURN), hashes[U(i + order - 1)])
@@ -327,7 +324,7 @@ def _to_buckets(grams: Array, first: Int, count: Int, scale: np.uint64, buckets:
 def _ngram_buckets(
     order: Int, hashes: Array, grams: Array, known: Int, words: Int, scale: np.uint64, buckets: Array
 ) -> Int:
-    """The buckets of the n-grams of `order` words that end in hashes[known:words]; returns how many.
+    """Write the buckets of the n-grams of `order` words that end in hashes[known:words]; return how many.
 
     grams: the hashes of the n-grams one word shorter, by their first word; left with those of this order.
     """
@@ -341,7 +338,7 @@ def _ngram_buckets(
 
 @kernel
 def _sum_entries(table: Array, buckets: Array, count: Int) -> float:
-    """The sum of table[buckets[:count]], in four sums that do not wait for each other."""
+    """Return the sum of table[buckets[:count]], in four sums that do not wait for each other."""
     sum0 = sum1 = sum2 = sum3 = 0.0
     whole = count & ~3
     for i in range(0, whole, 4):
@@ -376,7 +373,7 @@ def run(
     sums: Array,
     words: Array,
 ) -> None:
-    """Take each row through all passes, but those of `skip`.
+    """Take each row through all passes, except those of `skip`.
 
     counts: int64 (buckets,), counted up for each n-gram, or (0,) for not at all.
     table: float32 (columns, buckets), or (0, buckets). sums: float64 (n, columns), added to.

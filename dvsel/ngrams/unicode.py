@@ -1,4 +1,4 @@
-"""Python's own view of every character, as tables for the kernels: made anew at each start, never stored.
+"""Python's own view of every character, as tables for the kernels: made at each start, never stored.
 
 So a kernel cuts and lower-cases text exactly as `re` and `str.lower` of the Python that runs it.
 """
@@ -22,7 +22,7 @@ _GROWS = 0x130  # capital I with a dot above: the only character whose lower cas
 
 
 class Tables(NamedTuple):
-    """What a kernel knows of a code point c: `entries[pages[c >> 8], c & 255]`.
+    """Tables of code points; a kernel looks c up as `entries[pages[c >> 8], c & 255]`.
 
     pages: uint16 (4352,). entries: int32 (pages, 256): distance to the lower-case character * 4 + class.
     """
@@ -33,7 +33,7 @@ class Tables(NamedTuple):
 
 @cache
 def tables(whitespace: bool, lower: bool) -> Tables:
-    """Tables for one way of cutting words. whitespace: whether punctuation counts as part of words."""
+    """Make the tables for one way of cutting words. whitespace: whether punctuation counts as part of words."""
     characters = _all_characters()
     entries = np.full(_CODE_POINTS, WORD if whitespace else PUNCTUATION, np.int32)
     for pattern, kind in ((r"\w+", WORD), (r"\s+", SPACE)):

@@ -55,7 +55,7 @@ def find_lines(data: Bytes, begin: int, end: int) -> tuple[Offsets, Offsets, int
 def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str]) -> Extracted:
     """The fields that the dotted `paths` name, of the JSON objects in data[starts[i]:ends[i]].
 
-    data: uint8, PAD bytes or more beyond the last end; writable, as numba compiles anew for read-only ones.
+    data: uint8, PAD bytes or more beyond the last end; writable, as numba compiles once more for read-only ones.
     A path descends objects; a key that itself holds a dot is not reachable. Of a key given twice the last
     counts. Bad content never raises: its cause is in `Extracted.bad`.
     """

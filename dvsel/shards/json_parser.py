@@ -116,7 +116,7 @@ class Table(NamedTuple):
         )
 
     def columns(self, names: Sequence[str]) -> dict[str, Column]:
-        """What was filled, by name."""
+        """Return the columns that were filled, by name."""
         regions = self.values.reshape(len(self.cursor), -1)
         return {name: Column(regions[at], self.offsets[at], self.kinds[at]) for at, name in enumerate(names)}
 
@@ -164,7 +164,7 @@ def _utf8(data: Bytes, at: int, stop: np.uint64) -> int:
     overlong |= (equal(data, at, np.uint8(0xF0)) << _ONE) & below_90
     surrogate = (equal(data, at, np.uint8(0xED)) << _ONE) & ~below_a0
     too_large = (equal(data, at, np.uint8(0xF4)) << _ONE) & ~below_90
-    # The byte at `stop` itself is looked at too: it is no continuation, so a character cut off by it shows.
+    # The byte at `stop` itself is looked at too: it does not continue a character, so one that is cut off shows.
     wrong = (expected ^ continuation) | never | overlong | surrogate | too_large
     if wrong & (stop ^ (stop - _ONE)):
         return _FAILED
@@ -234,7 +234,7 @@ def _escape(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int]:
 def unescape(data: Bytes, at: int, end: int, out: Bytes, to: int) -> tuple[int, int]:
     """Validate and unescape into out[to:] the string whose first byte is data[at].
 
-    The index after its closing quote, or -1, and the end of the copy; rubbish may follow it.
+    The index after its closing quote, or -1, and the end of the copy; bytes after it are undefined.
     """
     while at < end:
         copy(out, to, data, at)
@@ -263,7 +263,7 @@ def unescape(data: Bytes, at: int, end: int, out: Bytes, to: int) -> tuple[int, 
 
 @bare_kernel
 def skip_space(data: Bytes, at: int, end: int) -> int:
-    """The index of the first byte from `at` that is no white space."""
+    """The index of the first byte from `at` that is not white space."""
     while at < end:
         byte = data[at]
         if byte > _SPACE or (byte != _SPACE and byte != _TAB and byte != _RETURN and byte != _NEWLINE):

@@ -53,13 +53,13 @@ class Lines:
 
     @classmethod
     def of(cls, lines: Sequence[bytes]) -> Lines:
-        """Lines from byte strings."""
+        """Make lines of byte strings."""
         column = Column.of(lines)
         return cls(column.data, column.offsets[:-1], column.offsets[1:], 0)
 
 
 class _Source(Protocol):
-    """Where bytes come from: a `decode.Reader` or a `_Stream`."""
+    """A source of bytes: a `decode.Reader` or a `_Stream`."""
 
     at_line_start: bool
     stored: int
@@ -70,7 +70,7 @@ class _Source(Protocol):
 
 
 class LineReader(AbstractContextManager["LineReader"]):
-    """Iterates, once, over the lines of a shard, or of a binary stream such as stdin, `LINES_AT_ONCE` at most.
+    """Iterate, once, over the lines of a shard, or of a binary stream such as stdin, `LINES_AT_ONCE` at most.
 
     begin, end: the byte range, of a plain file only. block: bytes read at once; a longer line is still whole.
     on_read: told how many stored bytes of the range were read, after each reading.
@@ -98,7 +98,7 @@ class LineReader(AbstractContextManager["LineReader"]):
         self._source.close()
 
     def digest(self) -> str:
-        """XXH3-128 of the stored bytes (of the range), in hexadecimal; complete after the last block."""
+        """Return XXH3-128 of the stored bytes (of the range), in hexadecimal; complete after the last block."""
         return self._source.digest()
 
     def __iter__(self) -> Iterator[Lines]:
@@ -127,7 +127,7 @@ class LineReader(AbstractContextManager["LineReader"]):
             raise changed_meanwhile(self._shard)
 
     def _first_line(self, data: Bytes) -> int:
-        """Where in the first block the first line begins."""
+        """Return where in the first block the first line begins."""
         if self._begin == 0:
             check_text(self._place, data[:HEAD].tobytes())
         return 0 if self._source.at_line_start else int(np.argmax(data == _LF)) + 1

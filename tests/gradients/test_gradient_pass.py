@@ -1,4 +1,4 @@
-"""Batches of documents: losses, windows, memory, and losses that are no numbers."""
+"""Batches of documents: losses, windows, memory, and losses that are NaN or infinite."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_documents_whose_losses_are_no_numbers_do_not_count(model_of: Callable[.
     meter = GradientMeter(model, choose(model, "last"), 32, 16)
     query = mean_gradient(meter, Documents(TEXTS[:2]), "mean", "target")
     curvature = Curvature("datainf", 0.1)
-    with pytest.warns(UserWarning, match="the pool's sample, document 2: its loss is no number"):
+    with pytest.warns(UserWarning, match="the pool's sample, document 2: its loss is NaN or infinite"):
         found = curvature.directions(meter, [query], Documents([TEXTS[0], "a ~ " + TEXTS[3], TEXTS[1]]), Cut(0))
     expected = curvature.directions(meter, [query], Documents([TEXTS[0], TEXTS[1]]), Cut(0))
     for (one,), (other,) in zip(found, expected, strict=True):

@@ -79,7 +79,8 @@ def test_targets_without_text_or_gradient_are_refused(meter: GradientMeter) -> N
 
 def test_documents_whose_losses_are_no_numbers_are_named() -> None:
     losses = np.array([1.0, math.nan, 0.0, math.inf, 2.0])
-    with pytest.warns(Notice, match="target t, document 2: its loss is no number, so it is left out, as are 1 others"):
+    complaint = "target t, document 2: its loss is NaN or infinite, so it is left out, as are 1 others"
+    with pytest.warns(Notice, match=complaint):
         assert checked(Passed(losses, np.array([3, 3, 0, 3, 3])), "target t") == 2
 
 

@@ -182,7 +182,7 @@ def other_shapes(folder: Path) -> None:
         (no_weights, "no file named "),
         (half_the_weights, "; give a folder"),
         (no_head, r"holds no weights for lm_head.weight \(1 missing\); "),
-        (translator, "t5 is no causal language model; "),
+        (translator, "t5 is not a causal language model; "),
         (broken_config, "not a valid JSON file; "),
         (unknown_kind, "no-such-architecture.*; "),
         (code_of_its_own, "execute.*; |custom code.*; "),

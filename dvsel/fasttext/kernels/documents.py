@@ -29,7 +29,7 @@ def _add_entries(entries: Array, columns: Int, places: Array, first: Int, last: 
 
 @bare_kernel
 def _drop_labels(data: Array, documents: Int, known: Int, words: Int, n_unknown: Int, scratch: Scratch) -> Int:
-    """Take labels, which are no words, out of hashes[known:known + words]; returns how many are left.
+    """Take labels, which do not count as words, out of hashes[known:known + words]; returns how many are left.
 
     They are found among the unknown words, which are left without them.
     """

@@ -20,7 +20,7 @@ def _home(key: np.uint64, slots: np.uint64) -> np.uint64:
 
 @bare_kernel
 def _tag(key: np.uint64) -> np.uint32:
-    """What the key's slot holds, from the lower half of its bits."""
+    """Return the tag of a key, which its slot holds, from the lower half of its bits."""
     return np.uint32(key) | _NEVER_FREE
 
 
@@ -38,7 +38,7 @@ def _search(tags: Array, slots: np.uint64, stride: np.uint64, key: np.uint64) ->
 
 @bare_kernel
 def find_words(tables: Tables, words: Int, scratch: Scratch) -> Int:
-    """Where the words' entries lie, and of how many features; for unknown words a free slot, whose entries are 0.
+    """Find the words' entries, and of how many features; for unknown words a free slot, whose entries are 0.
 
     Writes the unknown words to `missed`, in order, and returns how many there are. Nearly all words lie where their
     search begins, so the others are put off.

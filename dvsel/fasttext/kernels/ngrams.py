@@ -22,7 +22,7 @@ def remainder(value: np.uint64, divisor: np.uint64, inverse: np.uint64) -> np.ui
 
 @bare_kernel
 def find_ngrams(tables: Tables, order: Int, words: Int, scratch: Scratch) -> None:
-    """Where the entries of the n-grams of `order` words lie that begin at each of `words` hashes.
+    """Find the entries of the n-grams of `order` words that begin at each of `words` hashes.
 
     Some cross from one document to the next, and are not taken. `grams` has the hashes of n-grams one word shorter,
     and is left with those of this order.
@@ -48,7 +48,7 @@ def _byte_of(data: Array, start: Int, size: Int, at: Int) -> np.uint8:
 def add_char_ngrams(tables: Tables, data: Array, start: Int, end: Int, sums: Array) -> Int:
     """Add the entries of the character n-grams of `<word>`, where the word is data[start:end]; returns how many.
 
-    A character begins at each byte that does not continue one. `<` and `>` alone are no n-grams.
+    A character begins at each byte that does not continue one. `<` and `>` alone are not n-grams.
     """
     size = end - start
     count = INT_0

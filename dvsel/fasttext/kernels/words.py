@@ -98,13 +98,13 @@ def end_document(first: Int, last: Int, n_open: Int, finished: bool, scratch: Sc
 
 @bare_kernel
 def is_end(data: Array, start: Int, end: Int) -> Any:
-    """Whether data[start:end] is `</s>`."""
+    """Return whether data[start:end] is `</s>`."""
     return end - start == _END_SIZE and load64(data, start) & _FIRST_BYTES[_END_SIZE] == _END
 
 
 @bare_kernel
 def is_label(data: Array, start: Int, end: Int) -> Any:
-    """Whether data[start:end] begins with `__label__`."""
+    """Return whether data[start:end] begins with `__label__`."""
     return end - start > _CHUNK and load64(data, start) == _LABEL and data[start + _CHUNK] == _UNDERSCORE
 
 
