@@ -114,6 +114,7 @@ def _tail(data: Bytes, at: int, stop: int, state: np.uint64) -> np.uint64:
         word = load64(data, at) & np.uint64(0xFFFFFFFF)
         state = _rotate(state ^ (word * _PRIME_1), np.uint64(23)) * _PRIME_2 + _PRIME_3
         at += 4
+    # The specification's order: words of 8 bytes, then one of 4, then single bytes.
     while at < stop:
         state = _rotate(state ^ (np.uint64(data[at]) * _PRIME_5), np.uint64(11)) * _PRIME_1
         at += 1

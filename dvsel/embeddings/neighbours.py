@@ -45,6 +45,7 @@ def nearest(queries: Floats, base: Floats, count: int, skip: Places | None = Non
     """
     rows = np.flatnonzero(~np.isnan(base).any(axis=1))
     wanted = min(count + (skip is not None), len(rows))
+    # One more where a row is skipped, since it may be among the nearest.
     index = np.full((len(queries), count + (skip is not None)), -1, np.int64)
     similarity = np.full(index.shape, np.nan, np.float32)
     asked = np.flatnonzero(~np.isnan(queries).any(axis=1))
@@ -101,10 +102,12 @@ def _top(product: torch.Tensor, count: int) -> Best:
     """Values and columns of the highest of each row, highest first, ties by the lower column."""
     values, places = product.topk(min(count + 1, product.shape[1]), dim=1)
     if values.shape[1] > count:  # else all columns are taken, and there is no choice among equal ones
+        # `topk` keeps any of equal values. One more than is wanted is asked for, which shows where it had a choice.
         unsure = (values[:, count - 1] == values[:, count]).nonzero()[:, 0]
         values, places = values[:, :count], places[:, :count].clone()
         if len(unsure):
             places[unsure] = _lowest(product[unsure], values[unsure, -1:], count)
+    # By column first, so that the stable sort by value leaves equal ones in the order of columns.
     places = places.sort(dim=1).values
     values, order = product.gather(1, places).sort(dim=1, descending=True, stable=True)
     return values, places.gather(1, order)

@@ -104,6 +104,7 @@ def _cut(rows: Members, seed: int) -> Iterator[Members]:
     centres = fit_centres(sampled([rows], len(rows), cells_for(len(rows)) * _SAMPLE), cells_for(len(rows)), seed)
     cell = assign(rows.vectors, centres)[0]
     parts = [np.flatnonzero(cell == number) for number in range(len(centres))]
+    # Many equal vectors are in one cell however often it is cut; ties, hashes of documents, part them at random.
     if max(map(len, parts)) > len(rows) * 0.9:
         parts = [np.sort(part) for part in np.array_split(np.argsort(rows.tie, kind="stable"), len(rows) // ROWS)]
     for part in parts:

@@ -108,7 +108,9 @@ def _offer(
     for row in range(len(score)):
         for column in range(columns):
             one = score[row, column]
+            # False for NaN.
             seen[column] += one == one
+            # A cheap look before the heap: most rank below all that a full heap holds. Equal scores may rank above.
             if one >= least[column]:
                 offered[0].score, offered[0].tie = one, tie[row]
                 offered[0].position, offered[0].cost = first + row, cost[row]

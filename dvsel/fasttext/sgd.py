@@ -78,7 +78,7 @@ def train(examples: Examples, training: Training) -> FastTextModel:
 
 
 def first_vectors(rows: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
-    """Vectors uniform in -1/dim..1/dim, none of them 0, float32 (rows, dim)."""
+    """Draw vectors uniform in -1/dim..1/dim, none of them 0, float32 (rows, dim)."""
     vectors = np.empty((rows, dim), np.float32)
     flat = vectors.reshape(-1)
     for first in range(0, len(flat), _BLOCK):
@@ -88,7 +88,7 @@ def first_vectors(rows: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
 
 
 def learning_rates(tokens: npt.NDArray[np.int64], epoch: int, training: Training) -> npt.NDArray[np.float64]:
-    """The learning rate for each document of an epoch, float64 (n,).
+    """Return the learning rate for each document of an epoch, float64 (n,).
 
     tokens: int64 (n,), of the documents in the order in which they are seen.
     """
@@ -122,7 +122,9 @@ def _descend(
 
 @kernel
 def _logistic(x: float) -> float:
-    """1 / (1 + exp(-x)), within 1e-11 of its size, of additions, multiplications and divisions."""
+    """Return 1 / (1 + exp(-x)), within 1e-11 of its size, by additions, multiplications and divisions."""
+    # exp(-size) as the 1024th power of exp(-size / 1024), by eight terms of its series and ten squarings. `math.exp`
+    # differs in the last bit from one C library to the next, and so would the model.
     size = min(abs(x), 60.0)
     step = -size / 1024
     power = 1.0

@@ -60,18 +60,18 @@ class RowLayout:
         return total.index_add_(0, self.piece.flatten().to(values.device), values.flatten(0, 1))
 
     def split(self, inputs: Inputs, slopes: torch.Tensor) -> Iterator[tuple[int, Inputs, torch.Tensor]]:
-        """Document, inputs and gradients of each piece, (positions, width)."""
+        """Yield document, inputs and gradients of each piece, (positions, width)."""
         for one in self.pieces:
             where = one.row, slice(one.begin, one.end)
             yield one.document, inputs[where], slopes[where]
 
 
 class Collector:
-    """Takes what a pass shows it. Tensors are (rows, length, width), in the model's precision.
+    """Base of what a pass shows gradients to. Tensors are (rows, length, width), in the model's precision.
 
     What a classifier's layers see after pooling is (rows, 1, width).
 
-    whole_documents: whether rows of a document that has several must come by themselves, as `Rows.part` says.
+    whole_documents: whether rows of a document that has several must come by themselves, as `RowLayout.part` says.
     adds_rows: whether a row whose loss is NaN or infinite would make the whole result so; such rows are left out.
     """
 
@@ -81,12 +81,12 @@ class Collector:
     backward: bool = False
 
     def begin(self, rows: RowLayout) -> None:
-        """A new pass, over these rows."""
+        """Begin a new pass, over these rows."""
         self.rows = rows
         self.backward = False
 
     def turn(self) -> None:
-        """The forward pass is over; what runs again now, with gradient checkpointing, was shown already."""
+        """Note that the forward pass is over; what runs again now, with gradient checkpointing, was shown already."""
         self.backward = True
 
     def keep(self, layer: int, inputs: Inputs) -> Any:  # noqa: ARG002
@@ -94,7 +94,7 @@ class Collector:
         return inputs
 
     def take(self, layer: int, kept: Any, slopes: torch.Tensor) -> None:
-        """The gradient of the summed losses by a layer's outputs, and what was kept of its inputs."""
+        """Take the gradient of the summed losses by a layer's outputs, and what was kept of its inputs."""
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -116,10 +116,11 @@ def attached(layers: Sequence[Layer], collector: Collector) -> Iterator[None]:
 
 
 def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None]:
-    """The forward hook of a layer."""
+    """Make the forward hook of a layer."""
     last: list[RowLayout] = []
 
     def see(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:  # noqa: ARG001
+        # With all weights frozen no graph would begin: it begins here, at the lowest captured layer.
         if not output.requires_grad:
             output.requires_grad_(True)
         if collector.backward:
@@ -129,6 +130,7 @@ def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None
             raise UserError(f"layer {layer.name}: runs twice in a pass, which gradients cannot tell apart; "
                             "leave it out with --layers")  # fmt: skip
         last[:] = [rows]
+        # The hook on the output runs in the backward pass, when the inputs are gone: what is needed is kept now.
         kept = collector.keep(number, _inputs(inputs[0].detach().to(output.device), rows, layer))
         output.register_hook(  # type: ignore[no-untyped-call]
             lambda slopes: collector.take(number, kept, _slopes(slopes.detach(), rows, layer))
@@ -138,7 +140,7 @@ def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None
 
 
 def _slopes(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> torch.Tensor:
-    """The gradient by W x."""
+    """Return the gradient by W x."""
     return _in_rows(tensor if layer.scale == 1 else tensor * layer.scale, rows, layer)
 
 
@@ -149,7 +151,7 @@ def _inputs(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> Inputs:
 
 
 def _in_rows(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> torch.Tensor:
-    """(rows, length, width), also where a model has laid all positions end to end, or has pooled them."""
+    """Return a tensor as (rows, length, width), also where a model has laid positions end to end, or pooled them."""
     count, length = rows.real.shape
     if tensor.shape[:-1] == (count, length):
         return tensor

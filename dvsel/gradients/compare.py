@@ -79,7 +79,7 @@ def _terms(kept: Inputs, slopes: torch.Tensor, matrix: torch.Tensor) -> torch.Te
 
 
 def comparison(directions: Sequence[Direction]) -> Comparison:
-    """The cheaper of the two for a layer's directions, one for each group."""
+    """Make the cheaper of the two for a layer's directions, one for each group."""
     outputs, inputs = len(directions[0].left), len(directions[0].right)
     thin = sum(one.rank for one in directions) * (outputs + inputs)
     return Thin(directions) if thin < len(directions) * outputs * inputs else Whole(directions)

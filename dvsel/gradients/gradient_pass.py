@@ -47,7 +47,7 @@ class Passed:
 
     @classmethod
     def of(cls, numbers: npt.NDArray[np.float64], tokens: npt.NDArray[np.int64]) -> Passed:
-        """numbers: (n,), or with what stands beside (n, columns)."""
+        """Make it of numbers (n,), or (n, columns) with what stands beside."""
         return cls(numbers, tokens) if numbers.ndim == 1 else cls(numbers[:, 0], tokens, numbers[:, 1:])
 
     @property
@@ -63,7 +63,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows that go through the model together, each of one window or more; part, ends: as of `Rows`."""
+    """Rows that go through the model together, each of one window or more; part, ends: as of `RowLayout`."""
 
     rows: Sequence[Sequence[Window]]
     part: bool = False
@@ -86,7 +86,7 @@ class _Batch:
         return found
 
     def without(self, left_out: npt.NDArray[np.bool_]) -> _Batch:
-        """The batch without some of its windows, in the order of `placed`."""
+        """Return the batch without some of its windows, in the order of `placed`."""
         out = iter(left_out.tolist())
         rows = [[one for one in row if not next(out)] for row in self.rows]
         return dataclasses.replace(self, rows=[row for row in rows if row])
@@ -111,7 +111,7 @@ class _Work:
 
 
 class GradientMeter(Feeder):
-    """Runs documents through one model, and shows `layers` to collectors.
+    """Run documents through one model, and show `layers` to collectors.
 
     window, stride, batch_tokens: as of Feeder, but by default batches are half as large, since a backward pass
     follows. Where a batch exceeds a GPU's memory, it is halved, the collector forgets, and all begins again. output:
@@ -144,7 +144,7 @@ class GradientMeter(Feeder):
             _checkpoint(model.network)
 
     def of(self, layers: Sequence[Layer]) -> GradientMeter:
-        """The same meter for other layers."""
+        """Return the same meter for other layers."""
         other = copy.copy(self)
         other._show(layers)
         return other
@@ -168,6 +168,7 @@ class GradientMeter(Feeder):
             return Passed.of(losses, read.scored)
         with attached(self.layers, collector):
             while (losses := self._run_all(work)) is None:
+                # Sums already hold a part of the documents, so after a batch that was too large all begins again.
                 collector.reset()
         return Passed.of(losses, read.scored)
 
@@ -230,6 +231,7 @@ class GradientMeter(Feeder):
             return found
         non_finite = ~np.isfinite(found if found.ndim == 1 else found.sum(1))
         if collector.adds_rows and non_finite.any():
+            # A loss of NaN would make every sum NaN: the graph is freed, and the batch runs again without its windows.
             del given, slopes
             rest = batch.without(non_finite)
             if rest.rows:

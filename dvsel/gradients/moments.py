@@ -85,9 +85,10 @@ class FactorSums(Collector):
         self._last: tuple[int, Inputs] | None = None
 
     def keep(self, layer: int, inputs: Inputs) -> Inputs | None:
-        """The inputs; None where the layer before took the same."""
+        """Return the inputs; None where the layer before took the same."""
         if self._last is None or not _same(self._last[1], inputs):
             self._last = layer, inputs
+        # The first pass decides whose sum a layer shares; later ones must agree.
         user = self._first_user.setdefault(layer, self._last[0])
         assert user == self._last[0], "a model that runs its layers in another order from pass to pass"
         return inputs if user == layer else None
@@ -99,7 +100,7 @@ class FactorSums(Collector):
             _add_moments(self._inputs_of(layer), flat(kept, self.rows.real))
 
     def _inputs_of(self, number: int) -> torch.Tensor:
-        """The sum of inputs that the layer shares; zeros where none came yet."""
+        """Return the sum of inputs that the layer shares; zeros where none came yet."""
         user = self._first_user.get(number, number)
         if user not in self._inputs:
             layer = self.layers[user]
@@ -126,7 +127,7 @@ class ByDocument(Collector):
             self._document = rows.pieces[0].document
 
     def gradients(self, layer: int, inputs: Inputs, slopes: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Document and gradient (outputs, inputs), of the documents that are complete with these rows."""
+        """Yield document and gradient (outputs, inputs), of the documents that are complete with these rows."""
         slopes = wide(slopes)
         if not self.rows.part:
             for document, mine, theirs in self.rows.split(inputs, slopes):

@@ -30,20 +30,22 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 def kernel(function: Kernel) -> Kernel:
     """Compile `function` at its first call; later processes load it from the cache."""
-    return _compiled(function)
+    return compiled(function)
 
 
 def bare_kernel(function: Kernel) -> Kernel:
     """Compile as `kernel` does, for a function that allocates nothing: without numba's reference counts on its arrays,
     which are atomic, and in small functions cost more than the work itself."""
-    return _compiled(function, **private.without_reference_counts())
+    return compiled(function, **private.without_reference_counts())
 
 
-def _compiled(function: Kernel, **options: bool) -> Kernel:
-    compiled: Any = njit(nogil=True, error_model="numpy", **options)(function)
+def compiled(function: Kernel, **options: Any) -> Kernel:
+    """Compile `function` as `kernel` does, with further options of numba's."""
+    # numpy's error model: a division by zero gives infinity, where Python's would need a check and an exception.
+    made: Any = njit(nogil=True, error_model="numpy", **options)(function)
     if folder := _folder():
-        private.keep_compiled(compiled, folder)
-    return cast(Kernel, compiled)
+        private.keep_compiled(made, folder)
+    return cast(Kernel, made)
 
 
 @functools.cache
@@ -54,6 +56,7 @@ def _folder() -> Path | None:
 
 def _candidates() -> Iterator[Path]:
     given = os.environ.get("NUMBA_CACHE_DIR")
+    # dvsel's own variable wins: NUMBA_CACHE_DIR is often set for all programs.
     if given and not os.environ.get(cache.VARIABLE):
         yield Path(given)
     with contextlib.suppress(RuntimeError):  # no home
@@ -65,6 +68,8 @@ def _own(folder: Path) -> Path | None:
     """Return the folder, made if need be and with links resolved; None if others than user and root can write there."""
     with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Links above it are resolved now: whoever owns one could turn it elsewhere after the check. The folder itself
+        # may not be one: to `lstat` a link is not a folder.
         folder = folder.parent.resolve() / folder.name
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
@@ -78,6 +83,7 @@ def _own(folder: Path) -> Path | None:
 def _holds_still(parent: Path) -> bool:
     """Return whether nobody else can put another folder in the place of one that lies here."""
     status = parent.stat()
+    # In a sticky folder, such as /tmp, all may write, but only owners can rename what is theirs.
     open_to_all = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
     return status.st_uid in (0, os.getuid()) and not open_to_all
 

@@ -100,6 +100,7 @@ class _Ridge:
         mine = np.flatnonzero(own >= 0)
         leverage = np.square(rows[mine] @ self.directions).sum(1, keepdims=True)
         truth = _indicators(own[mine], shares.shape[1])
+        # What the fit would say of a row without that row, in closed form: no fit for each row.
         shares[mine] = (shares[mine] - leverage * truth) / np.maximum(1 - leverage, _ALIKE)
         return shares
 

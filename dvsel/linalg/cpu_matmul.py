@@ -51,6 +51,7 @@ class _Linear(torch.nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         is_trained = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        # Autocast changes the inputs' precision inside torch's own operators, which this one is not.
         if is_trained or not _suits(input) or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         made: torch.Tensor = _Frozen.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]

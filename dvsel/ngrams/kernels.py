@@ -61,6 +61,7 @@ def needs_python(data: Array, offsets: Array) -> Array:
     for row in range(len(found)):
         stop = offsets[row + 1]
         for at in range(offsets[row], stop - 1, WIDTH):
+            # Both characters have two bytes: two masks, a byte apart, find them without decoding the text.
             sigma = equal(data, at, np.uint8(0xCE)) & equal(data, at + 1, np.uint8(0xA3))
             dotted = equal(data, at, np.uint8(0xC4)) & equal(data, at + 1, np.uint8(0xB0))
             found_at = trailing_zeros(sigma | dotted)
@@ -152,6 +153,7 @@ def _cut_ascii(
         copy_lowered(text, out, data, at)
     else:
         copy(text, out, data, at)
+    # Bit i of `after_word` says that the character before i is of a word; the one before the block comes in at bit 0.
     after_word = word << _ONE | U(before == WORD)
     after_other = other << _ONE | U(before == PUNCTUATION)
     valid = _ALL >> U(WIDTH - size)
@@ -210,6 +212,7 @@ def _cut(
             at += WIDTH
             out += WIDTH
             continue
+        # ASCII goes as far as the next byte beyond it; then single characters, until 8 bytes in a row are ASCII again.
         size = min(trailing_zeros(high), limit - at)
         if size > 0:
             before, n_starts, n_ends = _cut_ascii(
@@ -222,6 +225,7 @@ def _cut(
                 break
             point, size = _decode(data, at, stop)
             if point < 0:
+                # One byte that is not UTF-8 is one character, as `surrogateescape` has it.
                 now = WORD if whitespace else PUNCTUATION
                 text[out] = data[at]
                 written = 1
@@ -251,6 +255,7 @@ def _absorb(state: np.uint64, value: np.uint64) -> np.uint64:
 @kernel
 def _hash_word(text: Array, start: Int, end: Int, state: np.uint64, absorbed: Int) -> np.uint64:
     """Return the hash of a word whose first `absorbed` bytes are in `state` and whose others are text[start:end]."""
+    # The number of bytes goes into the hash, else zeros at a word's end would not change it.
     length = U(end - start + absorbed) * _LENGTH
     while end - start > _STRIDE:
         state = _absorb(_absorb(state, load64(text, start)), load64(text, start + 8))
@@ -280,6 +285,7 @@ def _hash_words(
     for i in range(words):
         start = np.int64(starts[i])
         size: Int = np.int64(ends[i]) - start
+        # Written always, counted only where the word is long: without a branch that is hard to guess.
         long_words[U(n_long)] = i
         n_long += size > _STRIDE
         size = min(size, _STRIDE)
@@ -311,12 +317,15 @@ def _extend(grams: Array, hashes: Array, order: Int, count: Int, longer: Array) 
     """Write the hashes of `count` n-grams of `order` words to `longer`, from `grams`, those of a word less."""
     for i in range(count):
         gram = grams[i]
+        # The turn makes the order of words count: `a b` and `b a` are different n-grams. `longer` may be `grams`
+        # itself, since each place is read before it is written and never after.
         longer[i] = _absorb((gram << _TURN) | (gram >> _UNTURN), hashes[U(i + order - 1)])
 
 
 @kernel
 def _to_buckets(grams: Array, first: Int, count: Int, scale: np.uint64, buckets: Array) -> None:
     for i in range(count):
+        # The upper 32 bits times the number of buckets, over 2^32: a remainder without a division.
         buckets[i] = ((grams[U(first + i)] >> _HALF) * scale) >> _HALF
 
 
@@ -339,6 +348,7 @@ def _ngram_buckets(
 @kernel
 def _sum_entries(table: Array, buckets: Array, count: Int) -> float:
     """Return the sum of table[buckets[:count]], in four sums that do not wait for each other."""
+    # In float64, and in an order that the row alone decides: its score is the same bits in any batch.
     sum0 = sum1 = sum2 = sum3 = 0.0
     whole = count & ~3
     for i in range(0, whole, 4):
@@ -420,6 +430,7 @@ def run(
                 start = np.int64(starts[n_ends])
                 held, state = _carry_open_word(text, start, end, state)
                 absorbed += end - start - held
+            # The last n - 1 words are carried over: n-grams of the next piece begin with them.
             known = min(total, ngrams - 1)
             for i in range(known):
                 hashes[i] = hashes[total - known + i]

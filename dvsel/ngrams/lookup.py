@@ -49,6 +49,7 @@ def score(column: Column, table: npt.NDArray[np.float32], spec: NgramSpec) -> Sc
 
 def _run(column: Column, spec: NgramSpec, counts: Array, table: Array) -> tuple[Array, Array]:
     """Take all rows through the kernel; what only `str.lower` can lower-case goes through that first."""
+    # `str.lower` maps a final sigma by the letters around it, and one capital I to two characters.
     odd = np.zeros(len(column), np.bool_)
     if spec.lower:
         odd = kernels.needs_python(column.data, column.offsets)

@@ -41,6 +41,7 @@ class Shares:
     def of(cls, column: Column, spec: NgramSpec) -> Shares:
         """Make those of a column's documents; a document without n-grams has no entry."""
         index, share = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+        # A document at a time: dense counts of all documents would take documents * buckets numbers.
         for row in range(len(column)):
             counts = count(column.take(np.array([row])), spec).buckets
             found = np.flatnonzero(counts)

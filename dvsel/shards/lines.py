@@ -113,6 +113,7 @@ class LineReader(AbstractContextManager["LineReader"]):
             while at < size:
                 is_first = self._begin + offset + at == 0
                 starts, ends, at = find_lines(data, at, size)
+                # A line belongs to the range that its first byte lies in; the one before may end in this range.
                 if self._length is not None:
                     owned = int(np.searchsorted(starts, self._length - offset))
                     starts, ends = starts[:owned], ends[:owned]
@@ -133,7 +134,7 @@ class LineReader(AbstractContextManager["LineReader"]):
         return 0 if self._source.at_line_start else int(np.argmax(data == _LF)) + 1
 
     def _whole_lines(self) -> Iterator[tuple[Bytes, int, int]]:
-        """Blocks of lines, each line with an LF: a buffer, the place in the source of its first byte, and how
+        """Yield blocks of lines, each line with an LF: a buffer, the place in the source of its first byte, and how
         many of its bytes are whole lines."""
         buffer = bytearray(self._block + _SPARE)
         offset = filled = 0
@@ -144,6 +145,7 @@ class LineReader(AbstractContextManager["LineReader"]):
             whole = buffer.rfind(b"\n", filled, filled + count) + 1
             filled += count
             if filled and not count and not self._is_only_a_mark(buffer, offset, filled):
+                # The last line of a file may lack its LF; kernels look for one.
                 buffer[filled] = _LF
                 whole = filled = filled + 1
             if whole:
@@ -156,7 +158,7 @@ class LineReader(AbstractContextManager["LineReader"]):
         return self._begin + offset == 0 and filled == len(_BOM) and buffer.startswith(_BOM)
 
     def _room(self, buffer: bytearray, offset: int, filled: int) -> memoryview:
-        """The free part of the buffer; after a range's end only what finishing its last line may need."""
+        """Return the free part of the buffer; after a range's end only what finishing its last line may need."""
         room = len(buffer) - _SPARE - filled
         if self._length is not None:
             room = min(room, max(self._length - offset - filled, _BEYOND))

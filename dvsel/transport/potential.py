@@ -36,12 +36,14 @@ class Potential:
     def __init__(self, y: Array, b: Array, g: Array, cost: str, eps: float) -> None:
         targets, due, prices = placed(y, cost), masses(b), torch.tensor(np.asarray(g), dtype=torch.float32)
         self._cost, self._eps = cost, eps
+        # Distances stay when all is moved, and near the centre products lose fewer digits.
         self._centre = due @ targets if cost == "squared" else torch.zeros(targets.shape[1])
         targets = targets - self._centre
         offsets = prices - half_squares(targets)
         if eps == 0:
             self._targets, self._offsets = targets, offsets
         elif math.isinf(eps):
+            # At infinity the targets count by their mass alone, so one target at their mean stands for all.
             self._targets, self._offsets = (due @ targets)[None], (due @ offsets)[None]
         else:
             self._targets, self._offsets = targets / eps, offsets / eps + torch.log(due)

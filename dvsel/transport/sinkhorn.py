@@ -118,6 +118,7 @@ class _Problem:
         total, shift = max(float(passed.received.sum()), _TINY), 0.0
         if damping < 1:  # the constant at which what is received and what is due sum to the same
             shift = self.rho / (1 + damping) * math.log(passed.due / total)
+        # A target that receives nothing in float32 counts as receiving the least that float32 can tell.
         grown = torch.log(passed.received.clamp_min(_LEAST * total) / self.b) + shift * damping / self.rho
         return damping * (g + shift - eps * grown)
 
@@ -126,11 +127,13 @@ class _Problem:
         f, received = torch.empty_like(self.a), torch.zeros_like(g)
         for where, products in self.pairs.products():
             shares = torch.add(offsets, products, alpha=1 / eps)
+            # Taken off before the exponential, so that the largest term is 1: no sum overflows, and none is 0.
             highest = shares.amax(1)
             totals = shares.sub_(highest[:, None]).exp_().sum(1)
             nearness = self.pairs.own_x[where] - eps * (highest + totals.log())
             f[where] = damping * nearness
             sent = torch.log(self.a[where]).double() - f[where].double() / self.rho
+            # Likewise for the rows' masses; the sum over all blocks is in float64, for there are many.
             most = sent.max()
             received += most.exp() * (((sent - most).exp().float() / totals) @ shares).double()
         due = self.b * torch.exp(-g / self.rho)

@@ -38,7 +38,7 @@ class Tables(NamedTuple):
     are character n-grams, and its word's `columns` entries; those are float32, as which `words` sees the same memory.
     ngrams: float32 (buckets * columns,), the entries of hashed n-grams.
     inverse: (2**64 - 1) // buckets. seed: of the words' keys. word_ngrams: 1 or more. max_chars: 0 or more. Where both
-    are the least there need be no bucket. The others are as in `Model`.
+    are the least there need be no bucket. The others are as in `FastTextModel`.
     """
 
     tags: Array

@@ -15,8 +15,9 @@ _LESS, _GREATER = (np.uint8(byte) for byte in b"<>")
 
 @bare_kernel
 def remainder(value: np.uint64, divisor: np.uint64, inverse: np.uint64) -> np.uint64:
-    """value % divisor, where inverse = (2**64 - 1) // divisor: so the quotient is right or one too small."""
+    """Return value % divisor, where inverse = (2**64 - 1) // divisor: so the quotient is right or one too small."""
     rest = value - multiply_high(value, inverse) * divisor
+    # Unsigned: where `rest` is below the divisor, the difference wraps round to a large number.
     return min(rest, rest - divisor)
 
 
@@ -38,7 +39,7 @@ def find_ngrams(tables: Tables, order: Int, words: Int, scratch: Scratch) -> Non
 
 @bare_kernel
 def _byte_of(data: Array, start: Int, size: Int, at: Int) -> np.uint8:
-    """Byte `at` of `<word>`, where the word has `size` bytes."""
+    """Return byte `at` of `<word>`, where the word has `size` bytes."""
     if at == 0:
         return _LESS
     return data[start + at - 1] if at <= size else _GREATER
