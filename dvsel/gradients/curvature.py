@@ -67,6 +67,7 @@ class Kronecker(Metric):
     damped: torch.Tensor
 
     def direction(self, gradient: torch.Tensor, query: int, cut: Cut) -> Direction:  # noqa: ARG002
+        # Cut where H is the identity: there the cut leaves out what changes the documents' scores least, on average.
         found = cut.of(self.whitened(gradient))
         return Direction(*self.restored(found.left, found.right), found.energy)
 
@@ -102,6 +103,7 @@ def spectrum(moments: torch.Tensor, damping: float) -> Spectrum:
     """Decompose a symmetric matrix, or its diagonal; negative eigenvalues, made by rounding, are taken for 0."""
     values, basis = (moments.double(), None) if moments.ndim == 1 else torch.linalg.eigh(moments.double())
     values = values.clamp(min=0)
+    # Where all is 0, as for a layer that saw nothing, any damping does: 1 keeps it from dividing by 0.
     added = damping * (float(values.mean()) or 1.0)
     return Spectrum(values + added, basis, added < _ROUNDING * float(values.max()))
 

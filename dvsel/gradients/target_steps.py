@@ -112,6 +112,7 @@ class Walk:
         for _ in range(_HALVINGS):
             moves = self._further(directions, size)
             loss = self._loss(moves)
+            # Small enough is a step along which the loss falls by nearly what its slope says.
             if self.size or abs(self.losses[-1] - loss - size * slope) <= _STRAIGHT * size * slope:
                 self.moves = moves
                 self.sizes.append(size)
