@@ -1,4 +1,4 @@
-"""Which layers are captured."""
+"""The choice of layers."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(llama: Path, tmp_path: Path) -> Path:
-    """A copy of the model's folder, to be spoilt."""
+    """A copy of the model's folder, to be damaged."""
     return Path(shutil.copytree(llama, tmp_path / "copy"))
 
 
@@ -145,7 +145,7 @@ def half_the_weights(folder: Path) -> None:
 
 
 def no_head(folder: Path) -> None:
-    """What a checkpoint of the base model is: transformers would make up a random head."""
+    """A checkpoint of the base model: transformers would make up a random head."""
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
