@@ -33,7 +33,7 @@ from dvsel.documents.columns import Batch
 from dvsel.embeddings import EmbedderOptions
 from dvsel.interface.registry import scorer_class
 from dvsel.linalg.ranks import spearman
-from dvsel.runs import fitted_files as storage
+from dvsel.runs import fitted_files
 from dvsel.runs.output_folder import STEPS
 from dvsel.runs.requests import Execution, FitRun, Fitting
 from dvsel.scorers import Fitted
@@ -89,7 +89,7 @@ def fit_run(name: str, model: str, pool: Path, documents: Corpus, count: int) ->
 def compare(name: str, run: FitRun, test: list[str], repeats: int) -> None:
     """Distil, let both score the test documents, and print speed and agreement."""
     cost = here(lambda: fit(run, Execution(workers=1)))
-    teacher, distilled = (storage.load(place)[0] for place in (f"{run.output}{STEPS}/{TEACHER}", run.output))
+    teacher, distilled = (fitted_files.load(place)[0] for place in (f"{run.output}{STEPS}/{TEACHER}", run.output))
     true, found = scores(teacher, test), scores(distilled, test)
     rounds = alternate(
         {"teacher": lambda: timed(teacher, test, 1), "distilled": lambda: timed(distilled, test, _TIMES)}, repeats

@@ -20,7 +20,7 @@ from data_selection import HashedNgramDSIR
 from measure import DVSEL, Cost, alternate, command, here, machine, ratio, spread, table
 
 from dvsel.commands.score import score
-from dvsel.runs import fitted_files as storage
+from dvsel.runs import fitted_files
 from dvsel.runs.requests import Execution, ScoreRun, Scoring
 
 
@@ -78,7 +78,7 @@ def compare(documents: Corpus, size: int, reference_size: int, repeats: int) -> 
 def reference_scorer(fitted: Path, shard: Path, cache: Path) -> HashedNgramDSIR:
     """The reference package with dvsel's weights. Its hash is another, so its scores differ; its work does not."""
     dsir = HashedNgramDSIR([str(shard)], [str(shard)], str(cache), num_proc=1)
-    dsir.log_diff = storage.load(str(fitted))[0].arrays["log_ratio"][0].astype(np.float64)
+    dsir.log_diff = fitted_files.load(str(fitted))[0].arrays["log_ratio"][0].astype(np.float64)
     return dsir
 
 

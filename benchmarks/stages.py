@@ -32,7 +32,7 @@ from dvsel.commands.score import score
 from dvsel.documents.columns import Batch
 from dvsel.documents.hashing import combine, hash_rows
 from dvsel.documents.tokens import BUILT_IN
-from dvsel.runs import fitted_files as storage
+from dvsel.runs import fitted_files
 from dvsel.runs.requests import Execution, ScoreRun, Scoring
 from dvsel.score_files.find import SUFFIX
 from dvsel.score_files.reader import ScoreFile
@@ -65,7 +65,7 @@ class Stages:
 
     def __init__(self, path: Path, fitted: Path, output: Path) -> None:
         self.shard = expand([str(path)])[0]
-        self.fitted = storage.load(str(fitted))[0]
+        self.fitted = fitted_files.load(str(fitted))[0]
         self.paths = ["text", "id", "domain"]
         self.output = output
         self.run = ScoreRun(pool=(str(path),), scoring=Scoring(fitted=str(fitted)), output=str(output))

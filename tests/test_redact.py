@@ -99,7 +99,7 @@ def test_a_recipe_that_lacks_a_password_says_so_when_it_is_replayed(tmp_path: Pa
     assert make(SelectRun, load(str(recipe))[1], "recipe").pool == ("https://me:***@host/a.jsonl",)
     message = failure("run", recipe, "-o", tmp_path / "out")
     assert "https://me:***@host/a.jsonl" in message
-    assert "its password was not written down; name it anew, or take *** out" in message
+    assert "its password was not written down; name it again, or take *** out" in message
     with pytest.raises(UserError, match="credentials by the environment or fsspec's configuration"):
         open_read("https://host/a.jsonl?token=***")
 

@@ -1,1 +1,1 @@
-"""What a cheap scorer learns from the scores of an expensive one."""
+"""Teach a cheap scorer the scores of an expensive one."""

@@ -105,7 +105,7 @@ class Joint:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a regression found. weights: float64 (width,)."""
+    """Result of a regression. weights: float64 (width,)."""
 
     weights: Floats
     intercept: float

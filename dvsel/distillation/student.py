@@ -1,4 +1,4 @@
-"""What a distilled scorer learns from a teacher's scores of a sample, and how well it ranks.
+"""Teach a distilled scorer a teacher's scores of a sample, and measure how well it ranks.
 
 The last fifth of the documents is held out: it tells how well. Of the rest, the last fifth chooses the penalty of the
 ridge regression, and how much embeddings count beside n-grams; then it is fitted on all of the rest. Where embeddings
@@ -38,7 +38,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class StudentInputs:
-    """What is learned from: n-grams, and vectors where the pool comes with some or a model is named.
+    """Inputs of the regression: n-grams, and vectors where the pool comes with some or a model is named.
 
     source: of the vectors. usable: bool (n,), the documents that have all features. designs: by the part of `PARTS`
     that vectors make up, both scaled by what their rows spread.
@@ -52,7 +52,7 @@ class StudentInputs:
 
     @classmethod
     def of(cls, documents: Batch, ngrams: NgramSpec, embedder: EmbedderOptions) -> StudentInputs:
-        """Those of a sample. Raises UserError where few documents have a vector, or vectors were not made alike."""
+        """Make those of a sample. Raises UserError where few have a vector, or vectors were not made alike."""
         shares, source = Shares.of(documents.text, ngrams), VectorSource(embedder)
         if documents.vectors is None and not embedder.model:
             return cls(shares, None, source, np.ones(len(documents), bool), {0.0: Joint((shares,), (1.0,))})
@@ -68,7 +68,7 @@ class StudentInputs:
 
     @property
     def maker(self) -> Maker | None:
-        """What made the vectors."""
+        """The maker of the vectors."""
         return self.source.maker
 
 
@@ -81,7 +81,7 @@ def _side_by_side(shares: Shares, vectors: Standardised, part: float) -> Joint:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What was learned of one group.
+    """Result for one group.
 
     ngrams, vectors: weights of the buckets, float64 (buckets,), and of the vectors' coordinates, float64 (width,); None
     where these are not looked at. embeddings: of `PARTS`. spearman, top_tenth: on the documents held out; see
@@ -152,7 +152,7 @@ def _taken_apart(features: StudentInputs, part: float, line: Line) -> tuple[Floa
 
 
 def _split(rows: Numbers) -> tuple[Numbers, Numbers]:
-    """All rows but the last of `_PART` parts, and that one; rows are in the order of draws."""
+    """Return all rows but the last of `_PART` parts, and that one; rows are in the order of draws."""
     last = len(rows) - len(rows) // _PART
     return rows[:last], rows[last:]
 

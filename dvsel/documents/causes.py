@@ -1,4 +1,4 @@
-"""Why rows hold no usable document: a number a row, however many there are, and each cause's text once."""
+"""Causes for which rows hold no usable document: a number for each row, and each cause's text once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Causes(Mapping[int, str]):
-    """The cause by row.
+    """Causes by row.
 
     rows: int64 (k,), ascending. codes: whole numbers (k,), each an index into `texts`.
     """
@@ -24,12 +24,12 @@ class Causes(Mapping[int, str]):
 
     @classmethod
     def of(cls, causes: Mapping[int, str]) -> Causes:
-        """From any mapping."""
+        """Make them of any mapping."""
         return causes if isinstance(causes, Causes) else cls.pairs(sorted(causes.items()))
 
     @classmethod
     def pairs(cls, pairs: Iterable[tuple[int, str]]) -> Causes:
-        """From rows, ascending, and their causes."""
+        """Make them of rows, ascending, and their causes."""
         rows, codes, numbers = [], [], dict[str, int]()
         for row, cause in pairs:
             rows.append(row)
@@ -49,7 +49,7 @@ class Causes(Mapping[int, str]):
         return self.texts[int(self.codes[at])]
 
     def or_else(self, other: Causes) -> Causes:
-        """These, and those of `other` for further rows."""
+        """Return these, and those of `other` for further rows."""
         if not len(other):
             return self
         if not len(self):
@@ -63,11 +63,11 @@ class Causes(Mapping[int, str]):
         return Causes(rows[order], codes[order], [*self.texts, *other.texts])
 
     def first(self, most: int) -> list[tuple[int, str]]:
-        """Row and cause of the first `most`."""
+        """Return row and cause of the first `most`."""
         return [(row, self.texts[code]) for row, code in zip(self.rows[:most].tolist(), self.codes[:most], strict=True)]
 
     def counts(self) -> Counter[str]:
-        """How many rows by cause, without the causes' details."""
+        """Count rows by cause, without the causes' details."""
         found: Counter[str] = Counter()
         for text, count in zip(self.texts, np.bincount(self.codes, minlength=len(self.texts)).tolist(), strict=True):
             if count:

@@ -23,7 +23,7 @@ Offsets = npt.NDArray[np.int64]
 
 
 class Kind(IntEnum):
-    """What a field of a document was in its source."""
+    """Types of a document's field in its source."""
 
     MISSING = 0
     NULL = 1
@@ -34,7 +34,7 @@ class Kind(IntEnum):
 
 
 class Status(IntEnum):
-    """Why a document has a score, or none."""
+    """Reasons for which a document has a score, or none."""
 
     SCORED = 0
     BAD_LINE = 1
@@ -44,7 +44,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One field of n documents.
+    """A field of n documents.
 
     data: uint8 (offsets[n] + PAD or more,). A string's UTF-8 bytes, unescaped; anything else as its JSON text;
     nothing for MISSING and NULL.
@@ -64,17 +64,17 @@ class Column:
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """Bytes a row, int64 (n,)."""
+        """The bytes of each row, int64 (n,)."""
         return np.diff(self.offsets)
 
     def take(self, rows: npt.NDArray[np.integer]) -> Column:
-        """A column of these rows, in this order."""
+        """Return a column of these rows, in this order."""
         first, last = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
         pieces = [self.data[begin:end] for begin, end in zip(first, last, strict=True)]
         return Column(_laid(pieces), _ends(self.sizes[rows]), self.kind[rows])
 
     def put(self, rows: npt.NDArray[np.integer], values: Sequence[bytes], kinds: Sequence[int]) -> Column:
-        """A column with these values in rows, ascending, that had none."""
+        """Return a column with these values in rows, ascending, that had none."""
         parts = np.split(self.data[: self.offsets[-1]], self.offsets[rows])
         pieces = [piece for value, part in zip(values, parts, strict=False) for piece in (part, _array(value))]
         sizes, kind = self.sizes, self.kind.copy()
@@ -82,7 +82,7 @@ class Column:
         return Column(_laid([*pieces, parts[-1]]), _ends(sizes), kind)
 
     def without(self, rows: npt.NDArray[np.integer]) -> Column:
-        """A column with an empty string in these rows."""
+        """Return a column with an empty string in these rows."""
         sizes, kind = self.sizes, self.kind.copy()
         kept = np.ones(len(self), np.bool_)
         kept[rows] = False
@@ -94,14 +94,14 @@ class Column:
 
     @classmethod
     def join(cls, columns: Sequence[Column]) -> Column:
-        """One column of all rows, in order."""
+        """Join columns to one, in order."""
         pieces = [column.data[: column.offsets[-1]] for column in columns]
         sizes = np.concatenate([column.sizes for column in columns])
         return cls(_laid(pieces), _ends(sizes), np.concatenate([column.kind for column in columns]))
 
     @classmethod
     def of(cls, rows: Sequence[bytes | None], kinds: Sequence[int] | None = None) -> Column:
-        """A column from byte strings; None is a missing field, unless `kinds` says otherwise."""
+        """Make a column of byte strings; None is a missing field, unless `kinds` says otherwise."""
         if kinds is None:
             kinds = [Kind.MISSING if row is None else Kind.STRING for row in rows]
         sizes = np.array([len(row or b"") for row in rows], np.int64)
@@ -114,7 +114,7 @@ def _array(value: bytes) -> Bytes:
 
 
 def _laid(pieces: Sequence[Bytes]) -> Bytes:
-    """The pieces end to end, and the spare bytes, in one copy."""
+    """Lay pieces end to end, and the spare bytes after them, in one copy."""
     spare = np.zeros(PAD, np.uint8)
     return np.concatenate([*pieces, spare])
 
@@ -127,7 +127,7 @@ def _ends(sizes: npt.NDArray[np.int64]) -> Offsets:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a scorer sees: n documents.
+    """Documents as a scorer gets them, n of them.
 
     text: their texts. columns: the further fields that the scorer declared in `needs`, by path. keys: uint64 (n,), each
     document's own number (see `identity`). vectors: their embeddings, where the pool has some.
@@ -143,7 +143,7 @@ class Batch:
 
     @classmethod
     def join(cls, batches: Iterable[Batch], count: int | None = None) -> Batch:
-        """One batch of the first `count` documents, None for all; further batches are not asked for."""
+        """Join batches to one of the first `count` documents, None for all; further batches are not asked for."""
         parts, missing = [cls.of([])], sys.maxsize if count is None else count
         for batch in batches:
             parts.append(batch if len(batch) <= missing else batch.take(np.arange(missing)))
@@ -162,12 +162,12 @@ class Batch:
         )
 
     def take(self, rows: npt.NDArray[np.integer]) -> Batch:
-        """A batch of these documents, in this order."""
+        """Return a batch of these documents, in this order."""
         columns = {name: column.take(rows) for name, column in self.columns.items()}
         keys = None if self.keys is None else self.keys[rows]
         return Batch(self.text.take(rows), columns, keys, None if self.vectors is None else self.vectors.take(rows))
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Batch:
-        """A batch from Python strings, for tests and small jobs."""
+        """Make a batch of Python strings, for tests and small jobs."""
         return cls(Column.of([text.encode() for text in texts]))

@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 
 
 def gathered(data: Bytes, begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Column:
-    """The column of the strings data[begins[i]:ends[i]], copied."""
+    """Copy the strings data[begins[i]:ends[i]] to a column."""
     offsets = np.zeros(len(begins) + 1, np.int64)
     np.cumsum(ends - begins, out=offsets[1:])
     out = np.zeros(offsets[-1] + PAD, np.uint8)

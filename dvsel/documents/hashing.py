@@ -26,33 +26,33 @@ _SEED_MASK = 2**64 - 1
 
 
 def hash_rows(column: Column, seed: int = 0) -> Hashes:
-    """XXH64 of each row's bytes, uint64 (n,)."""
+    """Return XXH64 of each row's bytes, uint64 (n,)."""
     return hash_spans(column.data, column.offsets[:-1], column.offsets[1:], seed)
 
 
 def hash_spans(data: Bytes, starts: Offsets, ends: Offsets, seed: int = 0) -> Hashes:
-    """XXH64 of data[starts[i]:ends[i]], uint64 (n,). data: PAD bytes or more beyond the last end."""
+    """Return XXH64 of data[starts[i]:ends[i]], uint64 (n,). data: PAD bytes or more beyond the last end."""
     hashes = np.empty(len(starts), np.uint64)
     _hash_spans(data, starts, ends, np.uint64(seed & _SEED_MASK), hashes)
     return hashes
 
 
 def combine(first: Hashes, second: Hashes) -> Hashes:
-    """One hash of two, uint64 (n,): XXH64 of each pair's 16 bytes, little-endian; their order matters."""
+    """Hash pairs of hashes, uint64 (n,): XXH64 of each pair's 16 bytes, little-endian; their order matters."""
     hashes = np.empty(len(first), np.uint64)
     _combine(first, second, hashes)
     return hashes
 
 
 def mix(hashes: Hashes, seed: int) -> Hashes:
-    """Another hash of each hash, uint64 (n,), one for each seed."""
+    """Hash each hash once more, uint64 (n,), otherwise for each seed."""
     mixed = np.empty(len(hashes), np.uint64)
     _mix(hashes, np.uint64(seed & _SEED_MASK), mixed)
     return mixed
 
 
 def uniform(hashes: Hashes, seed: int) -> npt.NDArray[np.float64]:
-    """A number in the open interval (0, 1) for each hash, float64 (n,); another seed gives other ones."""
+    """Draw a number in the open interval (0, 1) for each hash, float64 (n,); another seed gives other ones."""
     numbers = np.empty(len(hashes), np.float64)
     _uniform(hashes, np.uint64(seed & _SEED_MASK), numbers)
     return numbers
@@ -87,7 +87,8 @@ def _avalanche(state: np.uint64) -> np.uint64:
 
 @kernel
 def _stripes(data: Bytes, at: int, stop: int, seed: np.uint64) -> np.uint64:
-    """The state after the whole 32-byte stripes of data[at:stop]."""
+    """Return the state after the whole 32-byte stripes of data[at:stop]."""
+    # Four lanes that do not wait for each other: XXH64 is built so that a core works on all at once.
     lane_1 = seed + _PRIME_1 + _PRIME_2
     lane_2 = seed + _PRIME_2
     lane_3 = seed
@@ -113,6 +114,7 @@ def _tail(data: Bytes, at: int, stop: int, state: np.uint64) -> np.uint64:
         word = load64(data, at) & np.uint64(0xFFFFFFFF)
         state = _rotate(state ^ (word * _PRIME_1), np.uint64(23)) * _PRIME_2 + _PRIME_3
         at += 4
+    # The specification's order: words of 8 bytes, then one of 4, then single bytes.
     while at < stop:
         state = _rotate(state ^ (np.uint64(data[at]) * _PRIME_5), np.uint64(11)) * _PRIME_1
         at += 1
@@ -132,6 +134,7 @@ def _hash_spans(data: Bytes, starts: Offsets, ends: Offsets, seed: np.uint64, ha
 @kernel
 def _combine(first: Hashes, second: Hashes, hashes: Hashes) -> None:
     for row in range(len(hashes)):
+        # XXH64 of exactly 16 bytes, without the stripes and the tail that it has none of.
         state = _add_word(_PRIME_5 + np.uint64(16), first[row])
         hashes[row] = _avalanche(_add_word(state, second[row]))
 
@@ -146,7 +149,7 @@ def _splitmix(value: np.uint64) -> np.uint64:
 
 @kernel
 def _mix(hashes: Hashes, seed: np.uint64, mixed: Hashes) -> None:
-    key = _splitmix(~seed)
+    key = _splitmix(~seed)  # the complement, so that ties and the noise of one seed are not the same numbers
     for row in range(len(hashes)):
         mixed[row] = _splitmix(hashes[row] ^ key)
 

@@ -1,6 +1,6 @@
-"""How many tokens a document has: from a field, by a tokenizer, or estimated.
+"""Token counts of documents: from a field, by a tokenizer, or estimated.
 
-The estimate is linear in what a document's bytes are: tokens = w . (words, letters, digits, punctuation marks, white
+The estimate is linear in counts of a document's bytes: tokens = w . (words, letters, digits, punctuation marks, white
 space but for a plain space that begins a run of it, bytes beyond ASCII). With a tokenizer and a sample size the
 weights are fitted to exact counts of a sample of the pool (non-negative least squares of the relative error) and the
 error is measured on the sample's other half; without a tokenizer they are `BUILT_IN`, fitted once by
@@ -29,7 +29,7 @@ FEATURES = ("words", "letters", "digits", "punctuation", "white space", "bytes b
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts tokens. Small and picklable: it travels to every worker and into every score file.
+    """Counter of tokens. Small and picklable: it travels to every worker and into every score file.
 
     field: the documents' own count, where they have one. tokenizer: a path or hub name for exact counts.
     weights: of the estimate, one a feature. error: relative error (share) of the total and of one document
@@ -45,12 +45,12 @@ class TokenCounter:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> TokenCounter:
-        """From the plain values of a score file's header."""
+        """Make it of the plain values of a score file's header."""
         return cls(**{**values, "weights": tuple(values["weights"])})
 
     @property
     def method(self) -> str:
-        """One phrase for the summary."""
+        """A phrase for the summary."""
         exact = f"counted by {self.tokenizer}" if self.tokenizer else ""
         error = f"total {self.error_total:+.1%}, a document {self.error_document:.1%}"
         estimate = f"estimated (error on {self.measured}: {error})"
@@ -60,7 +60,7 @@ class TokenCounter:
         return f"field {self.field!r}, where a document lacks it {rest}" if self.field else rest
 
     def count(self, text: Column, field: Column | None) -> npt.NDArray[np.uint32]:
-        """Tokens a document, uint32 (n,); meaningless where `field_causes` finds the field to be no count."""
+        """Count each document's tokens, uint32 (n,); meaningless where `field_causes` names the document."""
         if field is None:
             return self._count(text)
         missing = field.kind != Kind.NUMBER
@@ -88,7 +88,7 @@ BUILT_IN = TokenCounter(
 
 
 def field_causes(field: Column) -> dict[int, str]:
-    """Rows whose token field is there and is no count, with the cause."""
+    """Find rows whose token field is there and is not a count, with the cause."""
     causes = {}
     for row in np.flatnonzero((field.kind != Kind.MISSING) & (field.kind != Kind.NULL)).tolist():
         value = field[row]
@@ -101,13 +101,13 @@ def field_causes(field: Column) -> dict[int, str]:
 
 
 def estimate(counts: npt.NDArray[np.int64], weights: Sequence[float]) -> npt.NDArray[np.uint32]:
-    """features (n, 6) -> estimated tokens, uint32 (n,); at least 1 for a text that is not empty."""
+    """Estimate tokens from features (n, 6), uint32 (n,); at least 1 for a text that is not empty."""
     tokens = np.rint(counts @ np.asarray(weights)).astype(np.uint32)
     return np.where(counts.any(axis=1), np.maximum(tokens, 1), 0).astype(np.uint32)
 
 
 def fit_estimate(texts: Sequence[str], tokenizer: str) -> TokenCounter:
-    """An estimate fitted on half of the texts against the tokenizer, its error measured on the others."""
+    """Fit an estimate on half of the texts against the tokenizer; measure its error on the others."""
     exact = exact_counts(tokenizer, texts).astype(np.float64)
     counts = count_features(Column.of([text.encode() for text in texts]))
     usable = exact > 0
@@ -125,16 +125,16 @@ def fit_estimate(texts: Sequence[str], tokenizer: str) -> TokenCounter:
 def errors(
     counts: npt.NDArray[np.int64], exact: npt.NDArray[np.float64], weights: Sequence[float]
 ) -> tuple[float, float]:
-    """Relative error of the sum (signed), and the median relative error of a document."""
+    """Return the relative error of the sum (signed), and the median relative error of a document."""
     guess = estimate(counts, weights).astype(np.float64)
     return float(guess.sum() / exact.sum() - 1), float(np.median(np.abs(guess / exact - 1)))
 
 
 def non_negative_fit(counts: npt.NDArray[np.int64], exact: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """Weights >= 0 that minimise the squared relative error, rounded to 4 digits.
+    """Find weights >= 0 that minimise the squared relative error, rounded to 4 digits.
 
-    Least squares over every subset of features, of which the best without a negative weight is taken: exact, and
-    the features are few.
+    Of the least squares over every subset of features, the best without a negative weight is taken: that is exact,
+    and the features are few.
     """
     scaled = counts / exact[:, None]
     best, best_loss = np.zeros(counts.shape[1]), np.inf
@@ -149,7 +149,7 @@ def non_negative_fit(counts: npt.NDArray[np.int64], exact: npt.NDArray[np.float6
 
 
 def exact_counts(name: str, texts: Sequence[str]) -> npt.NDArray[np.uint32]:
-    """Tokens of each text under a transformers tokenizer, without special tokens, uint32 (n,)."""
+    """Count each text's tokens under a transformers tokenizer, without special tokens, uint32 (n,)."""
     encodings = cut(_tokenizer(name), texts, f"tokenizer {name}")
     return np.fromiter((len(encoding) for encoding in encodings), np.uint32, len(texts))
 
@@ -167,7 +167,7 @@ def _tokenizer(name: str) -> Any:
 
 
 def count_features(text: Column) -> npt.NDArray[np.int64]:
-    """What the estimate sees of each document, int64 (n, 6) in the order of `FEATURES`."""
+    """Count the features that the estimate is made of, int64 (n, 6) in the order of `FEATURES`."""
     counts = np.zeros((len(text), len(FEATURES)), np.int64)
     _count_features(text.data, text.offsets, counts)
     return counts
@@ -194,6 +194,7 @@ def _count_features(data: Bytes, offsets: Offsets, counts: npt.NDArray[np.int64]
             plain_space = equal(data, at, np.uint8(32)) & inside
             space = plain_space | (below(data, at, np.uint8(32)) & inside)
             high = ~below(data, at, np.uint8(128)) & inside
+            # A word begins at a letter without one before it; the last byte of the block before is carried over.
             words += count_ones(letter & ~((letter << one) | word_before))
             odd_spaces += count_ones((space & ((space << one) | space_before)) | (space & ~plain_space))
             letters += count_ones(letter)

@@ -18,10 +18,10 @@ Options = TypeVar("Options", bound=Any)
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What makes a text into a vector.
+    """The model and the settings that make a text into a vector.
 
-    model: as the user named it. digest: hex digits that change with the model's files. pooling: how the states of a
-    text's tokens become one vector. layer: whose states, 1 for the first. max_tokens: of a text that are read.
+    model: as the user named it. digest: hex digits that change with the model's files. pooling: the way from
+    the states of a text's tokens to one vector. layer: of the states, 1 for the first. max_tokens: read of a text.
     """
 
     model: str
@@ -32,11 +32,11 @@ class Maker:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Maker:
-        """From `dataclasses.asdict` of one. Raises UserError for values of other types."""
+        """Make it of what `dataclasses.asdict` gave. Raises UserError for values of other types."""
         return from_mapping(cls, values, "what made the vectors")
 
     def chosen_in(self, options: Options) -> Options:
-        """Options of an embedder, a dataclass, that make the same vectors again."""
+        """Return options of an embedder, a dataclass, that make the same vectors again."""
         made = {name: getattr(self, name) for name in ("model", "pooling", "layer", "max_tokens")}
         return dataclasses.replace(options, **made)
 
@@ -67,14 +67,14 @@ class Vectors:
 
     @property
     def row(self) -> int:
-        """Bytes of one."""
+        """The bytes of one vector."""
         return int(self.values.itemsize * self.values.shape[1])
 
     def take(self, rows: npt.NDArray[np.integer]) -> Vectors:
-        """Those of these rows, in this order."""
+        """Return the vectors of these rows, in this order."""
         return Vectors(self.values[rows], self.maker)
 
     @classmethod
     def join(cls, parts: Sequence[Vectors]) -> Vectors:
-        """All rows, in order."""
+        """Join vectors of one maker, in order."""
         return cls(np.concatenate([part.values for part in parts]), parts[0].maker)

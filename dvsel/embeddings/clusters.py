@@ -85,10 +85,12 @@ def _means(sample: Floats, cell: Cells, distance: Floats, centres: Floats) -> Fl
     empty = np.flatnonzero(sizes == 0)
     if len(empty):
         farthest = np.argsort(-distance, kind="stable")[: len(empty)]
+        # Never a row that equals its centre: two centres would be equal, and one cell empty again.
         farthest = farthest[distance[farthest] > 0]
         cell = cell.copy()
         cell[farthest] = empty[: len(farthest)]
         sizes = np.bincount(cell, minlength=len(centres))
+    # float64, row by row: means do not depend on how a sum of float32 numbers is cut up.
     sums = np.zeros(centres.shape, np.float64)
     _add_up(sample, cell, sums)
     with np.errstate(invalid="ignore"):
@@ -126,7 +128,8 @@ def _plus_plus(rows: Floats, count: int, generator: np.random.Generator) -> npt.
 
 
 def _sums_if_chosen(rows: Floats, drawn: Floats, distance: Floats) -> npt.NDArray[np.float64]:
-    """For each that is drawn, the sum of all distances if it were chosen, up to rounding; float64 (draws,)."""
+    """Return the sum of all distances with each draw as the next centre, up to rounding; float64 (draws,)."""
+    # By a product of matrices, as |x|^2 + |y|^2 - 2 <x, y>: it rounds, but only chooses between draws.
     product = cpu_matmul.multiply(torch.from_numpy(rows), torch.from_numpy(drawn)).numpy()
     sums = np.zeros(len(drawn))
     _add_nearer(product, (rows * rows).sum(axis=1), (drawn * drawn).sum(axis=1), distance, sums)

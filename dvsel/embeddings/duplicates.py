@@ -1,4 +1,4 @@
-"""Which of a set of documents say the same as a better one that stays."""
+"""Find the documents of a set that say the same as a better one that stays."""
 
 from __future__ import annotations
 

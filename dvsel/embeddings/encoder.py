@@ -38,7 +38,7 @@ _SPARE = 64  # tokens that must follow those that are read where a text was cut 
 
 
 class Embedder(Feeder):
-    """Embeds with one model. Raises UserError for a model that cannot be used, and for options that do not suit it.
+    """Embed with one model. Raises UserError for a model that cannot be used, and for options that do not suit it.
 
     maker: what makes the vectors, every option resolved. width: of a vector.
     """
@@ -68,7 +68,7 @@ class Embedder(Feeder):
     def embed(self, texts: Sequence[str]) -> Embeddings:
         """float32 (n, width); a row of NaN for a text without tokens of its own.
 
-        Raises UserError for vectors that are no numbers.
+        Raises UserError for vectors that are NaN or infinite.
         """
         tokens = self._tokens(texts)
         lengths = np.array([len(ids) for ids in tokens], np.int64)
@@ -88,7 +88,7 @@ class Embedder(Feeder):
         return vectors
 
     def _tokens(self, texts: Sequence[str]) -> list[Tokens]:
-        """Each text's tokens, with the special ones; none for a text without tokens of its own."""
+        """Return each text's tokens, with the special ones; none for a text without tokens of its own."""
         room = self.maker.max_tokens - len(self._before) - len(self._after)
         whole = [self._prompt + text for text in texts]
         heads = [_head(text, room) for text in whole]
@@ -103,7 +103,7 @@ class Embedder(Feeder):
         return tokens
 
     def _run_if_it_fits(self, batch: Sequence[Tokens]) -> Embeddings | None:
-        """What `_run` gives; None where the GPU's memory is too small, once what the attempt held there is released."""
+        """Return what `_run` does; None where the GPU's memory is too small, once the attempt has released its own."""
         try:
             return self._run(batch)
         except torch.cuda.OutOfMemoryError:
@@ -111,7 +111,7 @@ class Embedder(Feeder):
 
     @torch.inference_mode()
     def _run(self, batch: Sequence[Tokens]) -> Embeddings:
-        """The vectors of rows of tokens, the longest first."""
+        """Return the vectors of rows of tokens, the longest first."""
         lengths = np.array([len(ids) for ids in batch], np.int64)
         padded = np.full((len(batch), lengths[0]), self.model.card.tokenizer.pad_token_id or 0, np.int64)
         for row, ids in enumerate(batch):
@@ -124,7 +124,7 @@ class Embedder(Feeder):
             vectors = step(vectors)
         made: Embeddings = vectors.cpu().numpy()
         if not np.isfinite(made).all():
-            raise UserError(f"model {self.maker.model}: gives vectors that are no numbers; try --precision fp32")
+            raise UserError(f"model {self.maker.model}: gives vectors that are NaN or infinite; try --precision fp32")
         return made
 
 
@@ -155,7 +155,7 @@ def _weighted_mean(states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 
 
 def _sum(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted, of each row's tokens, in float32."""
+    """Return the weighted sum of each row's states, in float32."""
     return torch.bmm(weights.float()[:, None], states.float())[:, 0]
 
 
@@ -170,14 +170,14 @@ _POOL: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 
 
 def _head(text: str, tokens: int) -> str:
-    """The beginning of a long text, up to the end of a word, with more than so many tokens as a rule."""
+    """Return the beginning of a long text, to the end of a word; it nearly always has more than so many tokens."""
     end = (tokens + _SPARE) * _CHARACTERS
     space = text.rfind(" ", 0, end) if len(text) > end else -1
     return text if space < 0 else text[:space].rstrip()
 
 
 def _special(feeder: Feeder) -> tuple[list[int], list[int]]:
-    """The tokens that the tokenizer adds before and after those of a text."""
+    """Return the tokens that the tokenizer adds before and after those of a text."""
     (plain,), (whole,) = feeder.tokenise(["a"]), feeder.tokenise(["a"], LONGEST)
     for begin in range(len(whole) - len(plain) + 1):
         if whole[begin : begin + len(plain)] == plain:
@@ -188,7 +188,7 @@ def _special(feeder: Feeder) -> tuple[list[int], list[int]]:
 
 
 def _lower_case(card: Card) -> None:
-    """Have the tokenizer lower-case first, as sentence-transformers does it."""
+    """Make the tokenizer lower-case first, as sentence-transformers does."""
     from tokenizers import normalizers
 
     backend = card.tokenizer.backend_tokenizer
@@ -197,7 +197,7 @@ def _lower_case(card: Card) -> None:
 
 
 def _pooling(wanted: str, modules: sentence.Modules | None, card: Card) -> tuple[str, tuple[str, ...]]:
-    """The option that stands for what is done, and the modes; auto where only the model's modules say it."""
+    """Return the option that stands for what is done, and the modes; auto where only the model's modules say it."""
     if wanted == "auto" and modules is not None:
         option = next((name for name, mode in _MODES.items() if modules.pooling == (mode,)), "auto")
         return option, modules.pooling

@@ -98,7 +98,7 @@ def _similarity(rows: Floats, columns: Floats) -> Floats:
 
 @summing_kernel
 def _gain(similarity: Floats, covered: Floats) -> np.float32:
-    """What a document adds. similarity: (n,), of it with all. covered: (n,), the highest similarity with a pick."""
+    """Return a document's gain. similarity: (n,), of it with all. covered: (n,), the highest similarity with a pick."""
     total = np.float32(0)
     for place in range(len(covered)):
         total += max(similarity[place] - covered[place], np.float32(0))
@@ -123,6 +123,8 @@ def _lazy(similarity: Floats, weight: Floats, cost: Places, limit: int, gain: Fl
     picked, spent = 0, 0
     while picked < count and spent < limit:
         top = heap[0]
+        # Gains only fall as more is covered. So a gain that was computed for an earlier set is an upper bound, and a
+        # document whose fresh gain is still at the top is the best, whatever the others' would be.
         if fresh[top] < picked:
             gain[top] = _gain(similarity[top], covered)
             ratio[top] = gain[top] / weight[top]
@@ -181,6 +183,7 @@ def _stochastic(
             drawn = place + int(generator.random() * (count - place))
             left[place], left[drawn] = left[drawn], left[place]
             row = left[place]
+            # An old gain is an upper bound: where that does not beat the best so far, no fresh one is needed.
             if place > picked and not _before(row, left[best], ratio):
                 continue
             gain[row] = _gain(similarity[row], covered)

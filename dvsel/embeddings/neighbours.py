@@ -39,12 +39,13 @@ def nearest(queries: Floats, base: Floats, count: int, skip: Places | None = Non
     """The rows of `base` with the highest inner products with each query, highest first, ties by the lower row.
 
     queries: (n, d). base: (m, d). count: how many, at least 1. skip: int64 (n,), for each query one row of the base
-    that is no neighbour of it, such as itself; -1 for none.
+    that is not to be its neighbour, such as itself; -1 for none.
     Returns rows int64 (n, count) and products float32 (n, count). Where there are fewer, and for a query of NaN, the
     rest is -1 and NaN. A row of the base with NaN is nobody's neighbour.
     """
     rows = np.flatnonzero(~np.isnan(base).any(axis=1))
     wanted = min(count + (skip is not None), len(rows))
+    # One more where a row is skipped, since it may be among the nearest.
     index = np.full((len(queries), count + (skip is not None)), -1, np.int64)
     similarity = np.full(index.shape, np.nan, np.float32)
     asked = np.flatnonzero(~np.isnan(queries).any(axis=1))
@@ -63,7 +64,7 @@ def _take(vectors: Floats, rows: Places) -> Floats:
 
 
 def _without(index: Places, similarity: Floats, skip: Places) -> tuple[Places, Floats]:
-    """One column less: each row without its skipped place, or without its last."""
+    """Drop one column: from each row its skipped place, or its last."""
     keep = index != np.where(skip < 0, -2, skip)[:, None]
     keep[keep.all(axis=1), -1] = False
     shape = len(index), index.shape[1] - 1
@@ -101,10 +102,12 @@ def _top(product: torch.Tensor, count: int) -> Best:
     """Values and columns of the highest of each row, highest first, ties by the lower column."""
     values, places = product.topk(min(count + 1, product.shape[1]), dim=1)
     if values.shape[1] > count:  # else all columns are taken, and there is no choice among equal ones
+        # `topk` keeps any of equal values. One more than is wanted is asked for, which shows where it had a choice.
         unsure = (values[:, count - 1] == values[:, count]).nonzero()[:, 0]
         values, places = values[:, :count], places[:, :count].clone()
         if len(unsure):
             places[unsure] = _lowest(product[unsure], values[unsure, -1:], count)
+    # By column first, so that the stable sort by value leaves equal ones in the order of columns.
     places = places.sort(dim=1).values
     values, order = product.gather(1, places).sort(dim=1, descending=True, stable=True)
     return values, places.gather(1, order)
@@ -127,7 +130,7 @@ def _merged(best: Best | None, more: Best, count: int) -> Best:
 
 
 def _by_faiss(queries: Floats, base: Floats, count: int) -> tuple[Places, Floats]:
-    """As `_by_torch`, which is asked where faiss cut among equal similarities: it has no rule for those."""
+    """Return what `_by_torch` does, which is asked where faiss cut among equal similarities: faiss has no rule."""
     import faiss
 
     flat = faiss.IndexFlatIP(base.shape[1])

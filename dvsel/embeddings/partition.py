@@ -49,7 +49,7 @@ class Members:
         return len(self.position)
 
     def take(self, rows: npt.NDArray[np.integer]) -> Members:
-        """Some of them, in this order."""
+        """Return some of them, in this order."""
         return Members(self.position[rows], self.tie[rows], self.cost[rows], self.score[rows], self.vectors[rows])
 
 
@@ -62,7 +62,7 @@ def sampled(rows: Iterable[Members], count: int, wanted: int) -> Floats:
 
 
 def cells_for(count: int, rows: int = ROWS) -> int:
-    """How many cells of about so many rows a first cut makes."""
+    """Return the number of cells of about so many rows that a first cut makes."""
     return int(np.clip(count // rows, 1, _MOST))
 
 
@@ -104,6 +104,7 @@ def _cut(rows: Members, seed: int) -> Iterator[Members]:
     centres = fit_centres(sampled([rows], len(rows), cells_for(len(rows)) * _SAMPLE), cells_for(len(rows)), seed)
     cell = assign(rows.vectors, centres)[0]
     parts = [np.flatnonzero(cell == number) for number in range(len(centres))]
+    # Many equal vectors are in one cell however often it is cut; ties, hashes of documents, part them at random.
     if max(map(len, parts)) > len(rows) * 0.9:
         parts = [np.sort(part) for part in np.array_split(np.argsort(rows.tie, kind="stable"), len(rows) // ROWS)]
     for part in parts:
@@ -131,7 +132,7 @@ class _Spill:
             self._write()
 
     def read(self) -> Iterator[Members]:
-        """Each cell's rows, in their order; its file is then gone."""
+        """Yield each cell's rows, in their order; its file is then gone."""
         self._write()
         for number in range(len(self._waiting)):
             path = self._path(number)

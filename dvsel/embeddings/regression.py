@@ -68,7 +68,7 @@ class Standardised:
 
 
 def products(vectors: npt.NDArray[np.float32], weights: Floats) -> Floats:
-    """Each row's product with the weights, float64 (n,), whatever the rows beside it."""
+    """Return each row's product with the weights, float64 (n,), whatever the rows beside it."""
     found: Floats = _times(vectors, weights)
     return found
 

@@ -28,7 +28,7 @@ _DOCUMENT = np.dtype(
 
 
 class Turns(NamedTuple):
-    """What round-robin picked, in order.
+    """Picks of round-robin, in order.
 
     position: int64 (k,), of each pick. column: int32 (k,), whose turn it was. exhausted: columns that ran out before
     the limit was reached though they had scored more documents than their heaps held. sure: how many of the first picks
@@ -108,7 +108,9 @@ def _offer(
     for row in range(len(score)):
         for column in range(columns):
             one = score[row, column]
+            # False for NaN.
             seen[column] += one == one
+            # A cheap look before the heap: most rank below all that a full heap holds. Equal scores may rank above.
             if one >= least[column]:
                 offered[0].score, offered[0].tie = one, tie[row]
                 offered[0].position, offered[0].cost = first + row, cost[row]

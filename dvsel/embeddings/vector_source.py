@@ -1,4 +1,4 @@
-"""Where a scorer's vectors come from: the pool's own embeddings, or an embedder that reads the texts."""
+"""Sources of a scorer's vectors: the pool's own embeddings, or an embedder that reads the texts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class VectorSource:
         return vectors.values.astype(np.float32)
 
     def all_of(self, batches: Iterable[Batch], count: int | None = None) -> npt.NDArray[np.float32]:
-        """Those of the first `count` documents of all batches, float32 (n, width), however they are batched."""
+        """Return those of the first `count` documents of all batches, float32 (n, width), however they are batched."""
         return self.of(Batch.join(batches, count))
 
     def options(self, options: Options) -> Options:
@@ -61,7 +61,7 @@ class VectorSource:
         return self.maker.chosen_in(options)
 
     def _maker_for(self, found: Maker) -> Maker:
-        """What the options' model makes; it need not be loaded where they name what made the vectors found."""
+        """Return the options' maker; the model is not loaded where they name what made the vectors that are there."""
         asked = bool(self._options.model) and found.chosen_in(self._options) != self._options
         return self._embedder().maker if asked else found
 

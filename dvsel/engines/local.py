@@ -1,10 +1,10 @@
-"""One function over many tasks in this machine's processes.
+"""Run one function over many tasks in this machine's processes.
 
-Workers are forked from a server process that has imported what they need (`preload`), where the system has fork: to
-import that takes longer than many a job. The server starts beside this process's own first steps.
+Workers are forked from a server process that has imported what they need (`commands/worker_preload.py`), where the
+system has fork: the imports take longer than many a job. The server starts beside this process's own first steps.
 
-Results come in the order of completion. With one worker everything runs in this process. A task tells how far it
-is with `advance`, and of work that takes long with `working_on`, wherever it runs. Ctrl-C, an error in a task and the
+Results come in the order of completion. With one worker everything runs in this process. A task reports its progress
+with `advance`, and that of long work with `working_on`, wherever it runs. Ctrl-C, an error in a task and the
 death of the parent all end the workers.
 """
 
@@ -55,7 +55,7 @@ def skip(done: Done) -> None:
 
 @contextlib.contextmanager
 def working_on(read: int, documents: int, tokens: int) -> Iterator[None]:
-    """Advance by so much in the course of the block: as far as `progress.within` tells, and by the rest at its end."""
+    """Advance by so much in the course of the block: as `progress.within` reports, and by the rest at its end."""
     whole, told = (read, documents, tokens), (0, 0, 0)
 
     def advance_to(share: float) -> None:
@@ -84,12 +84,12 @@ def _so_far() -> Done:
 
 
 def available_workers() -> int:
-    """The processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare(workers: int) -> None:
-    """Begin to start what `run` with so many workers needs, and return at once."""
+    """Start the fork server early, where `run` with so many workers needs it, and return at once."""
     if workers > 1 and _FORKS:
         private.start_fork_server(_context, ["dvsel.commands.worker_preload"])
 

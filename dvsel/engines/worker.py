@@ -1,3 +1,3 @@
-"""Which of a job's processes this one is. An engine says so, and what gives each process a device of its own asks."""
+"""The number of this process among a job's. An engine sets it; models choose a GPU by it."""
 
 number = 0

@@ -1,6 +1,6 @@
 """Folded models in the user's cache folder, so that a large model is folded once.
 
-A file of the cache is as good as making it anew: one that is damaged or cannot be read is made again, and where
+A file of the cache only saves work: one that is damaged or cannot be read is made again, and where
 none can be written, none is. What another user could have written is not read: the folder and its files are this
 user's own, and for nobody else to write to.
 """
@@ -28,7 +28,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def key_of(url: str, *options: str) -> str:
-    """What names a file's content and what is made of it: place, size, time and both ends of the file, the options,
+    """Hash a file's content and what is made of it to a key: place, size, time and both ends of the file, the options,
     and the code that folds."""
     size, modified = info(url)
     place = url if is_remote(url) else str(local_path(url).resolve())
@@ -46,12 +46,12 @@ def key_of(url: str, *options: str) -> str:
 
 
 def folder() -> Path:
-    """Where folded models are kept."""
+    """Return the folder of folded models."""
     return cache.folder() / "fasttext"
 
 
 def read(key: str) -> Arrays | None:
-    """What was written under the key; None where nothing is there, nothing whole, or another user's."""
+    """Read what was written under the key; None where nothing is there, nothing whole, or another user's."""
     try:
         with open(_opened(_path(key)), "rb") as file:
             arrays, metadata = unpack(bytearray(file.read()))

@@ -1,4 +1,4 @@
-"""How well a classifier of two classes does: the usual numbers, and whether its probabilities mean what they say."""
+"""Quality of a classifier of two classes: the usual numbers, and whether its probabilities mean what they say."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def evaluate(logits: npt.NDArray[np.floating[Any]], is_positive: npt.NDArray[np.
 
 
 def above_chance(report: Mapping[str, Any]) -> bool:
-    """Whether the area under the ROC curve lies 2 standard errors above that of an answer by chance."""
+    """Return whether the area under the ROC curve lies 2 standard errors above that of an answer by chance."""
     positives, documents = report["positives"], report["documents"]
     negatives = documents - positives
     if not positives or not negatives:

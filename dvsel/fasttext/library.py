@@ -22,7 +22,7 @@ _NO_THRESHOLD = -1.0  # at 0, hierarchical softmax leaves out labels below 1e-5
 
 
 class Library:
-    """A model that the package holds.
+    """Model that the package holds.
 
     content: uint8, the bytes of its file. labels: all its labels, without prefix, in the order of the columns wanted.
     """
@@ -35,7 +35,7 @@ class Library:
         self._columns = {label: column for column, label in enumerate(labels)}
 
     def probabilities(self, column: Column) -> npt.NDArray[np.float64]:
-        """The library's probability of each label, float64 (n, labels); NaN where it finds no feature.
+        """Return the library's probability of each label, float64 (n, labels); NaN where it finds no feature.
 
         column: prepared texts.
         """
@@ -49,11 +49,11 @@ class Library:
         try:
             return private.fasttext_predict(self._model, text, len(self._columns), _NO_THRESHOLD)
         except RuntimeError as error:  # "Encountered NaN"
-            raise UserError(f"{_PLACE}: gives no numbers ({error}); copy or download it again") from error
+            raise UserError(f"{_PLACE}: gives NaN ({error}); copy or download it again") from error
 
 
 def package() -> Any:
-    """The `fasttext` package; UserError where it is missing."""
+    """Import the `fasttext` package; UserError where it is missing."""
     try:
         import fasttext
     except ImportError as error:
@@ -64,7 +64,7 @@ def package() -> Any:
 
 
 def _loaded(content: npt.NDArray[np.uint8]) -> Any:
-    """The package reads files only."""
+    """Load a model by way of a file: the package reads nothing else."""
     with tempfile.NamedTemporaryFile(prefix="dvsel-", suffix=".bin") as file:
         file.write(content.data)
         file.flush()

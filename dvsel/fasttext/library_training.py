@@ -64,7 +64,7 @@ def write_documents(examples: Examples, training: Training, path: Path) -> None:
 
 
 def damaged_rows(vectors: npt.NDArray[np.float32]) -> int:
-    """How many rows hold what is no trained vector: NaN, infinite or huge numbers, or nothing but (almost) zeros."""
+    """Count rows that hold no trained vector: NaN, infinite or huge numbers, or nothing but (almost) zeros."""
     damaged = 0
     for first in range(0, len(vectors), _ROWS):
         peaks = np.abs(vectors[first : first + _ROWS]).max(axis=1)

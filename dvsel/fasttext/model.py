@@ -80,7 +80,7 @@ class FastTextModel:
 
 
 def why_not_foldable(model: FastTextModel) -> str:
-    """Why a model is no sum over features that can be folded; empty where it can."""
+    """Return why a model is not a sum over features that can be folded; "" where it is."""
     if model.quantised:
         return "its matrices are quantised"
     if model.loss == "hs":
@@ -91,7 +91,7 @@ def why_not_foldable(model: FastTextModel) -> str:
 def read_model(path: str) -> FastTextModel:
     """A model from its file; a local file is mapped, so that only what is used is read.
 
-    Raises UserError for what is no supervised fastText model, for an unknown version and for a truncated file.
+    Raises UserError for anything but a supervised fastText model, for an unknown version and for a truncated file.
     """
     return read_content(_content(path), path)
 
@@ -124,7 +124,7 @@ class _Reader:
             raise UserError(f"{self.path}: truncated (its sizes do not fit the file); copy or download it again")
 
     def skip(self, size: int) -> int:
-        """Where the next `size` bytes begin, which are taken with it."""
+        """Skip the next `size` bytes; return where they begin."""
         self.require(size)
         begin, self.at = self.at, self.at + size
         return begin
@@ -190,7 +190,7 @@ class _Reader:
         return gathered(self.content, begins[:words], ends[:words]), tuple(names)
 
     def _check_counts(self, places: list[int]) -> None:
-        """The counts of labels are such that a tree can be built of them, and is no list."""
+        """The counts of labels are such that a tree can be built of them, and not a list."""
         counts = [int.from_bytes(self.content[at : at + 8].tobytes(), "little", signed=True) for at in places]
         if min(counts) < 1 or sum(counts) >= _MOST_COUNTED:
             self.damaged()

@@ -1,4 +1,4 @@
-"""From a classifier's outputs to scores: log-odds of the chosen labels, and the probability that fastText reports.
+"""Make scores of a classifier's outputs: log-odds of the chosen labels, and the probability that fastText reports.
 
 fastText's softmax gives label i the probability exp(x_i) / sum exp(x_j). With one-vs-all each label has its own
 odds, exp(x_i), and labels do not exclude each other. Several chosen labels count as one: that any of them holds,
@@ -57,7 +57,7 @@ def any_probability(outputs: Floats) -> Floats:
 
 
 def reported_logit(reported: Floats, chosen: Flags, loss: str) -> Floats:
-    """As near to the logit as the library's numbers allow, float64 (n,).
+    """Return the logit as nearly as the library's numbers allow, float64 (n,).
 
     reported: float64 (n, labels), the probabilities of all labels as the library gives them, float32 numbers. Under
     softmax they tell logits apart to 1e-3 up to +-18, and the result is bounded by about +-25; under one-vs-all they

@@ -42,7 +42,7 @@ _AHEAD = 8  # features
 _LINE = 16  # float32 numbers in a line of the cache
 
 Array = npt.NDArray[Any]
-Int = Any  # int64 once compiled, of which mypy has no notion
+Int = Any  # int64 once compiled; mypy cannot type it
 
 
 def train(examples: Examples, training: Training) -> FastTextModel:
@@ -78,7 +78,7 @@ def train(examples: Examples, training: Training) -> FastTextModel:
 
 
 def first_vectors(rows: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
-    """Vectors uniform in -1/dim..1/dim, none of them 0, float32 (rows, dim)."""
+    """Draw vectors uniform in -1/dim..1/dim, none of them 0, float32 (rows, dim)."""
     vectors = np.empty((rows, dim), np.float32)
     flat = vectors.reshape(-1)
     for first in range(0, len(flat), _BLOCK):
@@ -88,7 +88,7 @@ def first_vectors(rows: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
 
 
 def learning_rates(tokens: npt.NDArray[np.int64], epoch: int, training: Training) -> npt.NDArray[np.float64]:
-    """The learning rate for each document of an epoch, float64 (n,).
+    """Return the learning rate for each document of an epoch, float64 (n,).
 
     tokens: int64 (n,), of the documents in the order in which they are seen.
     """
@@ -106,7 +106,7 @@ def _descend(
     label: Array,
     part: tuple[int, int],
 ) -> None:
-    """One epoch of steps. part: its number, and how many there are."""
+    """Take an epoch's steps. part: the epoch's number, and how many there are."""
     epoch, epochs = part
     sizes = np.diff(examples.text.offsets)[examples.rows][order]
     bytes_seen, total = np.cumsum(sizes), int(sizes.sum())
@@ -122,7 +122,9 @@ def _descend(
 
 @kernel
 def _logistic(x: float) -> float:
-    """1 / (1 + exp(-x)), within 1e-11 of its size, of additions, multiplications and divisions."""
+    """Return 1 / (1 + exp(-x)), within 1e-11 of its size, by additions, multiplications and divisions."""
+    # exp(-size) as the 1024th power of exp(-size / 1024), by eight terms of its series and ten squarings. `math.exp`
+    # differs in the last bit from one C library to the next, and so would the model.
     size = min(abs(x), 60.0)
     step = -size / 1024
     power = 1.0
@@ -154,7 +156,7 @@ def _mean(ids: Array, begin: Int, end: Int, vectors: Array, mean: Array) -> None
 
 @kernel
 def _steps(ids: Array, ends: Array, order: Array, positive: Array, rates: Array, vectors: Array, label: Array) -> None:
-    """One step for each document of `order`.
+    """Take a step for each document of `order`.
 
     label: float32 (dim,), the vector of the positive label, moved on. vectors: float32 (features, dim), moved on.
     """

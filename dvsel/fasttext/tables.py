@@ -1,4 +1,4 @@
-"""What the arrays of a folded model must be for the kernels, which take them as they are. Light to import.
+"""Check that the arrays of a folded model suit the kernels, which trust them. Light to import.
 
 `dvsel.fasttext.folded` says what they mean.
 """

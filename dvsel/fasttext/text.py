@@ -1,4 +1,4 @@
-"""What is done to a text before fastText sees it, which is part of the model: another mode gives other scores.
+"""Prepare a text for fastText. The way is part of the model: another mode gives other scores.
 
 The modes are `dvsel.fasttext.MODES`:
 
@@ -7,7 +7,7 @@ The modes are `dvsel.fasttext.MODES`:
 `datatrove`  text.strip().replace("\\n", ""), what datatrove's fastText filter does
 
 All as Python's str does it, white space and line ends of all of Unicode included, but straight over UTF-8 bytes.
-Bytes that are no UTF-8 stay as they are.
+Bytes that are not UTF-8 stay as they are.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _join_lines(data: Array, at: int, end: int, all_breaks: bool, keep: bool, ou
 
 @kernel
 def _perhaps_breaks(data: Array, at: int, all_breaks: bool) -> Any:
-    """Which of the next 64 bytes may begin a line end, uint64."""
+    """Return a mask of those of the next 64 bytes that may begin a line end, uint64."""
     if not all_breaks:
         return equal(data, at, np.uint8(_LF))
     ascii = within(data, at, np.uint8(_LF), np.uint8(_CR)) | within(data, at, np.uint8(_FILE), np.uint8(_RECORD))

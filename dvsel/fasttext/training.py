@@ -58,7 +58,7 @@ def learn(
 
 
 def _read(positive: Iterable[Batch], negative: Iterable[Batch], mode: str) -> tuple[Column, npt.NDArray[np.bool_]]:
-    """All prepared texts, and which are positive."""
+    """Read all texts, prepared, and which of them are positive."""
     from dvsel.documents.columns import Column
     from dvsel.fasttext.text import prepare
 
@@ -73,7 +73,7 @@ def _read(positive: Iterable[Batch], negative: Iterable[Batch], mode: str) -> tu
 def _split(
     column: Column, is_positive: npt.NDArray[np.bool_], training: Training
 ) -> tuple[Examples, Examples, dict[str, Any]]:
-    """What to learn from, what is held out, and what to report of both."""
+    """Split the examples: those to learn from, those held out, and a report of both."""
     from dvsel.documents.hashing import hash_rows, uniform
     from dvsel.fasttext.vocabulary import word_counts
 
@@ -114,7 +114,7 @@ def _in_both(positive: npt.NDArray[np.uint64], negative: npt.NDArray[np.uint64])
 
 
 def _measure(model: FastTextModel, held_out: Examples) -> dict[str, Any]:
-    """How well the model tells the held-out documents apart."""
+    """Measure how well the model tells the held-out documents apart."""
     from dvsel.fasttext.folded import Folded, fold
 
     positive, negative = (model.output[model.labels.index(label)] for label in LABELS)

@@ -43,7 +43,7 @@ _HALF = np.uint64(32)
 _LOW_HALF = np.uint64(2**32 - 1)
 
 Array = npt.NDArray[Any]
-Int = Any  # int64 once compiled, of which mypy has no notion
+Int = Any  # int64 once compiled; mypy cannot type it
 Hash = Any  # uint32 once compiled
 
 
@@ -74,7 +74,7 @@ class FeatureNumbers:
 
 
 def word_counts(column: Column) -> npt.NDArray[np.int64]:
-    """How many words each row has, `</s>` not counted, int64 (n,)."""
+    """Count each row's words, without `</s>`, int64 (n,)."""
     counts = np.zeros(len(column), np.int64)
     _count_words(column.data, column.offsets, _SPACES, counts)
     return counts
@@ -88,6 +88,7 @@ def read(column: Column, rows: npt.NDArray[np.int64]) -> Corpus:
     places, hashes, counts = np.zeros((_ROOM, 2), np.int64), np.zeros(_ROOM, np.uint32), np.zeros(_ROOM, np.int64)
     hashes[0] = _hash(_END, 0, _END_SIZE, FNV_START)
     reached = np.array([0, column.offsets[rows[0]], 1, 0])
+    # The kernel stops where there is no room for a new word: only Python can make the arrays longer.
     while reached[0] < len(rows):
         if reached[2] == len(counts):
             slots, places, hashes, counts = _spread(slots), _longer(places), _longer(hashes), _longer(counts)
@@ -99,7 +100,7 @@ def read(column: Column, rows: npt.NDArray[np.int64]) -> Corpus:
 
 
 def vocabulary(corpus: Corpus, min_count: int) -> tuple[Column, npt.NDArray[np.int32]]:
-    """The words that occur `min_count` times, by count; and for each word of the corpus its id, or -1.
+    """Choose the words that occur `min_count` times, by count; and for each word of the corpus its id, or -1.
 
     Returns the words, row i that with id i, and int32 (words of the corpus,).
     """
@@ -114,7 +115,7 @@ def vocabulary(corpus: Corpus, min_count: int) -> tuple[Column, npt.NDArray[np.i
 def feature_numbers(
     corpus: Corpus, ids: npt.NDArray[np.int32], word_ngrams: int, chars: tuple[int, int], buckets: int
 ) -> FeatureNumbers:
-    """The features of each document.
+    """Number the features of each document.
 
     ids: of `vocabulary`. chars: shortest and longest run of characters; (0, 0) for none. buckets: how many features
     runs are hashed into.
@@ -135,7 +136,7 @@ def _longer(array: Array) -> Array:
 
 
 def _character_runs(corpus: Corpus, chars: tuple[int, int], buckets: int, words: int) -> tuple[Array, Array]:
-    """Feature ids of the runs of characters of each word of the corpus, laid end to end, and where they end."""
+    """Return feature ids of the runs of characters of each word of the corpus, end to end, and where they end."""
     ends = np.zeros(len(corpus.counts) + 1, np.int64)
     none = np.empty(0, np.int32)
     if not chars[1]:
@@ -161,7 +162,7 @@ def _count_words(data: Array, offsets: Array, spaces: Array, counts: Array) -> N
 
 @kernel
 def _same(data: Array, begin: Int, other: Array, other_begin: Int, size: Int) -> bool:
-    """Whether data[begin:begin + size] and other[other_begin:...] are the same; both have `PAD` bytes more."""
+    """Return whether data[begin:begin + size] and other[other_begin:...] are the same; both have `PAD` bytes more."""
     while size >= 8:
         if load64(data, begin) != load64(other, other_begin):
             return False
@@ -172,7 +173,7 @@ def _same(data: Array, begin: Int, other: Array, other_begin: Int, size: Int) ->
 
 @kernel
 def _find(data: Array, begin: Int, size: Int, hash: Hash, slots: Array, places: Array) -> Int:
-    """The slot of a word, or the empty one where it belongs.
+    """Return the slot of a word, or the empty one where it belongs.
 
     slots: uint64, a word's hash and number + 1 (0: empty). places: int64 (words, 2), where words begin and end.
     """
@@ -190,7 +191,7 @@ def _find(data: Array, begin: Int, size: Int, hash: Hash, slots: Array, places: 
 
 @kernel
 def _spread(slots: Array) -> Array:
-    """The slots in a table of twice the size."""
+    """Return the slots in a table of twice the size."""
     spread = np.zeros(2 * len(slots), np.uint64)
     mask = np.uint64(len(spread) - 1)
     for entry in slots:
@@ -204,7 +205,7 @@ def _spread(slots: Array) -> Array:
 
 @kernel
 def _hash(data: Array, begin: Int, end: Int, hash: Hash) -> Hash:
-    """fastText's hash of data[begin:end], begun with `hash`."""
+    """Return fastText's hash of data[begin:end], begun with `hash`."""
     for at in range(begin, end):
         hash = fnv_step(hash, data[at])
     return hash
@@ -212,7 +213,7 @@ def _hash(data: Array, begin: Int, end: Int, hash: Hash) -> Hash:
 
 @kernel
 def _next_word(data: Array, at: Int, stop: Int, spaces: Array) -> tuple[Int, Int]:
-    """Where the next word from `at` on begins and ends; both are `stop` where there is none."""
+    """Return where the next word from `at` on begins and ends; `stop` twice after the last."""
     while at < stop and spaces[data[at]]:
         at += 1
     begin = at
@@ -294,6 +295,7 @@ def _hash_characters(
         marked[1 : size - 1] = data[offsets[word] : offsets[word + 1]]
         before = filled
         for begin in range(size):
+            # A run begins at a character, not inside one.
             if marked[begin] & 0xC0 == 0x80:
                 continue
             at = begin
@@ -355,6 +357,7 @@ def _fill_features(
                 found[out] = runs[run]
                 out += 1
         for first in range(begin, stop):
+            # int32 widened with its sign, as fastText does it.
             hash = np.uint64(np.int64(hashes[tokens[first]]))
             for at in range(first + 1, min(first + word_ngrams, stop)):
                 hash = hash * NGRAM_PRIME + np.uint64(np.int64(hashes[tokens[at]]))

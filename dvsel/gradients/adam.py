@@ -29,7 +29,7 @@ _MOMENT = "exp_avg_sq"
 
 @dataclass(frozen=True)
 class Diagonal(Metric):
-    """One layer's. moments: v, (outputs, inputs). damping: eps as a multiple of the mean sqrt(v)."""
+    """Diagonal curvature of a layer. moments: v, (outputs, inputs). damping: eps as a multiple of the mean sqrt(v)."""
 
     moments: torch.Tensor
     damping: float
@@ -46,7 +46,7 @@ def stored_moments(path: str, model: Model, layers: Sequence[Layer]) -> list[tor
 
     A state knows weights by their numbers alone. The Trainer numbers those with weight decay first; which these are
     changed with its versions, so each rule is tried, and that counts by which all shapes fit. Raises UserError where
-    none does, or where the file is no such state.
+    none does, or where the file is not such a state.
     """
     state = _read(path)
     weights = trained(model)
@@ -84,7 +84,7 @@ def _fits(state: Sequence[torch.Tensor], weights: Named) -> bool:
 
 
 def _laid_out(moments: torch.Tensor, layer: Layer) -> torch.Tensor:
-    """As (outputs, inputs), however the module stores its weight."""
+    """Return a tensor of a weight as (outputs, inputs), however the module stores it."""
     return (moments.T if layer.transposed else moments).to(layer.module.weight.device)
 
 
@@ -98,7 +98,7 @@ def _norms_last(weights: Named) -> Named:
 
 
 def _biases_last(weights: Named) -> Named:
-    """transformers before that, of models whose norms are none of torch's: RMS norms decay."""
+    """transformers before that, of models with norms of their own: RMS norms decay."""
     return _last(weights, lambda name, _: "bias" in name)
 
 

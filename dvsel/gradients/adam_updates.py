@@ -38,6 +38,7 @@ class Moments:
         shares = [1 - beta ** (self.steps + 1) if self.corrected else 1.0 for beta in BETAS]
         first = torch.lerp(gradient, self.first, BETAS[0]) / shares[0]
         second = torch.lerp(gradient.square(), self.second, BETAS[1]) / shares[1]
+        # Inside the root, as the paper and the authors' code have it; Adam adds it outside.
         return first * (second + EPSILON).rsqrt()
 
 
@@ -66,5 +67,5 @@ class Updates(ByDocument):
             self.squares[document] += (update @ update).to(self.squares)
 
     def shares(self) -> torch.Tensor:
-        """<Gamma, task> / |Gamma|, float64 (documents, tasks)."""
+        """Return <Gamma, task> / |Gamma|, float64 (documents, tasks)."""
         return self.products / self.squares.sqrt()[:, None]

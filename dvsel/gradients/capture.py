@@ -1,4 +1,4 @@
-"""What layers take and what gradients their outputs get, out of one forward and one backward pass.
+"""Capture layers' inputs and their outputs' gradients, out of one forward and one backward pass.
 
 All weights are frozen. The graph begins at the outputs of the lowest captured layers: what lies below them is run
 without a graph, and the backward pass ends there. A layer's inputs are shown to the collector as they come, and it
@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class RowLayout:
-    """What the rows of a batch are.
+    """Layout of a batch's rows.
 
     pieces: of the rows, in order. owners: int64 (pieces,), each one's document. real: bool (rows, length), False where
     there is padding; there the gradients of outputs are 0. piece: int64 (rows, length), each position's piece (of
@@ -49,30 +49,30 @@ class RowLayout:
 
     @property
     def positions(self) -> int:
-        """How many are real."""
+        """The number of real positions."""
         return sum(one.end - one.begin for one in self.pieces)
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
-        """Sums over the positions of each piece, (pieces, width), of values (rows, length, width)."""
+        """Return sums over the positions of each piece, (pieces, width), of values (rows, length, width)."""
         if self.piece is None:
             return values.sum(1)
         total = values.new_zeros(len(self.pieces), values.shape[2])
         return total.index_add_(0, self.piece.flatten().to(values.device), values.flatten(0, 1))
 
     def split(self, inputs: Inputs, slopes: torch.Tensor) -> Iterator[tuple[int, Inputs, torch.Tensor]]:
-        """Document, inputs and gradients of each piece, (positions, width)."""
+        """Yield document, inputs and gradients of each piece, (positions, width)."""
         for one in self.pieces:
             where = one.row, slice(one.begin, one.end)
             yield one.document, inputs[where], slopes[where]
 
 
 class Collector:
-    """Takes what a pass shows it. Tensors are (rows, length, width), in the model's precision.
+    """Base of what a pass shows gradients to. Tensors are (rows, length, width), in the model's precision.
 
     What a classifier's layers see after pooling is (rows, 1, width).
 
-    whole_documents: whether rows of a document that has several must come by themselves, as `Rows.part` says.
-    adds_rows: whether a row whose loss is no number would spoil all that is collected; such rows are left out.
+    whole_documents: whether rows of a document that has several must come by themselves, as `RowLayout.part` says.
+    adds_rows: whether a row whose loss is NaN or infinite would make the whole result so; such rows are left out.
     """
 
     whole_documents: bool = False
@@ -81,20 +81,20 @@ class Collector:
     backward: bool = False
 
     def begin(self, rows: RowLayout) -> None:
-        """A new pass, over these rows."""
+        """Begin a new pass, over these rows."""
         self.rows = rows
         self.backward = False
 
     def turn(self) -> None:
-        """The forward pass is over; what runs again now, with gradient checkpointing, was shown already."""
+        """Note that the forward pass is over; what runs again now, with gradient checkpointing, was shown already."""
         self.backward = True
 
     def keep(self, layer: int, inputs: Inputs) -> Any:  # noqa: ARG002
-        """What is needed of a layer's inputs until its outputs' gradients come, by default they; must hold no graph."""
+        """Return what is needed of a layer's inputs until its outputs' gradients come, here all; must hold no graph."""
         return inputs
 
     def take(self, layer: int, kept: Any, slopes: torch.Tensor) -> None:
-        """The gradient of the summed losses by a layer's outputs, and what was kept of its inputs."""
+        """Take the gradient of the summed losses by a layer's outputs, and what was kept of its inputs."""
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -104,7 +104,7 @@ class Collector:
 
 @contextlib.contextmanager
 def attached(layers: Sequence[Layer], collector: Collector) -> Iterator[None]:
-    """Have the collector see every pass; layer numbers are places in `layers`."""
+    """Show every pass to the collector; layer numbers are places in `layers`."""
     handles = [
         layer.module.register_forward_hook(_hook(number, layer, collector)) for number, layer in enumerate(layers)
     ]
@@ -116,10 +116,11 @@ def attached(layers: Sequence[Layer], collector: Collector) -> Iterator[None]:
 
 
 def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None]:
-    """The forward hook of a layer."""
+    """Make the forward hook of a layer."""
     last: list[RowLayout] = []
 
     def see(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:  # noqa: ARG001
+        # With all weights frozen no graph would begin: it begins here, at the lowest captured layer.
         if not output.requires_grad:
             output.requires_grad_(True)
         if collector.backward:
@@ -129,6 +130,7 @@ def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None
             raise UserError(f"layer {layer.name}: runs twice in a pass, which gradients cannot tell apart; "
                             "leave it out with --layers")  # fmt: skip
         last[:] = [rows]
+        # The hook on the output runs in the backward pass, when the inputs are gone: what is needed is kept now.
         kept = collector.keep(number, _inputs(inputs[0].detach().to(output.device), rows, layer))
         output.register_hook(  # type: ignore[no-untyped-call]
             lambda slopes: collector.take(number, kept, _slopes(slopes.detach(), rows, layer))
@@ -138,7 +140,7 @@ def _hook(number: int, layer: Layer, collector: Collector) -> Callable[..., None
 
 
 def _slopes(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> torch.Tensor:
-    """The gradient by W x."""
+    """Return the gradient by W x."""
     return _in_rows(tensor if layer.scale == 1 else tensor * layer.scale, rows, layer)
 
 
@@ -149,7 +151,7 @@ def _inputs(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> Inputs:
 
 
 def _in_rows(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> torch.Tensor:
-    """(rows, length, width), also where a model has laid all positions end to end, or has pooled them."""
+    """Return a tensor as (rows, length, width), also where a model has laid positions end to end, or pooled them."""
     count, length = rows.real.shape
     if tensor.shape[:-1] == (count, length):
         return tensor
@@ -162,5 +164,5 @@ def _in_rows(tensor: torch.Tensor, rows: RowLayout, layer: Layer) -> torch.Tenso
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32, or float64 where it is: the precision of sums."""
+    """Return a tensor in float32, or float64 where it is that: the precision of sums."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -20,10 +20,10 @@ from dvsel.gradients.moments import ByDocument
 
 
 class Comparison(Protocol):
-    """One layer's comparison with the direction of each group."""
+    """Comparison of one layer with the direction of each group."""
 
     def keep(self, inputs: Inputs) -> Inputs:
-        """What is needed of inputs (rows, length, inputs)."""
+        """Return what is needed of inputs (rows, length, inputs)."""
 
     def by_position(self, kept: Any, slopes: torch.Tensor) -> torch.Tensor:
         """g_t^T Q x_t, (rows, length), summed over groups."""
@@ -33,7 +33,7 @@ class Comparison(Protocol):
 
 
 class Thin:
-    """With directions of low rank, side by side."""
+    """Comparison with directions of low rank, side by side."""
 
     def __init__(self, directions: Sequence[Direction]) -> None:
         self.left = torch.cat([one.left for one in directions], 1)
@@ -56,7 +56,7 @@ class Thin:
 
 
 class Whole:
-    """With whole matrices, for ranks at which thin products are more work."""
+    """Comparison with whole matrices, for ranks at which thin products are more work."""
 
     def __init__(self, directions: Sequence[Direction]) -> None:
         self.matrices = [one.left @ one.right.T for one in directions]
@@ -79,7 +79,7 @@ def _terms(kept: Inputs, slopes: torch.Tensor, matrix: torch.Tensor) -> torch.Te
 
 
 def comparison(directions: Sequence[Direction]) -> Comparison:
-    """The cheaper of the two for a layer's directions, one for each group."""
+    """Make the cheaper of the two for a layer's directions, one for each group."""
     outputs, inputs = len(directions[0].left), len(directions[0].right)
     thin = sum(one.rank for one in directions) * (outputs + inputs)
     return Thin(directions) if thin < len(directions) * outputs * inputs else Whole(directions)
@@ -124,7 +124,7 @@ class Scores(ByDocument):
 
 
 class PositionScores(Collector):
-    """What each position's inputs and output gradients add to a document's score with one group's direction: per-token
+    """Parts of each position, by its inputs and output gradients, in a document's score with one group: per-token
     influence (Grosse et al. 2023, "Studying Large Language Model Generalization with Influence Functions", 5.3).
 
     totals: float64, one array for each document, of its `lengths`; they sum to the document's score.

@@ -46,12 +46,12 @@ class Spectrum:
         return columns if self.basis is None else self.basis.T @ columns
 
     def out_of(self, columns: torch.Tensor) -> torch.Tensor:
-        """What `into` gave, back."""
+        """Turn back what `into` gave."""
         return columns if self.basis is None else self.basis @ columns
 
 
 class Metric:
-    """One layer's. This one is no curvature: H is the identity."""
+    """Curvature of one layer. This one is none: H is the identity."""
 
     def direction(self, gradient: torch.Tensor, query: int, cut: Cut) -> Direction:  # noqa: ARG002
         """H^-1 times the gradient (outputs, inputs) of a query, whose number it is, cut as this metric sees it best."""
@@ -67,6 +67,7 @@ class Kronecker(Metric):
     damped: torch.Tensor
 
     def direction(self, gradient: torch.Tensor, query: int, cut: Cut) -> Direction:  # noqa: ARG002
+        # Cut where H is the identity: there the cut leaves out what changes the documents' scores least, on average.
         found = cut.of(self.whitened(gradient))
         return Direction(*self.restored(found.left, found.right), found.energy)
 
@@ -92,16 +93,17 @@ def kfac(factors: Factors, damping: float) -> Kronecker:
 
 
 def ekfac(metric: Kronecker, squares: torch.Tensor, tokens: int, damping: float) -> Kronecker:
-    """K-FAC's with its eigenvalues corrected; squares: (outputs, inputs), of `sums.SquareSums`."""
+    """K-FAC's with its eigenvalues corrected; squares: (outputs, inputs), of `moments.SquareSums`."""
     values = squares.double() / max(tokens, 1)
     mean = float(values.mean()) or 1.0
     return Kronecker(metric.inputs, metric.outputs, values + damping * mean)
 
 
 def spectrum(moments: torch.Tensor, damping: float) -> Spectrum:
-    """Of a symmetric matrix without negative eigenvalues, or its diagonal; those that rounding made are taken for 0."""
+    """Decompose a symmetric matrix, or its diagonal; negative eigenvalues, made by rounding, are taken for 0."""
     values, basis = (moments.double(), None) if moments.ndim == 1 else torch.linalg.eigh(moments.double())
     values = values.clamp(min=0)
+    # Where all is 0, as for a layer that saw nothing, any damping does: 1 keeps it from dividing by 0.
     added = damping * (float(values.mean()) or 1.0)
     return Spectrum(values + added, basis, added < _ROUNDING * float(values.max()))
 

@@ -36,7 +36,7 @@ _PROBE = 6  # tokens
 
 @dataclass(frozen=True)
 class Passed:
-    """What documents were. losses: float64 (n,), of all predictions, in nats (or what the output function gives).
+    """Results of a pass. losses: float64 (n,), of all predictions, in nats (or what the output function gives).
     tokens: int64 (n,), how many predictions; of a classifier 1. beside: float64 (n, columns), what the output function
     gives beside, summed likewise.
     """
@@ -47,7 +47,7 @@ class Passed:
 
     @classmethod
     def of(cls, numbers: npt.NDArray[np.float64], tokens: npt.NDArray[np.int64]) -> Passed:
-        """numbers: (n,), or with what stands beside (n, columns)."""
+        """Make it of numbers (n,), or (n, columns) with what stands beside."""
         return cls(numbers, tokens) if numbers.ndim == 1 else cls(numbers[:, 0], tokens, numbers[:, 1:])
 
     @property
@@ -56,14 +56,14 @@ class Passed:
         return (self.tokens > 0) & np.isfinite(self.losses)
 
     def reduced(self, reduction: str) -> npt.NDArray[np.float64]:
-        """Each document's number, float64 (n,): the sum or the mean of its predictions', of `REDUCTIONS`; else NaN."""
+        """Return the sum or the mean (of `REDUCTIONS`) of each document's numbers, float64 (n,); NaN without any."""
         found = self.losses / np.maximum(self.tokens, 1) if reduction == "mean" else self.losses
         return np.where(self.scored, found, np.nan)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows that go through the model together, each of one window or more; part, ends: as of `Rows`."""
+    """Rows that go through the model together, each of one window or more; part, ends: as of `RowLayout`."""
 
     rows: Sequence[Sequence[Window]]
     part: bool = False
@@ -85,9 +85,9 @@ class _Batch:
                 begin += one.length
         return found
 
-    def without(self, spoilt: npt.NDArray[np.bool_]) -> _Batch:
-        """The batch without some of its windows, in the order of `placed`."""
-        out = iter(spoilt.tolist())
+    def without(self, left_out: npt.NDArray[np.bool_]) -> _Batch:
+        """Return the batch without some of its windows, in the order of `placed`."""
+        out = iter(left_out.tolist())
         rows = [[one for one in row if not next(out)] for row in self.rows]
         return dataclasses.replace(self, rows=[row for row in rows if row])
 
@@ -111,10 +111,10 @@ class _Work:
 
 
 class GradientMeter(Feeder):
-    """Runs documents through one model, and shows `layers` to collectors.
+    """Run documents through one model, and show `layers` to collectors.
 
     window, stride, batch_tokens: as of Feeder, but by default batches are half as large, since a backward pass
-    follows. Where a batch exceeds a GPU's memory, it is halved, the collector forgets, and all begins anew. output:
+    follows. Where a batch exceeds a GPU's memory, it is halved, the collector forgets, and all begins again. output:
     what gradients are taken of. packing: several documents in a row. checkpointing: from now on, the model's blocks
     compute their activations again in the backward pass, so that few are held. Raises UserError for a model in which
     packed documents see each other.
@@ -144,7 +144,7 @@ class GradientMeter(Feeder):
             _checkpoint(model.network)
 
     def of(self, layers: Sequence[Layer]) -> GradientMeter:
-        """The same meter for other layers."""
+        """Return the same meter for other layers."""
         other = copy.copy(self)
         other._show(layers)
         return other
@@ -168,6 +168,7 @@ class GradientMeter(Feeder):
             return Passed.of(losses, read.scored)
         with attached(self.layers, collector):
             while (losses := self._run_all(work)) is None:
+                # Sums already hold a part of the documents, so after a batch that was too large all begins again.
                 collector.reset()
         return Passed.of(losses, read.scored)
 
@@ -208,7 +209,7 @@ class GradientMeter(Feeder):
             first = last
 
     def _pass_if_it_fits(self, batch: _Batch, work: _Work) -> npt.NDArray[np.float64] | None:
-        """What `_pass` gives; None where the GPU's memory is too small, once the attempt has released what it held."""
+        """Return what `_pass` does; None where the GPU's memory is too small, once the attempt has released its own."""
         try:
             return self._pass(batch, work)
         except torch.cuda.OutOfMemoryError:
@@ -228,10 +229,11 @@ class GradientMeter(Feeder):
         found: npt.NDArray[np.float64] = numbers.cpu().numpy()
         if collector is None:
             return found
-        spoilt = ~np.isfinite(found if found.ndim == 1 else found.sum(1))
-        if collector.adds_rows and spoilt.any():
+        non_finite = ~np.isfinite(found if found.ndim == 1 else found.sum(1))
+        if collector.adds_rows and non_finite.any():
+            # A loss of NaN would make every sum NaN: the graph is freed, and the batch runs again without its windows.
             del given, slopes
-            rest = batch.without(spoilt)
+            rest = batch.without(non_finite)
             if rest.rows:
                 self._pass(rest, work)
             return found
@@ -299,7 +301,7 @@ def packed(waiting: Sequence[Window]) -> list[list[Window]]:
 
 
 def _checkpoint(network: Any) -> None:
-    """Have the blocks compute their activations again in the backward pass.
+    """Make the blocks compute their activations again in the backward pass.
 
     transformers does so only in training mode, in which some blocks (OPT's) drop out.
     """

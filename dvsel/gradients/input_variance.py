@@ -1,4 +1,4 @@
-"""How gradients by a model's input, the vectors of the tokens, vary over checkpoints."""
+"""Variance over checkpoints of gradients by a model's input, the vectors of the tokens."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class InputSlopes(Collector):
         self.fed.zero_()
 
     def keep(self, layer: int, inputs: Inputs) -> None:
-        """Nothing."""
+        """Return nothing: the inputs are not needed."""
 
     def take(self, layer: int, kept: None, slopes: torch.Tensor) -> None:  # noqa: ARG002
         for one in self.rows.pieces:
@@ -81,7 +81,7 @@ def _parts(lengths: npt.NDArray[np.int64], limit: int) -> Iterator[slice]:
 def _spread(
     meters: Sequence[GradientMeter], documents: Documents, lengths: npt.NDArray[np.int64], reduction: str
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """As `spread`, by Welford's running variance."""
+    """Return what `spread` does, by Welford's running variance."""
     slopes = InputSlopes(lengths, meters[0].layers[0].module.weight)
     mean, squares = torch.zeros_like(slopes.total), torch.zeros_like(slopes.total)
     scored = np.ones(len(documents), np.bool_)

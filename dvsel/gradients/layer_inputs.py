@@ -1,4 +1,4 @@
-"""What a layer takes: vectors, or token numbers, which stand for vectors of zeros with a 1 at the token."""
+"""Inputs of a layer: vectors, or token numbers, which stand for vectors of zeros with a 1 at the token."""
 
 from __future__ import annotations
 

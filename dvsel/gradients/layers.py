@@ -1,4 +1,4 @@
-"""Which layers of a model gradients are taken of: linear ones, torch's and GPT-2's transposed ones, and embeddings.
+"""Choose the layers of a model whose gradients are taken: linear ones, also GPT-2's transposed ones, and embeddings.
 
 Taken are weights alone, not biases. Of a causal model the head and the embeddings count only where a pattern matches
 them; a layer whose weight another module uses too, only where it is named in full, and as a weight of its own. Of a
@@ -46,7 +46,7 @@ class Layer:
 
     @property
     def transposed(self) -> bool:
-        """Whether the module stores W as (inputs, outputs)."""
+        """True where the module stores W as (inputs, outputs)."""
         return _is_transposed(self.module)
 
 
@@ -72,7 +72,7 @@ def choose(model: Model, wanted: str) -> list[Layer]:
 
 
 def named(model: Model, names: Iterable[str]) -> list[Layer]:
-    """The layers of these names. UserError for a name that is none."""
+    """Return the layers of these names. UserError for a name that no layer has."""
     layers, names = {layer.name: layer for layer in _supported(model)}, list(names)
     for name in names:
         if name not in layers:
@@ -86,11 +86,11 @@ def input_embedding(model: Model) -> Layer:
     for layer in _supported(model):
         if layer.module is module:
             return layer
-    raise UserError(f"model {model.card.name}: its input embedding is no table of vectors; give another model")
+    raise UserError(f"model {model.card.name}: its input embedding is not a table of vectors; give another model")
 
 
 def is_head(model: Model, layer: Layer) -> bool:
-    """Whether it makes a causal model's logits, or takes part in that."""
+    """True where it makes a causal model's logits, or takes part in that."""
     head = model.network.get_output_embeddings()
     return head is not None and any(module is layer.module for module in head.modules())
 
@@ -106,7 +106,7 @@ def trained(model: Model) -> list[tuple[str, Any]]:
 
 
 def _supported(model: Model) -> list[Layer]:
-    """All layers that can count."""
+    """Yield all layers that can count."""
     return [
         Layer(
             name,
@@ -192,7 +192,7 @@ def _matching(model: Model, pattern: str) -> set[str]:
     }
     if not found:
         modules = [name for name, _ in model.network.named_modules() if name]
-        why = "is no linear layer and no embedding" if pattern in modules else "matches no layer"
+        why = "is neither a linear layer nor an embedding" if pattern in modules else "matches no layer"
         remedy = _remedy(pattern, [layer.name for layer in layers])
         raise UserError(f"layers {pattern!r}: {why} in model {model.card.name}; {remedy}")
     return found

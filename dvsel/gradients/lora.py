@@ -25,7 +25,7 @@ _ADAPTER = "default"
 
 @dataclass(frozen=True)
 class LoRA:
-    """What to add to a layer W x: alpha / rank * B A dropout(x), with A of (rank, inputs) and B of (outputs, rank).
+    """Addition to a layer W x: alpha / rank * B A dropout(x), with A of (rank, inputs) and B of (outputs, rank).
 
     layers: `ATTENTION`, or as `dvsel.gradients.layers.choose` takes them. seed: of A's random weights; B begins at 0.
     """
@@ -72,7 +72,7 @@ def attach(model: Model, lora: LoRA) -> list[str]:
 
 
 def size(model: Model, lora: LoRA) -> int:
-    """How many weights `attach` would add."""
+    """Return the number of weights that `attach` would add."""
     return lora.rank * sum(layer.inputs + layer.outputs for layer in _wanted(model, lora.layers))
 
 
@@ -91,7 +91,7 @@ def _wanted(model: Model, layers: str) -> list[Layer]:
 
 @contextlib.contextmanager
 def training(model: Model, seed: int) -> Iterator[None]:
-    """With dropout, the same for the same seed."""
+    """Turn on dropout, the same for the same seed."""
     dropouts = [
         module
         for name, module in model.network.named_modules()
@@ -115,7 +115,7 @@ def put(layers: Sequence[Layer], weights: Sequence[torch.Tensor]) -> None:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[Any]:
-    """torch's random numbers from this seed on, and afterwards as if nothing had happened."""
+    """Draw torch's random numbers from this seed on, and afterwards as if nothing had happened."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

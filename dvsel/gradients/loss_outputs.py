@@ -1,4 +1,4 @@
-"""What gradients are taken of: a number for each prediction, by its logits; the lower, the surer of the right token.
+"""Numbers whose gradients are taken: one for each prediction, by its logits; lower is surer of the right token.
 
 Each function takes logits (n, vocabulary), float32 or float64, which it may write over, and the right token of each,
 int64 (n, 1). It returns the number, (n,), and its gradient by the logits, (n, vocabulary). What stands beside the

@@ -24,17 +24,17 @@ class Direction:
         return self.left.shape[1]
 
     def times(self, gradient: torch.Tensor) -> float:
-        """< gradient, Q >."""
+        """Return < gradient, Q >."""
         return float(((gradient.to(self.left) @ self.right) * self.left).sum())
 
     def scaled(self, factor: float) -> Direction:
-        """factor * Q, for a factor above 0."""
+        """Return factor * Q, for a factor above 0."""
         return Direction(self.left * factor**0.5, self.right * factor**0.5, self.energy)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How far to cut. energy: the least rank that keeps this share of the squared singular values. If it is 0, `rank`,
+    """Rank to cut to. energy: the least rank that keeps this share of the squared singular values. If it is 0, `rank`,
     where 0 is all.
     """
 
@@ -42,16 +42,17 @@ class Cut:
     energy: float = 0.0
 
     def of(self, matrix: torch.Tensor) -> Direction:
-        """The best approximation of a matrix (outputs, inputs), in float64."""
+        """Return the best approximation of a matrix (outputs, inputs), in float64."""
         left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
         squares = values.square()
         kept = self._rank(squares)
+        # Half of each singular value to either side: both are of like size in whatever precision they are cast to.
         root = values[:kept].sqrt()
         share = float(squares[:kept].sum() / squares.sum()) if values[0] > 0 else 1.0
         return Direction(left[:, :kept] * root, right[:kept].T * root, share)
 
     def _rank(self, squares: torch.Tensor) -> int:
-        """How many of the squared singular values, which fall, to keep."""
+        """Return how many of the squared singular values, which fall, to keep."""
         if self.energy:
             share = squares.cumsum(0) / squares.sum()
             return min(int((share < self.energy).sum()) + 1, len(squares))

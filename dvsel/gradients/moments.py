@@ -1,7 +1,7 @@
-"""What a fit needs of the gradients of some documents: sums, so that those of parts of the documents just add up.
+"""Sums over the gradients of some documents, for fits: those of parts of the documents just add up.
 
 All are float32, or float64 for a model in float64, on the model's device. A document's gradient is that of its loss,
-the sum or the mean of its tokens'; statistics of the curvature want the sum.
+the sum or the mean of its tokens'; statistics of the curvature need the sum.
 """
 
 from __future__ import annotations
@@ -85,9 +85,10 @@ class FactorSums(Collector):
         self._last: tuple[int, Inputs] | None = None
 
     def keep(self, layer: int, inputs: Inputs) -> Inputs | None:
-        """The inputs; None where the layer before took the same."""
+        """Return the inputs; None where the layer before took the same."""
         if self._last is None or not _same(self._last[1], inputs):
             self._last = layer, inputs
+        # The first pass decides whose sum a layer shares; later ones must agree.
         user = self._first_user.setdefault(layer, self._last[0])
         assert user == self._last[0], "a model that runs its layers in another order from pass to pass"
         return inputs if user == layer else None
@@ -99,7 +100,7 @@ class FactorSums(Collector):
             _add_moments(self._inputs_of(layer), flat(kept, self.rows.real))
 
     def _inputs_of(self, number: int) -> torch.Tensor:
-        """The sum of inputs that the layer shares; zeros where none came yet."""
+        """Return the sum of inputs that the layer shares; zeros where none came yet."""
         user = self._first_user.get(number, number)
         if user not in self._inputs:
             layer = self.layers[user]
@@ -122,11 +123,11 @@ class ByDocument(Collector):
     def begin(self, rows: RowLayout) -> None:
         super().begin(rows)
         if rows.pieces[0].document != self._document:
-            self._parts.clear()  # of a document that was left unfinished, for losses that are no numbers
+            self._parts.clear()  # of a document that was left unfinished, for losses that are NaN or infinite
             self._document = rows.pieces[0].document
 
     def gradients(self, layer: int, inputs: Inputs, slopes: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Document and gradient (outputs, inputs), of the documents that are complete with these rows."""
+        """Yield document and gradient (outputs, inputs), of the documents that are complete with these rows."""
         slopes = wide(slopes)
         if not self.rows.part:
             for document, mine, theirs in self.rows.split(inputs, slopes):
@@ -206,7 +207,7 @@ def _positions(rows: RowLayout, slopes: torch.Tensor) -> int:
 
 
 def _same(one: Inputs, other: Inputs) -> bool:
-    """Whether they are the same memory; both are held, so none of it is used anew."""
+    """Return whether they are the same memory; both are held, so it cannot have been used again meanwhile."""
     if isinstance(one, OneHot) or isinstance(other, OneHot):
         return False
     return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()

@@ -22,7 +22,7 @@ Side = torch.Tensor | None
 
 @dataclass(frozen=True)
 class Whitening:
-    """What a layer's inputs and output gradients, as rows, are multiplied by; and what squares are then divided by.
+    """Factors of a layer's inputs and output gradients, as rows; and divisors of their products' squares.
 
     inputs: (inputs, inputs), or the diagonal of one, (inputs,), or None for the identity. outputs: likewise. damped:
     (outputs, inputs), or None for ones.

@@ -1,7 +1,7 @@
-"""What a model is to predict: a causal model each next token, a classifier the sequence's label.
+"""Objectives of models: a causal one predicts each next token, a classifier the sequence's label.
 
 An objective reads documents into windows, runs the network forward, and gives the numbers of an output function
-(`outputs`) and their gradient by what the network gave.
+(`loss_outputs`) and their gradient by what the network gave.
 
 Of a causal model, logits are made for scored positions, a slice at a time, with their own gradient by the last hidden
 states; those of a whole batch never exist (but in models whose logits come whole, see `dvsel.language.models`, or
@@ -43,13 +43,13 @@ class Read:
 
 
 class Objective(Protocol):
-    """One model's."""
+    """Objective of one model."""
 
     def read(self, documents: Documents) -> Read:
         """The documents' tokens and windows."""
 
     def forward(self, ids: torch.Tensor, real: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
-        """What the network gives for ids (rows, length). places: in their documents, where rows hold several."""
+        """Return what the network gives for ids (rows, length). places: in their documents, where rows hold several."""
 
     def padding(self) -> int:
         """The token that rows are filled up with."""
@@ -65,7 +65,7 @@ class Objective(Protocol):
 
 
 class Causal:
-    """Each token from those before it. whole: whether the network is to make all logits by itself."""
+    """Prediction of each token from those before it. whole: whether the network is to make all logits by itself."""
 
     def __init__(self, feeder: Feeder, output: Output, whole: bool) -> None:
         self.feeder, self.output = feeder, output
@@ -114,14 +114,14 @@ class Causal:
 
 
 def _sums(numbers: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
-    """Of each of `count` owners, and of each column where there are several."""
+    """Return sums for each of `count` owners, and each column where there are several."""
     return numbers.new_zeros(count, *numbers.shape[1:]).index_add_(0, owners, numbers)
 
 
 def _scored(
     read: Read, windows: Sequence[tuple[int, int, Window]], weights: Floats, length: int
 ) -> tuple[Tokens, Tokens, Tokens, Floats]:
-    """Of the scored positions: place in rows * length, the token that follows, number of the window, and weight."""
+    """Return the scored positions' places in rows * length, the tokens that follow, their windows and weights."""
     counts = [one.scored for *_, one in windows]
     places = [
         row * length + begin + np.arange(one.first - one.begin, one.end - one.begin) for row, begin, one in windows

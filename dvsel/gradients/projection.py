@@ -86,8 +86,10 @@ def _orthonormal(name: str, width: int, rank: int) -> Floats:
     """
     if width <= rank:
         return np.eye(width)
+    # Sums of bytes of a hash are near enough to normal, and the same on every machine, which no generator promises.
     drawn = np.frombuffer(hashlib.shake_256(name.encode()).digest(rank * width * _SUMMED), np.uint8)
     rows: Floats = 2.0 * drawn.reshape(rank, width, _SUMMED).sum(2, dtype=np.int64) - (255 * _SUMMED - 1)
+    # Exact: integers far below 2^53, whatever the order in which a library adds them up.
     products = rows @ rows.T
     for number in range(rank):  # Cholesky's factors of the products are the parts
         parts = products[number] / np.sqrt(products[number, number])
@@ -98,7 +100,7 @@ def _orthonormal(name: str, width: int, rank: int) -> Floats:
 
 
 def pca_bases(factors: Factors, rank: int) -> Bases:
-    """The leading eigenvectors of a layer's factors."""
+    """Return the leading eigenvectors of a layer's factors."""
     return Bases(_leading(factors.outputs, rank), _leading(factors.inputs, rank))
 
 
@@ -141,7 +143,7 @@ class ProjectedGradients(Collector):
 
 
 def _by_piece(rows: RowLayout, inputs: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-    """sum_t g_t x_t^T of each piece of the rows: (pieces, slopes' width, inputs' width)."""
+    """Return sum_t g_t x_t^T of each piece of the rows: (pieces, slopes' width, inputs' width)."""
     if rows.piece is None:
         return slopes.mT @ inputs
     return torch.stack([outer(theirs, mine) for _, mine, theirs in rows.split(inputs, slopes)])
@@ -161,7 +163,7 @@ class Projected(Metric):
 
 @dataclass(frozen=True)
 class Fisher(Metric):
-    """Of one layer. features: (documents, outputs * inputs), of those documents that count."""
+    """Projected Fisher matrix of one layer. features: (documents, outputs * inputs), of those documents that count."""
 
     features: torch.Tensor
     damping: float
@@ -171,13 +173,14 @@ class Fisher(Metric):
 
 
 def solved(features: torch.Tensor, query: torch.Tensor, damping: float) -> torch.Tensor:
-    """(F + damping * mean eigenvalue * I)^-1 query, float64 (width,), for F = features^T features / documents.
+    """Return (F + damping * mean eigenvalue * I)^-1 query, float64 (width,), for F = features^T features / documents.
 
     features: (documents, width). The matrix that is solved is documents or width wide, whichever is less (the
     identity of Woodbury).
     """
     rows, query = features.double(), query.double()
     count, width = rows.shape
+    # The mean eigenvalue is the trace over the width, and the trace is the mean squared length of a row.
     added = damping * (float(rows.square().sum()) / (count * width) or 1.0)
     if width <= count:
         return _solved(rows.T @ rows / count, added, query)

@@ -104,7 +104,7 @@ def _zeros(layer: Layer, rows: int, columns: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class DataInf(Metric):
-    """Of one layer. damping: lambda. sums: of the weighted gradients, (queries, outputs * inputs)."""
+    """DataInf's curvature of a layer. damping: lambda. sums: of the weighted gradients, (queries, outputs * inputs)."""
 
     damping: float
     sums: torch.Tensor

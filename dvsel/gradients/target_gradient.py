@@ -38,7 +38,7 @@ def mean_gradient(meter: GradientMeter, documents: Documents, reduction: str, pl
     """The mean of the documents' gradients, by the sum or the mean of their token losses.
 
     place: names the documents in complaints. Raises UserError where no document has a usable loss, or where the
-    gradient is 0 or no number.
+    gradient is 0, NaN or infinite.
     """
     total = GradientSum(meter.layers)
     passed = meter.run(documents, total, reduction, "target's gradient")
@@ -46,20 +46,22 @@ def mean_gradient(meter: GradientMeter, documents: Documents, reduction: str, pl
     gradients = [one / count for one in total.total]
     norm = sum(float(one.double().square().sum()) for one in gradients)
     if not 0 < norm < math.inf:
-        raise UserError(f"{place}: its gradient is {'0' if norm == 0 else 'no number'} in every layer that counts; "
-                        "give other --layers, or --precision fp32")  # fmt: skip
+        what = "0" if norm == 0 else "NaN or infinite"
+        raise UserError(
+            f"{place}: its gradient is {what} in every layer that counts; give other --layers, or --precision fp32"
+        )
     scored = passed.scored
     return Query(gradients, count, float(passed.losses[scored].sum() / passed.tokens[scored].sum()))
 
 
 def checked(passed: Passed, place: str) -> int:
-    """How many documents count; tells of those whose losses are no numbers. UserError where none counts."""
-    spoilt = np.flatnonzero(~np.isfinite(passed.losses)) + 1
-    if len(spoilt):
+    """Count the documents that count; tell of losses that are NaN or infinite. UserError where none counts."""
+    non_finite = np.flatnonzero(~np.isfinite(passed.losses)) + 1
+    if len(non_finite):
         warnings.warn(
             Notice(
-                f"{place}, document {spoilt[0]}: its loss is no number, so it is left out"
-                f"{f', as are {len(spoilt) - 1} others' if len(spoilt) > 1 else ''}; try --precision fp32"
+                f"{place}, document {non_finite[0]}: its loss is NaN or infinite, so it is left out"
+                f"{f', as are {len(non_finite) - 1} others' if len(non_finite) > 1 else ''}; try --precision fp32"
             ),
             stacklevel=2,
         )
@@ -69,17 +71,17 @@ def checked(passed: Passed, place: str) -> int:
 
 
 class Preconditioner(Protocol):
-    """What makes directions of gradients."""
+    """Interface of what makes directions of gradients."""
 
     def directions(
         self, meter: GradientMeter, queries: Sequence[Query], sample: Documents, cut: Cut
     ) -> list[list[Direction]]:
-        """By layer, then by query. sample: documents of the pool."""
+        """Return directions by layer, then by query. sample: documents of the pool."""
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """How H is estimated.
+    """Estimate of H.
 
     preconditioner: of `dvsel.gradients.PRECONDITIONERS`, or datainf. damping: a multiple of the mean. projection: of
     `dvsel.gradients.PROJECTIONS`; but for target, H is that of gradients as bases of `rank` columns show them, and
@@ -97,7 +99,7 @@ class Curvature:
     def directions(
         self, meter: GradientMeter, queries: Sequence[Query], sample: Documents, cut: Cut
     ) -> list[list[Direction]]:
-        """By layer, then by query; with the curvature of some layers at a time, so that not all of it is held."""
+        """Return directions by layer, then by query; only some layers' curvature is held at a time."""
         found: list[list[Direction]] = []
         for part in portions(meter.layers):
             begin = len(found)
@@ -208,14 +210,14 @@ def _through(basis: torch.Tensor, vectors: torch.Tensor | None) -> torch.Tensor:
 
 
 def _held(basis: torch.Tensor | None, meter: GradientMeter) -> torch.Tensor | None:
-    """In the precision of sums."""
+    """Return a gradient in the precision of sums."""
     dtype = torch.float64 if meter.layers[0].module.weight.dtype == torch.float64 else torch.float32
     return None if basis is None else basis.to(dtype)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a fit found. directions: by layer, then by query."""
+    """Result of a fit. directions: by layer, then by query."""
 
     layers: Sequence[Layer]
     queries: Sequence[Query]

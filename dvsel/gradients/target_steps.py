@@ -101,7 +101,7 @@ class Walk:
             self.step([directions[0] for directions in found.directions], found.own_scores()[0])
 
     def step(self, directions: Sequence[Direction], slope: float) -> None:
-        """One step along the directions, one a layer. slope: what size 1 takes from the loss, to first order."""
+        """Take one step along the directions, one a layer. slope: what size 1 takes from the loss, to first order."""
         if not self.losses:
             self.losses.append(self._loss([]))
         if not slope > 0:
@@ -112,6 +112,7 @@ class Walk:
         for _ in range(_HALVINGS):
             moves = self._further(directions, size)
             loss = self._loss(moves)
+            # Small enough is a step along which the loss falls by nearly what its slope says.
             if self.size or abs(self.losses[-1] - loss - size * slope) <= _STRAIGHT * size * slope:
                 self.moves = moves
                 self.sizes.append(size)
@@ -123,7 +124,7 @@ class Walk:
         )
 
     def rounding(self) -> float:
-        """How far the moved weights, as products take them, lie from where they were to go, over how far that was."""
+        """Return the distance of the moved weights from where they were to go, over the length of the way."""
         missed, way = 0.0, 0.0
         kept = [layer.module.weight for layer in self.meter.layers]
         with self._here(self.moves):
@@ -146,7 +147,7 @@ class Walk:
         ]
 
     def _loss(self, moves: Sequence[Direction]) -> float:
-        """The mean loss of the documents that had one at first; no number where one has none any more."""
+        """Return the mean loss of the documents that had one at first; NaN where one has none any more."""
         with self._here(moves):
             numbers = self.meter.run(self.documents, None, self.reduction).reduced(self.reduction)
         if not self.losses:

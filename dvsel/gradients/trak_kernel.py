@@ -27,8 +27,9 @@ from dvsel.language import Documents
 
 @dataclass(frozen=True)
 class TrakKernel:
-    """Over all layers at once: a `query.Preconditioner`. features: of a document. damping: a multiple of the mean.
-    reduction: as documents are scored.
+    """TRAK's kernel over all layers at once: a `target_gradient.Preconditioner`.
+
+    features: of a document. damping: a multiple of the mean. reduction: as documents are scored.
     """
 
     features: int
@@ -42,7 +43,7 @@ class TrakKernel:
         sample: Documents,
         cut: Cut,  # noqa: ARG002
     ) -> list[list[Direction]]:
-        """By layer, then by query, not cut."""
+        """Return directions by layer, then by query, not cut."""
         bases = [random_bases(layer, side(self.features, len(meter.layers))) for layer in meter.layers]
         features = self._features(meter, bases, sample)
         found = [self._of_query(features, bases, query) for query in queries]
@@ -57,7 +58,7 @@ class TrakKernel:
         return rows[torch.from_numpy(passed.scored).to(rows.device)]
 
     def _of_query(self, features: torch.Tensor, bases: Sequence[Bases], query: Query) -> list[Direction]:
-        """One for each layer."""
+        """Return a direction for each layer."""
         pairs = list(zip(bases, query.gradients, strict=True))
         long = _side_by_side([basis.seen(gradient).flatten() for basis, gradient in pairs], 0)
         parts = torch.split(solved(features, long, self.damping), [basis.size for basis in bases])
@@ -68,7 +69,7 @@ class TrakKernel:
 
 
 def _side_by_side(parts: Sequence[torch.Tensor], dimension: int) -> torch.Tensor:
-    """On the first one's device, where layers lie on several."""
+    """Join tensors on the first one's device, where layers lie on several."""
     return torch.cat([part.to(parts[0].device) for part in parts], dimension)
 
 

@@ -29,7 +29,7 @@ _CLIP = 1.0
 
 @dataclass(frozen=True)
 class Course:
-    """How to train. learning_rate: the highest. batch_documents: of a step; an epoch's last may have fewer."""
+    """Course of a training. learning_rate: the highest. batch_documents: of a step; an epoch's last may have fewer."""
 
     epochs: int
     learning_rate: float
@@ -39,7 +39,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What an epoch leaves, in tensors of the trained layers' shapes.
+    """Result of an epoch, in tensors of the trained layers' shapes.
 
     weights: copies. first, second: AdamW's moments, not corrected for their bias. steps: so far. rate: the epoch's mean
     learning rate. loss: the epoch's mean, nats a prediction.
@@ -62,13 +62,13 @@ def rates(steps: int, highest: float) -> list[float]:
 def train(meter: GradientMeter, documents: Documents, reduction: str, course: Course) -> list[Checkpoint]:
     """Train the meter's layers, torch's `Linear` in float32 or float64, and leave them so; a checkpoint an epoch.
 
-    Raises UserError where losses become no numbers, or where nothing has a loss.
+    Raises UserError where losses become NaN or infinite, or where nothing has a loss.
     """
     return _Run(meter, documents, reduction, course).checkpoints()
 
 
 class _Run:
-    """One training run."""
+    """State of a training run."""
 
     def __init__(self, meter: GradientMeter, documents: Documents, reduction: str, course: Course) -> None:
         self.meter, self.documents, self.reduction, self.course = meter, documents, reduction, course
@@ -123,14 +123,14 @@ class _Run:
         return sum(map(len, self.documents.texts)) // self.an_epoch
 
     def _check(self, passed: Passed, batch: Documents) -> None:
-        spoilt = np.flatnonzero(~np.isfinite(passed.losses))
-        if len(spoilt) and not passed.scored.any():
+        non_finite = np.flatnonzero(~np.isfinite(passed.losses))
+        if len(non_finite) and not passed.scored.any():
             raise UserError(
-                f"the warm-up: losses are no numbers at step {self.steps + 1} of {len(self.rates)}; "
+                f"the warm-up: losses are NaN or infinite at step {self.steps + 1} of {len(self.rates)}; "
                 "lower --learning-rate, or pass --precision fp32"
             )
-        if len(spoilt):
-            text = batch.texts[spoilt[0]][:40]
+        if len(non_finite):
+            text = batch.texts[non_finite[0]][:40]
             warnings.warn(
-                Notice(f"the warm-up: left out the document {text!r}..., whose loss is no number"), stacklevel=2
+                Notice(f"the warm-up: left out the document {text!r}..., whose loss is NaN or infinite"), stacklevel=2
             )

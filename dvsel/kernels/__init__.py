@@ -1,1 +1,1 @@
-"""How compiled code is made and kept: numba functions, vector instructions, the cache."""
+"""Compiled code: numba functions, vector instructions, and the cache that keeps them."""

@@ -1,4 +1,4 @@
-"""Where dvsel keeps what it need not compute twice: `$DVSEL_CACHE`, else `dvsel` in the user's cache folder.
+"""The folder of what dvsel need not compute twice: `$DVSEL_CACHE`, else `dvsel` in the user's cache folder.
 
 Compiled kernels are code, so the folder has to be the user's own, for nobody else to write to.
 """
@@ -16,7 +16,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def folder() -> Path:
-    """The folder, whether it is there or not. Raises RuntimeError where the user has no home."""
+    """Return the folder, which need not exist. Raises RuntimeError where the user has no home."""
     if named := os.environ.get(VARIABLE):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dvsel"

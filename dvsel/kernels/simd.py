@@ -29,17 +29,20 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 def _load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, of: Any) -> Any:
     loaded = builder.load(_pointer(context, builder, array_type, array, index, of), typ=of)
+    # LLVM would rely on the type's own alignment, and any byte may be the first.
     loaded.align = 1
     return loaded
 
 
 def _splat(builder: Any, byte: Any) -> Any:
+    # LLVM's way to spell a broadcast: one lane is set, and the shuffle copies it to all.
     undefined = ir.Constant(_VECTOR, ir.Undefined)
     one = builder.insert_element(undefined, byte, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(one, undefined, ir.Constant(_LANES, [0] * WIDTH))
 
 
 def _in_range(builder: Any, vector: Any, first: Any, last: Any) -> Any:
+    # One unsigned comparison in place of two: bytes below `first` wrap round to large numbers.
     shifted = builder.sub(vector, _splat(builder, first))
     return builder.icmp_unsigned("<=", shifted, _splat(builder, builder.sub(last, first)))
 
@@ -57,8 +60,8 @@ def _comparison(operator: str, doc: str) -> Any:
     return intrinsic(compare)
 
 
-equal = _comparison("==", "equal(buffer, index, byte) -> uint64: which of the 64 bytes are `byte`.")
-below = _comparison("<", "below(buffer, index, byte) -> uint64: which of the 64 bytes are less than `byte`, unsigned.")
+equal = _comparison("==", "equal(buffer, index, byte) -> uint64: a mask of those of the 64 bytes that are `byte`.")
+below = _comparison("<", "below(buffer, index, byte) -> uint64: a mask of those that are less than `byte`, unsigned.")
 
 
 @intrinsic
@@ -76,7 +79,7 @@ def copy(typingctx: Any, target: Any, at: Any, source: Any, index: Any) -> Any: 
 
 @intrinsic
 def within(typingctx: Any, array: Any, index: Any, first: Any, last: Any) -> Any:  # noqa: ARG001
-    """within(buffer, index, first, last) -> uint64: which of the 64 bytes lie in first..last, unsigned."""
+    """within(buffer, index, first, last) -> uint64: a mask of those of the 64 bytes in first..last, unsigned."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loaded = _load(context, builder, signature.args[0], args[0], args[1], _VECTOR)
@@ -105,7 +108,7 @@ def copy_lowered(typingctx: Any, target: Any, at: Any, source: Any, index: Any) 
 
 @intrinsic
 def load64(typingctx: Any, buffer: Any, index: Any) -> Any:  # noqa: ARG001
-    """load64(buffer, index) -> uint64: the 8 bytes at buffer[index], little-endian machines' order."""
+    """load64(buffer, index) -> uint64: the 8 bytes at buffer[index], lowest first on a little-endian machine."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _load(context, builder, signature.args[0], args[0], args[1], ir.IntType(64))
@@ -118,6 +121,7 @@ def trailing_zeros(typingctx: Any, mask: Any) -> Any:  # noqa: ARG001
     """trailing_zeros(mask) -> int64: the index of the lowest set bit, 64 for no bit."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        # 0: the result is defined (64) for a mask of zero too, on which loops over masks rely.
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), codegen
@@ -125,7 +129,7 @@ def trailing_zeros(typingctx: Any, mask: Any) -> Any:  # noqa: ARG001
 
 @intrinsic
 def count_ones(typingctx: Any, mask: Any) -> Any:  # noqa: ARG001
-    """count_ones(mask) -> int64: how many bits are set."""
+    """count_ones(mask) -> int64: the number of set bits."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         return builder.ctpop(args[0])
@@ -155,7 +159,7 @@ def prefetch(typingctx: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
         function = builder.module.declare_intrinsic(
             "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
         )
-        builder.call(function, [pointer, number(0), number(3), number(1)])
+        builder.call(function, [pointer, number(0), number(3), number(1)])  # to read, to stay in all caches, data
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen

@@ -44,7 +44,7 @@ class Labelled:
         return np.bincount(self.labels, minlength=len(self.names))
 
     def with_labels(self, wanted: Iterable[bytes]) -> Labelled:
-        """Those with one of these labels."""
+        """Return the documents with one of these labels."""
         names = tuple(sorted(set(self.names) & set(wanted)))
         place = {name: code for code, name in enumerate(names)}
         labels = np.array([place.get(name, UNKNOWN) for name in self.names], np.int64)[self.labels]
@@ -52,13 +52,13 @@ class Labelled:
         return Labelled(self.vectors[rows], labels[rows], self.keys[rows], names)
 
     def take(self, rows: npt.NDArray[np.integer]) -> Labelled:
-        """Those of these rows, in this order; `names` stay."""
+        """Return the documents of these rows, in this order; `names` stay."""
         return Labelled(self.vectors[rows], self.labels[rows], self.keys[rows], self.names)
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What `gather` found. without_label, without_vector: documents that it left out, of those that it looked at."""
+    """Results of `gather`. without_label, without_vector: documents that it left out, of those that it looked at."""
 
     documents: Labelled
     without_label: int
@@ -96,18 +96,18 @@ def _labelled(batch: Batch, source: VectorSource, field: str, without_label: int
 
 
 def codes(labels: Sequence[bytes | None], names: Sequence[bytes]) -> Codes:
-    """Each label's place in `names`, int64 (n,); `UNKNOWN` for what is not there."""
+    """Return each label's place in `names`, int64 (n,); `UNKNOWN` for a label that is not there."""
     place: dict[bytes | None, int] = {name: code for code, name in enumerate(names)}
     return np.array([place.get(label, UNKNOWN) for label in labels], np.int64)
 
 
 def labels_of(column: Column) -> list[bytes | None]:
-    """Each document's label: a string, or a number's or boolean's JSON text; None for anything else, and for ""."""
+    """Return each document's label: a string, or a number or boolean as JSON; None for anything else, and for ""."""
     return [column[row] if named else None for row, named in enumerate(_has_name(column).tolist())]
 
 
 def keys_of(batch: Batch) -> Keys:
-    """Each document's own number, int64 (n,): the batch's, else its text's hash."""
+    """Return each document's own number, int64 (n,): the batch's, else its text's hash."""
     keys = hash_rows(batch.text) if batch.keys is None else batch.keys
     return keys.view(np.int64)
 
@@ -118,7 +118,7 @@ def to_array(names: Sequence[bytes]) -> npt.NDArray[np.uint8]:
 
 
 def from_array(array: npt.NDArray[np.uint8]) -> tuple[bytes, ...]:
-    """What `to_array` was given."""
+    """Return what `to_array` was given."""
     return tuple(name.encode("utf-8", "surrogateescape") for name in unpacked(array))
 
 

@@ -1,4 +1,4 @@
-"""How likely a document's label is by the labels of others, without any that is known to be right.
+"""Likelihood of a document's label by the labels of others, of which none is known to be right.
 
 Two estimates of the share of each label among documents like this one are averaged; neither counts the document itself:
 
@@ -100,12 +100,13 @@ class _Ridge:
         mine = np.flatnonzero(own >= 0)
         leverage = np.square(rows[mine] @ self.directions).sum(1, keepdims=True)
         truth = _indicators(own[mine], shares.shape[1])
+        # What the fit would say of a row without that row, in closed form: no fit for each row.
         shares[mine] = (shares[mine] - leverage * truth) / np.maximum(1 - leverage, _ALIKE)
         return shares
 
 
 def _left_out_error(turned: Doubles, truth: Doubles, moments: Doubles, scale: Doubles) -> float:
-    """Squared error of predictions for documents left out, summed. turned: rows along the axes."""
+    """Return the squared error of predictions for documents left out, summed. turned: rows along the axes."""
     residual = truth - turned @ (scale[:, None] * moments)
     return float(np.square(residual / (1 - np.square(turned) @ scale)[:, None]).sum())
 
@@ -121,7 +122,7 @@ def _indicators(labels: Codes, classes: int) -> Doubles:
 
 
 class Judge:
-    """Scores documents by what `learn` found.
+    """Score documents by what `learn` found.
 
     arrays: mean float32 (d,); vectors float32 (m, d), labels int64 (m,) and keys int64 (m,) of the index; weights and
     directions of the regression; linear float64 (1,), its weight. neighbours: at most so many vote.
@@ -138,7 +139,7 @@ class Judge:
 
     @property
     def classes(self) -> int:
-        """How many labels there are."""
+        """The number of labels."""
         return int(self._ridge.weights.shape[1])
 
     def score(self, vectors: Floats, labels: Codes, keys: Keys) -> Floats:
@@ -153,13 +154,13 @@ class Judge:
         return scores
 
     def places(self, keys: Keys) -> Codes:
-        """Each document's row of the index, int64 (n,); -1 where it is not there."""
+        """Return each document's row of the index, int64 (n,); -1 where it is not there."""
         found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         places: Codes = np.where(self._keys[found] == keys, self._order[found], -1)
         return places
 
     def estimates(self, z: Floats, places: Codes) -> tuple[Floats, Floats]:
-        """Shares of labels by neighbours and by regression, float32 (n, K) each; `places` of the index are left out."""
+        """Return labels' shares by neighbours and by regression, float32 (n, K) each, without `places` of the index."""
         index, similarity = nearest(z, self.vectors, self._neighbours, places)
         weights = np.where(index < 0, 0, np.exp((similarity - similarity[:, :1]) / _WIDTH))
         cells = np.arange(len(z))[:, None] * self.classes + self.labels[index]
@@ -174,7 +175,7 @@ def _parts(rows: Codes) -> Iterator[Codes]:
 
 
 def _log_ratio(shares: Floats, labels: Codes) -> Floats:
-    """Of the label's share and the largest other one, float32 (n,)."""
+    """Return the log of the label's share over the largest other one, float32 (n,)."""
     rows = np.arange(len(shares))
     shares = np.maximum(shares, 0) + np.float32(_FLOOR)
     own = shares[rows, labels]
@@ -184,7 +185,7 @@ def _log_ratio(shares: Floats, labels: Codes) -> Floats:
 
 
 def _weight(judge: Judge) -> float:
-    """The weight of the linear estimate with the least squared error on documents left out, at least 1/2."""
+    """Find the weight of the linear estimate with the least squared error on documents left out, at least 1/2."""
     along = length = 0.0
     for part in _parts(np.arange(min(len(judge.vectors), _CALIBRATION))):
         by_neighbours, by_ridge = judge.estimates(judge.vectors[part], part)

@@ -38,7 +38,7 @@ _ROWS = 1024
 
 
 def learn(sample: Labelled, clean: Labelled, eps: float) -> tuple[dict[str, npt.NDArray[Any]], int]:
-    """Arrays for `Judge`, and how many of the pool's documents were transported.
+    """Return arrays for `Judge`, and how many of the pool's documents were transported.
 
     sample: of the pool, whose first documents are taken. Of the clean ones those with the lowest keys are.
     """
@@ -55,7 +55,7 @@ def learn(sample: Labelled, clean: Labelled, eps: float) -> tuple[dict[str, npt.
 
 
 def label_distances(sample: Labelled, clean: Labelled, eps: float) -> Doubles:
-    """W(y, y'), float64 (K, K'), of the sample's labels and the clean ones, whose documents lie in the labels' order.
+    """Return W(y, y'), float64 (K, K'), of the sample's labels and the clean ones, whose documents are sorted by label.
 
     A label without documents has NaN.
     """
@@ -70,7 +70,7 @@ def label_distances(sample: Labelled, clean: Labelled, eps: float) -> Doubles:
 
 
 def _starts(labels: Codes) -> tuple[Codes, Codes]:
-    """Where each label of sorted labels begins, and which ones there are."""
+    """Return the first row of each label of sorted labels, and the labels."""
     used, starts = np.unique(labels, return_index=True)
     return starts, used
 
@@ -80,7 +80,7 @@ def _self_cost(x: Floats, eps: float) -> float:
 
 
 def _costs(x: Floats, y: Floats, starts: Codes, eps: float) -> Doubles:
-    """Entropic transport costs from x to each run of rows of y, float64 (runs,); starts: of the runs."""
+    """Return entropic transport costs from x to each run of rows of y, float64 (runs,); starts: of the runs."""
     kernel = np.exp((_products(x, y) - 1) / eps)
     row_scale, column_scale = _scaled(kernel, starts)
     sizes = np.diff(np.append(starts, len(y)))
@@ -89,7 +89,7 @@ def _costs(x: Floats, y: Floats, starts: Codes, eps: float) -> Doubles:
 
 
 def _scaled(kernel: Doubles, starts: Codes) -> tuple[Doubles, Doubles]:
-    """Sinkhorn's scalings of a kernel (n, m) for each run of columns by itself, to uniform marginals.
+    """Scale a kernel (n, m) by Sinkhorn's algorithm, each run of columns by itself, to uniform marginals.
 
     Returns u (n, runs) and v (m,): plans are u kernel v / (n size of the run), their columns' sums exact.
     """
@@ -115,13 +115,13 @@ def _products(x: Floats, y: Floats) -> Doubles:
 
 
 def _kernel(x: Floats, labels: Codes, y: Floats, clean_labels: Codes, distances: Doubles, eps: float) -> Doubles:
-    """exp(-C / eps), float64 (n, m)."""
+    """Return exp(-C / eps), float64 (n, m)."""
     kernel: Doubles = np.exp((_products(x, y) - 1 - distances[labels][:, clean_labels]) / eps)
     return kernel
 
 
 class Judge:
-    """Values documents by what `learn` found.
+    """Value documents by what `learn` found.
 
     arrays: targets float32 (m, d), labels int64 (m,) and prices float64 (m,) of the clean documents; distances
     float64 (K, K'); potentials float64 (2,), the sum of those of the transported documents, and their number.

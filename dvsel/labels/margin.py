@@ -1,4 +1,4 @@
-"""How much farther a document is from the clean documents of its label than from those of another.
+"""Margins: how much farther a document is from the clean documents of its label than from those of another.
 
 For each label c, entropic transport from the sample's documents that carry c to the clean ones of c gives a price for
 each of these, and every document x a potential f_c(x) (`dvsel.transport`, cost 1 - cos): its distance from c. The score
@@ -31,7 +31,7 @@ _STEPS = 500
 
 
 def learn(sample: Labelled, clean: Labelled, eps: float) -> dict[str, npt.NDArray[Any]]:
-    """Arrays for `Judge`. sample: of the pool, with labels of `clean` alone. Vectors are less the clean ones' mean."""
+    """Return arrays for `Judge`; vectors are less the clean ones' mean. sample: of the pool, with labels of `clean`."""
     mean = clean.vectors.mean(0)
     documents, targets = _centred(sample.vectors, mean), _centred(clean.vectors, mean)
     rows = np.lexsort((clean.keys, clean.labels))
@@ -44,7 +44,7 @@ def learn(sample: Labelled, clean: Labelled, eps: float) -> dict[str, npt.NDArra
 
 
 def _centred(vectors: Floats, mean: Floats) -> Floats:
-    """Less the mean, at length 1; as they are where nothing is left."""
+    """Return vectors less the mean, at length 1; as they are where nothing is left."""
     made = unit(vectors - mean)
     return np.where(np.isnan(made), vectors, made)
 
@@ -63,7 +63,7 @@ def _prices(x: Floats, y: Floats, eps: float, name: bytes) -> Floats:
 
 
 class Judge:
-    """Scores documents by what `learn` found.
+    """Score documents by what `learn` found.
 
     arrays: mean float32 (d,); targets float32 (m, d), labels int64 (m,) and prices float32 (m,), of the clean
     documents. eps: that of the fit.

@@ -1,4 +1,4 @@
-"""What scorers that ask a language model share: the model (`models`), how it is fed (`feeding`), losses (`losses`).
+"""Language models for scorers: loaded (`models`), fed with documents (`windows`), asked for losses (`token_losses`).
 
 All need the packages of `pip install 'dvsel[models]'`, and are imported only by code that is about to use a model.
 """
@@ -20,7 +20,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "autocast")
 
 @dataclass(frozen=True)
 class ModelOptions(Options):
-    """How a language model reads documents. Raises UserError for what is out of range."""
+    """Options of a language model that reads documents. Raises UserError for what is out of range."""
 
     window: int = option(0, "tokens that a model sees at once; 0: what it takes, at most 8192", minimum=0)
     stride: int = option(
@@ -40,10 +40,10 @@ class ModelOptions(Options):
 
 @dataclass(frozen=True)
 class Documents:
-    """What a model is asked about.
+    """Documents that a model is asked about.
 
-    texts: (n,). prompts: what comes before each text, as context only, or None. labels: of each text, for a
-    classifier; "" where there is none.
+    texts: (n,). prompts: put before each text, as context only, or None. labels: of each text, for a classifier; "" for
+    none.
     """
 
     texts: Sequence[str]
@@ -54,7 +54,7 @@ class Documents:
         return len(self.texts)
 
     def take(self, rows: Iterable[int]) -> Documents:
-        """Some of them, in this order."""
+        """Return some of them, in this order."""
         rows = list(rows)
         texts, prompts, labels = (
             None if part is None else [part[row] for row in rows] for part in (self.texts, self.prompts, self.labels)
@@ -69,7 +69,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class PromptOptions(ModelOptions):
-    """How a language model reads documents that may begin with an instruction."""
+    """Options of a language model that reads documents which may begin with an instruction."""
 
     prompt_field: str = option("", "field with an instruction, which is context and has no loss of its own")
     prompt_separator: str = option(
@@ -78,11 +78,11 @@ class PromptOptions(ModelOptions):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The fields beside the text."""
+        """Names of the fields beside the text."""
         return (self.prompt_field,) if self.prompt_field else ()
 
     def documents(self, batches: Iterable[Batch]) -> Documents:
-        """The batches' documents, in order; the text is empty where the instruction is no string."""
+        """Return the batches' documents, in order; the text is empty where the instruction is not a string."""
         texts: list[str] = []
         prompts: list[str] = []
         for batch in batches:
@@ -97,7 +97,7 @@ class PromptOptions(ModelOptions):
 
 
 def strings(column: Column) -> list[str]:
-    """A column's rows."""
+    """Return a column's rows as strings."""
     return [column[row].decode(errors="replace") for row in range(len(column))]
 
 

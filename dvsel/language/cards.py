@@ -66,12 +66,13 @@ class Card:
 
     @property
     def layers(self) -> int:
-        """How many hidden layers it states; 0 where it states none."""
+        """The number of hidden layers that it states; 0 where it states none."""
         return int(getattr(_text_config(self.config), "num_hidden_layers", 0))
 
     def windows(self, window: int, stride: int) -> tuple[int, int]:
-        """Window and stride to use, in tokens, where 0 stands for the default: all the model takes, but at most
-        `LONGEST`, since the cost of attention grows with its square; and half a window. UserError for what cannot be.
+        """Return the window and stride to use, in tokens, where 0 stands for the default: all the model takes, but at
+        most `LONGEST`, since the cost of attention grows with its square; and half a window. Raises UserError for a
+        window that the model cannot have, and for a stride beyond it.
         """
         if self.limit is not None and window > self.limit:
             raise UserError(f"window {window}: model {self.name} takes {self.limit} tokens; give {self.limit} or fewer")
@@ -82,9 +83,9 @@ class Card:
 
 
 def describe(name: str, classifiers: bool = False, encoders: bool = False) -> Card:
-    """Find a model and its tokenizer. Raises UserError where there is none that can be used.
+    """Find a model and its tokenizer. Raises UserError for a model that cannot be used.
 
-    classifiers: whether a sequence classifier can be. encoders: whether any model that gives hidden states can be.
+    classifiers: whether a sequence classifier can. encoders: whether any model that gives hidden states can.
     """
     transformers = _libraries()
     source, adapter, task = _places(name)
@@ -106,7 +107,7 @@ def describe(name: str, classifiers: bool = False, encoders: bool = False) -> Ca
 
 
 def _libraries() -> Any:
-    """transformers, where both packages are there; torch, which takes seconds to import, is imported for weights."""
+    """Import transformers. Raises UserError unless torch is there as well."""
     need("language models need", "torch", "transformers")
     return importlib.import_module("transformers")
 
@@ -119,7 +120,7 @@ def need(who: str, *packages: str) -> None:
 
 @contextlib.contextmanager
 def quiet(transformers: Any) -> Iterator[None]:
-    """Without progress bars and advice."""
+    """Silence the progress bars and the advice of transformers."""
     log = transformers.utils.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -133,10 +134,10 @@ def quiet(transformers: Any) -> Iterator[None]:
 
 
 def _places(name: str) -> tuple[str, str, str]:
-    """Where the model lies, where its adapter does, and the adapter's task, or "" twice.
+    """Return the model's place, its adapter's place, and the adapter's task; "" twice without an adapter.
 
-    Places are folders as transformers shall see them, or hub names. A base model's is as seen from here or from the
-    adapter's folder.
+    Places are folders, as transformers is given them, or hub names. A base model's folder may be relative to this
+    folder or to the adapter's.
     """
     place = _source(name)
     with explained(f"model {name}", "give a folder or hub name of a causal language model"):
@@ -161,7 +162,7 @@ def _places(name: str) -> tuple[str, str, str]:
 
 
 def _source(name: str) -> str:
-    """The folder as transformers shall see it, or the hub name."""
+    """Return the model's folder, as transformers is given it, or its hub name."""
     folder = find(name)
     if folder is None:
         return name
@@ -171,7 +172,7 @@ def _source(name: str) -> str:
 
 
 def find(name: str) -> Path | None:
-    """A model's folder; None for a name on the hub. Raises UserError for what can be neither."""
+    """Return a model's folder; None for a name on the hub. Raises UserError for what can be neither."""
     folder = Path(os.path.expanduser(name))  # noqa: PTH111  (which fails for the home of nobody)
     if os.path.isdir(folder):  # noqa: PTH112  (which fails for long names)
         return folder
@@ -195,7 +196,7 @@ def file_of(name: str, file: str) -> Path | None:
 
 
 def _is_classifier(name: str, config: Any, task: str, classifiers: bool) -> bool:
-    """Whether it is one, which it may be if `classifiers`; UserError where it is nothing that can be used."""
+    """Return whether it is a sequence classifier; UserError where it is one and may not be, or is of no use here."""
     (architecture,) = (getattr(config, "architectures", None) or [""])[:1]
     if task == "SEQ_CLS" or architecture.endswith(CLASSIFIER):
         if not classifiers:
@@ -208,12 +209,13 @@ def _is_classifier(name: str, config: Any, task: str, classifiers: bool) -> bool
     import transformers
 
     if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING or architecture.endswith("ForMaskedLM"):
-        raise UserError(f"model {name}: {config.model_type} is no causal language model; give one that predicts text")
+        kind = config.model_type
+        raise UserError(f"model {name}: {kind} is not a causal language model; give one that predicts text")
     return False
 
 
 def _is_encoder(name: str, config: Any, task: str) -> bool:
-    """Whether it is used for its hidden states alone; UserError where it gives none for a text."""
+    """Return whether it is used for its hidden states alone; UserError where it gives none for a text."""
     import transformers
 
     (architecture,) = (getattr(config, "architectures", None) or [""])[:1]
@@ -243,7 +245,7 @@ def _text_config(config: Any) -> Any:
 
 
 def _limit(config: Any) -> int | None:
-    """The positions that a model takes, under whichever name its configuration states them."""
+    """Return the number of positions that a model takes, under whichever name its configuration states it."""
     stated = (getattr(_text_config(config), limit, None) for limit in _LIMITS)
     return next((limit for limit in stated if isinstance(limit, int) and limit > 0), None)
 

@@ -48,7 +48,7 @@ class Model:
     autocast: bool = False
 
     def states(self, ids: Any, **more: Any) -> Any:
-        """What `logits` makes logits of, for token ids (rows, length): tensor (rows, length, width).
+        """Return the states that `logits` takes, for token ids (rows, length): tensor (rows, length, width).
 
         more: of the network's arguments, such as position_ids.
         """
@@ -58,10 +58,10 @@ class Model:
             return self.network.base_model(input_ids=ids, use_cache=False, **more).last_hidden_state
 
     def hidden(self, ids: Any, mask: Any = None, layer: int = -1) -> Any:
-        """What a layer's tokens become, for token ids (rows, length): tensor (rows, length, width).
+        """Return the states after a layer, for token ids (rows, length): tensor (rows, length, width).
 
         mask: (rows, length), False for padding, which only an encoder needs. layer: 1 for the first; -1 for the last,
-        with the norm that follows it. Layers after it are not computed. A `layer` that is there is in `blocks`.
+        with the norm that follows it. Layers after it are not computed. Of layers that have numbers, see `blocks`.
         """
         network = self.network.base_model
         more = {} if self.card.encoder else {"use_cache": False}
@@ -79,28 +79,28 @@ class Model:
 
     @property
     def blocks(self) -> Sequence[Any]:
-        """Its layers, each a module; none where they cannot be told apart."""
+        """Layers of the network, each a module; none where they cannot be told apart."""
         import torch
 
         lists = (module for module in self.network.modules() if isinstance(module, torch.nn.ModuleList))
         return next((tuple(blocks) for blocks in lists if len(blocks) == self.card.layers), ())
 
     def whole_logits(self, ids: Any, **more: Any) -> Any:
-        """Logits of all positions (rows, length, vocabulary); of a classifier (rows, labels)."""
+        """Return the logits of all positions (rows, length, vocabulary); of a classifier (rows, labels)."""
         if not self.card.classifier:
             more["use_cache"] = False
         with self._precision():
             return self.network(input_ids=ids, **more).logits
 
     def head(self, states: Any) -> Any:
-        """Logits of chosen states (n, width): tensor (n, vocabulary) in the network's precision."""
+        """Return the logits of chosen states (n, width): tensor (n, vocabulary) in the network's precision."""
         if not self.has_head:
             return states
         with self._precision():
             return self.network.get_output_embeddings()(states)
 
     def logits(self, states: Any) -> Any:
-        """What `head` gives, in float32."""
+        """Return what `head` does, in float32."""
         return self.head(states).float()
 
     def _precision(self) -> Any:
@@ -136,7 +136,7 @@ def load(
 
 
 def _loaded(card: Card, precision: str, spread: bool) -> Model:
-    """The model, with its weights."""
+    """Load the weights of a model that was found."""
     import torch
     import transformers
 
@@ -166,7 +166,7 @@ def release() -> None:
 
 
 def gpus() -> int:
-    """How many GPUs torch sees; this does not begin to use them. 0 without torch."""
+    """Return how many GPUs torch sees, without using them; 0 without torch."""
     if importlib.util.find_spec("torch") is None:
         return 0
     import torch
@@ -185,7 +185,7 @@ def _device(spread: bool) -> str:
 
 
 def _limit_threads() -> None:
-    """One thread in a process of several, where torch would take every core for each."""
+    """Set torch to one thread in a process of several: it would take every core in each."""
     import torch
 
     if multiprocessing.parent_process() is not None and "OMP_NUM_THREADS" not in os.environ:
@@ -193,7 +193,7 @@ def _limit_threads() -> None:
 
 
 def _network(card: Card, spread_in: Any) -> Any:
-    """The network with its adapter; spread_in: the precision to spread it over all GPUs in, or None."""
+    """Load the network with its adapter; spread_in: the precision to spread it over all GPUs in, or None."""
     import transformers
 
     if spread_in is not None:
@@ -221,7 +221,7 @@ def _network(card: Card, spread_in: Any) -> Any:
 
 
 def _kind(card: Card) -> tuple[str, str]:
-    """The class of transformers that loads it, and what that class is for."""
+    """Return the class of transformers that loads it, and what that class is for."""
     if card.encoder:
         return "AutoModelForTextEncoding" if card.config.is_encoder_decoder else "AutoModel", "an encoder"
     if card.classifier:
@@ -230,7 +230,7 @@ def _kind(card: Card) -> tuple[str, str]:
 
 
 def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
-    """The adapter's weights. The number of labels, which its configuration lacks, is the height of its last layer."""
+    """Read the adapter's weights. The height of its last layer is the number of labels, which no file states."""
     import torch
     from safetensors.torch import load_file
 
@@ -249,7 +249,7 @@ def _saved_by_adapter(card: Card) -> Mapping[str, Any]:
 
 
 def _adapted(card: Card, network: Any, saved: Mapping[str, Any]) -> Any:
-    """The network with its adapter's layers in it."""
+    """Return the network with its adapter's layers in it."""
     peft = importlib.import_module("peft")
     with explained(f"model {card.name}", "give an adapter that fits its base model"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -266,7 +266,7 @@ def _adapted(card: Card, network: Any, saved: Mapping[str, Any]) -> Any:
 
 
 def _cast(network: Any, dtype: Any) -> None:
-    """Parameters alone: what models keep as buffers, such as rotary frequencies, is meant to stay exact."""
+    """Cast the parameters alone: buffers, such as rotary frequencies, are meant to stay exact."""
     for parameter in network.parameters():
         parameter.requires_grad_(False)
         if parameter.is_floating_point():
@@ -274,7 +274,7 @@ def _cast(network: Any, dtype: Any) -> None:
 
 
 def _checked(card: Card, network: Any, device: str, autocast: bool) -> Model:
-    """The model, after it was tried out on a few tokens."""
+    """Return the model, after it was tried out on a few tokens."""
     import torch
 
     tokens = network.get_input_embeddings().weight.shape[0]
@@ -297,7 +297,7 @@ def _checked(card: Card, network: Any, device: str, autocast: bool) -> Model:
 
 
 def _has_head(network: Any, ids: Any, logits: Any) -> bool:
-    """Whether the head on the base model's last states gives `logits`, to the bit."""
+    """Return whether the head on the base model's last states gives `logits`, to the bit."""
     import torch
 
     head = network.get_output_embeddings()

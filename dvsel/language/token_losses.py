@@ -3,7 +3,7 @@
 `dvsel.language.windows` says which tokens a document has, and which window each is scored in. A token's loss is minus
 the natural log of its probability given all tokens before it, in float32.
 
-Batches are windows of like length: at most `batch_tokens` positions, of which at most `feeding.WASTE` are padding.
+Batches are windows of like length: at most `batch_tokens` positions, of which at most `windows.WASTE` are padding.
 Logits are computed for scored positions alone, a slice at a time. A document's losses are the same in any batch, but
 for the rounding of matrix products of another shape.
 """
@@ -27,10 +27,10 @@ _SLICE = {"cpu": 1 << 22, "cuda": 1 << 27}  # logits at a time
 
 
 class LossMeter(Feeder):
-    """Measures losses with one model; the arguments are those of `Feeder`."""
+    """Measure losses with one model; the arguments are those of `Feeder`."""
 
     def token_losses(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[Losses]:
-        """The losses of each text's tokens, in order, float32 (tokens,); empty where there is nothing to score."""
+        """Return the losses of each text's tokens, in order, float32 (tokens,); empty for a text without any."""
         documents, skips = self.tokens(texts, prompts)
         losses = [np.empty(max(len(ids) - 1 - skip, 0), np.float32) for ids, skip in zip(documents, skips, strict=True)]
         waiting = self.windows(documents, skips)
@@ -51,7 +51,7 @@ class LossMeter(Feeder):
         return losses
 
     def _run_if_it_fits(self, batch: Sequence[Window], documents: Sequence[Tokens]) -> Losses | None:
-        """What `_run` gives; None where the GPU's memory is too small, once what the attempt held there is released."""
+        """Return what `_run` does; None where the GPU's memory is too small, once the attempt has released its own."""
         try:
             return self._run(batch, documents)
         except torch.cuda.OutOfMemoryError:
@@ -59,7 +59,7 @@ class LossMeter(Feeder):
 
     @torch.inference_mode()
     def _run(self, batch: Sequence[Window], documents: Sequence[Tokens]) -> Losses:
-        """The losses of the windows' scored tokens, end to end."""
+        """Return the losses of the windows' scored tokens, end to end."""
         length = max(one.length for one in batch)
         ids = np.zeros((len(batch), length), np.int64)
         for row, one in enumerate(batch):
@@ -71,11 +71,12 @@ class LossMeter(Feeder):
         states = self.model.states(self.moved(ids)).flatten(0, 1)[self.moved(places)]
         losses = self._losses(states, self.moved(next_ids)).cpu().numpy()
         if not np.isfinite(losses).all():
-            raise UserError(f"model {self.model.card.name}: gives losses that are no numbers; try --precision fp32")
+            name = self.model.card.name
+            raise UserError(f"model {name}: gives losses that are NaN or infinite; try --precision fp32")
         return losses
 
     def _losses(self, states: torch.Tensor, next_ids: torch.Tensor) -> torch.Tensor:
-        """Cross entropies, a slice at a time, so that few logits are held at once."""
+        """Return cross entropies, made a slice at a time, so that few logits are held at once."""
         rows = max(_SLICE[self.model.device] // self.model.tokens, 128)
         return torch.cat(
             [
@@ -86,7 +87,7 @@ class LossMeter(Feeder):
 
 
 def measure(losses: Losses, name: str, characters: int, share: float) -> float:
-    """One number for a document, the lower the more probable; NaN without losses.
+    """Return one number for a document, the lower the more probable; NaN without losses.
 
     name: of `dvsel.language.MEASURES`. mean: nats a token. total: nats. bits-per-char: total / ln 2 / `characters`.
     min-k: mean loss of the `share` percent of tokens that are least likely, rounded down but one at least (Min-K%

@@ -1,4 +1,4 @@
-"""Documents as a language model is fed them: as tokens, in windows.
+"""Documents fed to a language model: as tokens, in windows.
 
 A document is [start token] + prompt + text, cut into tokens by the model's tokenizer, prompt and text apart. The
 prompt's tokens are context only. A tokenizer without bos and eos has no start token: a document's first token is then
@@ -46,12 +46,12 @@ class Window:
 
     @property
     def scored(self) -> int:
-        """How many positions are."""
+        """The number of scored positions."""
         return self.end - self.first
 
 
 def windows(document: int, length: int, skip: int, window: int, stride: int) -> list[Window]:
-    """The windows over a document of `length` positions of which the first `skip` are not scored."""
+    """Return the windows over a document of `length` positions of which the first `skip` are not scored."""
     found, first = [], skip
     for begin in range(0, length, stride):
         end = min(begin + window, length)
@@ -62,7 +62,7 @@ def windows(document: int, length: int, skip: int, window: int, stride: int) -> 
 
 
 def cut(lengths: npt.NDArray[np.int64], first: int, budget: int) -> int:
-    """Where the batch ends that begins at `first`; it has one row at least.
+    """Return the end of the batch that begins at `first`; it has one row at least.
 
     lengths: of rows, falling. A batch has at most `budget` positions, padding included, and at most `WASTE` padding.
     """
@@ -96,7 +96,7 @@ class Feeder:
             self.batch_tokens = min(self.batch_tokens, max(_WHOLE // model.tokens, 1))
 
     def tokens(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> tuple[list[Tokens], list[int]]:
-        """Each document's tokens, and how many of its positions come before the first that is scored."""
+        """Return each document's tokens, and how many of its positions come before the first that is scored."""
         start = [] if self.model.card.start is None else [self.model.card.start]
         pieces = self.tokenise(texts)
         contexts = self.tokenise(prompts) if prompts is not None else [[]] * len(texts)
@@ -107,7 +107,7 @@ class Feeder:
         return documents, [max(len(start) + len(context) - 1, 0) for context in contexts]
 
     def tokenise(self, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
-        """Tokens of each text; longest: with those that the tokenizer adds by itself, cut to so many in all."""
+        """Return the tokens of each text; longest: with those that the tokenizer adds, cut to so many in all."""
         card = self.model.card
         return tokenizer.cut(card.tokenizer, texts, f"model {card.name}: its tokenizer", longest)
 
@@ -121,7 +121,7 @@ class Feeder:
             )
 
     def windows(self, documents: Sequence[Tokens], skips: Sequence[int]) -> list[Window]:
-        """The windows over all documents, the longest first."""
+        """Return the windows over all documents, the longest first."""
         found = [
             one
             for row, (ids, skip) in enumerate(zip(documents, skips, strict=True))
@@ -130,11 +130,11 @@ class Feeder:
         return sorted(found, key=lambda one: -one.length)
 
     def moved(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
-        """A tensor on the model's device."""
+        """Return a tensor on the model's device."""
         return torch.from_numpy(array).to(self.model.device)
 
     def shrink(self, length: int, rows: int) -> None:
-        """Go on with half a batch, after one that the GPU could not hold."""
+        """Halve the batches, after one that the GPU could not hold."""
         torch.cuda.empty_cache()
         if rows == 1:
             raise UserError(

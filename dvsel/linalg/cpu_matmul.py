@@ -2,7 +2,7 @@
 
 torch gives float32 products to MKL, which uses AVX-512 on Intel's processors alone; oneDNN, which comes with torch too,
 uses it wherever there is AVX-512: on an AMD EPYC it is 2.2 times as fast, with rounding errors of the same order.
-Elsewhere, in other precisions, and where a weight wants a gradient, torch's own product stays.
+Elsewhere, in other precisions, and where a weight requires a gradient, torch's own product stays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dvsel import private
 
 
 def quicken(network: torch.nn.Module) -> None:
-    """Have the linear layers of a network compute in that way, where it can be done."""
+    """Make the linear layers of a network compute in that way, where it can be done."""
     if available():
         for module in network.modules():
             if type(module) is torch.nn.Linear:
@@ -32,10 +32,7 @@ def multiply(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 
 @functools.cache
 def available() -> bool:
-    """Whether oneDNN is the faster here: the processor has AVX-512, and torch was built with both.
-
-    The operator is torch's own for compiled models, not a public one; where it is missing, nothing changes.
-    """
+    """Return whether oneDNN is the faster here: the processor has AVX-512, and torch was built with both."""
     backends: Any = torch.backends
     return (
         backends.cpu.get_cpu_capability() == "AVX512"
@@ -53,8 +50,9 @@ class _Linear(torch.nn.Linear):
     """A linear layer whose weights may be frozen."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        wants = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
-        if wants or not _suits(input) or torch.is_autocast_enabled("cpu"):
+        is_trained = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        # Autocast changes the inputs' precision inside torch's own operators, which this one is not.
+        if is_trained or not _suits(input) or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         made: torch.Tensor = _Frozen.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return made

@@ -51,19 +51,17 @@ _SECOND_HALF = np.array([(1 << 8 * max(size - 8, 0)) - 1 for size in range(17)],
 _GROUP = 16
 
 Array = npt.NDArray[Any]
-Int = Any  # int64 once compiled, of which mypy has no notion
+Int = Any  # int64 once compiled; mypy cannot type it
 
 
 @kernel
 def needs_python(data: Array, offsets: Array) -> Array:
-    """Which rows hold a character that `str.lower` maps by its context, or to two: U+03A3 or U+0130.
-
-    Returns bool (n,).
-    """
+    """Return the rows with a character that `str.lower` maps by its context, or to two: U+03A3 or U+0130. bool (n,)."""
     found = np.zeros(len(offsets) - 1, np.bool_)
     for row in range(len(found)):
         stop = offsets[row + 1]
         for at in range(offsets[row], stop - 1, WIDTH):
+            # Both characters have two bytes: two masks, a byte apart, find them without decoding the text.
             sigma = equal(data, at, np.uint8(0xCE)) & equal(data, at + 1, np.uint8(0xA3))
             dotted = equal(data, at, np.uint8(0xC4)) & equal(data, at + 1, np.uint8(0xB0))
             found_at = trailing_zeros(sigma | dotted)
@@ -75,7 +73,7 @@ def needs_python(data: Array, offsets: Array) -> Array:
 
 @kernel
 def _decode(data: Array, at: Int, stop: Int) -> tuple[Int, Int]:
-    """The code point at data[at] and its number of bytes; (-1, 1) for a byte that is no UTF-8."""
+    """Return the code point at data[at] and its number of bytes; (-1, 1) for a byte that is not UTF-8."""
     lead = np.int64(data[at])
     if lead < 0x80:
         return lead, 1
@@ -155,6 +153,7 @@ def _cut_ascii(
         copy_lowered(text, out, data, at)
     else:
         copy(text, out, data, at)
+    # Bit i of `after_word` says that the character before i is of a word; the one before the block comes in at bit 0.
     after_word = word << _ONE | U(before == WORD)
     after_other = other << _ONE | U(before == PUNCTUATION)
     valid = _ALL >> U(WIDTH - size)
@@ -213,6 +212,7 @@ def _cut(
             at += WIDTH
             out += WIDTH
             continue
+        # ASCII goes as far as the next byte beyond it; then single characters, until 8 bytes in a row are ASCII again.
         size = min(trailing_zeros(high), limit - at)
         if size > 0:
             before, n_starts, n_ends = _cut_ascii(
@@ -225,6 +225,7 @@ def _cut(
                 break
             point, size = _decode(data, at, stop)
             if point < 0:
+                # One byte that is not UTF-8 is one character, as `surrogateescape` has it.
                 now = WORD if whitespace else PUNCTUATION
                 text[out] = data[at]
                 written = 1
@@ -253,7 +254,8 @@ def _absorb(state: np.uint64, value: np.uint64) -> np.uint64:
 
 @kernel
 def _hash_word(text: Array, start: Int, end: Int, state: np.uint64, absorbed: Int) -> np.uint64:
-    """The hash of a word whose first `absorbed` bytes are in `state` and whose others are text[start:end]."""
+    """Return the hash of a word whose first `absorbed` bytes are in `state` and whose others are text[start:end]."""
+    # The number of bytes goes into the hash, else zeros at a word's end would not change it.
     length = U(end - start + absorbed) * _LENGTH
     while end - start > _STRIDE:
         state = _absorb(_absorb(state, load64(text, start)), load64(text, start + 8))
@@ -283,6 +285,7 @@ def _hash_words(
     for i in range(words):
         start = np.int64(starts[i])
         size: Int = np.int64(ends[i]) - start
+        # Written always, counted only where the word is long: without a branch that is hard to guess.
         long_words[U(n_long)] = i
         n_long += size > _STRIDE
         size = min(size, _STRIDE)
@@ -311,15 +314,18 @@ def _carry_open_word(text: Array, start: Int, end: Int, state: np.uint64) -> tup
 
 @kernel
 def _extend(grams: Array, hashes: Array, order: Int, count: Int, longer: Array) -> None:
-    """Hashes of `count` n-grams of `order` words to `longer`, from `grams`, those of a word less."""
+    """Write the hashes of `count` n-grams of `order` words to `longer`, from `grams`, those of a word less."""
     for i in range(count):
         gram = grams[i]
+        # The turn makes the order of words count: `a b` and `b a` are different n-grams. `longer` may be `grams`
+        # itself, since each place is read before it is written and never after.
         longer[i] = _absorb((gram << _TURN) | (gram >> _UNTURN), hashes[U(i + order - 1)])
 
 
 @kernel
 def _to_buckets(grams: Array, first: Int, count: Int, scale: np.uint64, buckets: Array) -> None:
     for i in range(count):
+        # The upper 32 bits times the number of buckets, over 2^32: a remainder without a division.
         buckets[i] = ((grams[U(first + i)] >> _HALF) * scale) >> _HALF
 
 
@@ -327,7 +333,7 @@ def _to_buckets(grams: Array, first: Int, count: Int, scale: np.uint64, buckets:
 def _ngram_buckets(
     order: Int, hashes: Array, grams: Array, known: Int, words: Int, scale: np.uint64, buckets: Array
 ) -> Int:
-    """The buckets of the n-grams of `order` words that end in hashes[known:words]; returns how many.
+    """Write the buckets of the n-grams of `order` words that end in hashes[known:words]; return how many.
 
     grams: the hashes of the n-grams one word shorter, by their first word; left with those of this order.
     """
@@ -341,7 +347,8 @@ def _ngram_buckets(
 
 @kernel
 def _sum_entries(table: Array, buckets: Array, count: Int) -> float:
-    """The sum of table[buckets[:count]], in four sums that do not wait for each other."""
+    """Return the sum of table[buckets[:count]], in four sums that do not wait for each other."""
+    # In float64, and in an order that the row alone decides: its score is the same bits in any batch.
     sum0 = sum1 = sum2 = sum3 = 0.0
     whole = count & ~3
     for i in range(0, whole, 4):
@@ -376,7 +383,7 @@ def run(
     sums: Array,
     words: Array,
 ) -> None:
-    """Take each row through all passes, but those of `skip`.
+    """Take each row through all passes, except those of `skip`.
 
     counts: int64 (buckets,), counted up for each n-gram, or (0,) for not at all.
     table: float32 (columns, buckets), or (0, buckets). sums: float64 (n, columns), added to.
@@ -423,6 +430,7 @@ def run(
                 start = np.int64(starts[n_ends])
                 held, state = _carry_open_word(text, start, end, state)
                 absorbed += end - start - held
+            # The last n - 1 words are carried over: n-grams of the next piece begin with them.
             known = min(total, ngrams - 1)
             for i in range(known):
                 hashes[i] = hashes[total - known + i]

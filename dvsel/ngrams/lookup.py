@@ -1,4 +1,4 @@
-"""Count a column's n-grams, or sum up a table's entries over them: what every n-gram scorer is made of."""
+"""Count a column's n-grams, or sum up a table's entries over them: every n-gram scorer is made of these two."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 class Scores(NamedTuple):
-    """sums: float64 (n, columns), of the table's entries. words, ngrams: int64 (n,), how many a row has."""
+    """Sums of a table's entries. sums: float64 (n, columns). words, ngrams: int64 (n,), how many a row has."""
 
     sums: npt.NDArray[np.float64]
     words: npt.NDArray[np.int64]
@@ -24,7 +24,7 @@ class Scores(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """buckets: int64 (buckets,), how many n-grams of a column fall into each. words: int64 (n,), those of a row."""
+    """Numbers of n-grams. buckets: int64 (buckets,), those of a column in each. words: int64 (n,), of each row."""
 
     buckets: npt.NDArray[np.int64]
     words: npt.NDArray[np.int64]
@@ -38,7 +38,7 @@ def count(column: Column, spec: NgramSpec) -> Counts:
 
 
 def score(column: Column, table: npt.NDArray[np.float32], spec: NgramSpec) -> Scores:
-    """The sum of table[bucket] over the n-grams of each row.
+    """Sum up table[bucket] over the n-grams of each row.
 
     table: float32 (columns, buckets), C order. A row's sums do not depend on the rows beside it.
     """
@@ -49,6 +49,7 @@ def score(column: Column, table: npt.NDArray[np.float32], spec: NgramSpec) -> Sc
 
 def _run(column: Column, spec: NgramSpec, counts: Array, table: Array) -> tuple[Array, Array]:
     """Take all rows through the kernel; what only `str.lower` can lower-case goes through that first."""
+    # `str.lower` maps a final sigma by the letters around it, and one capital I to two characters.
     odd = np.zeros(len(column), np.bool_)
     if spec.lower:
         odd = kernels.needs_python(column.data, column.offsets)

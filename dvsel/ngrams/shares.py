@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Of each document, the share of its n-grams in each bucket, as a sparse matrix (documents, buckets).
+    """The share of each document's n-grams in each bucket, as a sparse matrix (documents, buckets).
 
     offsets: int64 (n + 1,); document i has entries offsets[i] to offsets[i + 1]. index: int32 (entries,), their
     buckets. share: float32 (entries,); those of a document sum to 1.
@@ -39,8 +39,9 @@ class Shares:
 
     @classmethod
     def of(cls, column: Column, spec: NgramSpec) -> Shares:
-        """Those of a column's documents; a document without n-grams has no entry."""
+        """Make those of a column's documents; a document without n-grams has no entry."""
         index, share = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+        # A document at a time: dense counts of all documents would take documents * buckets numbers.
         for row in range(len(column)):
             counts = count(column.take(np.array([row])), spec).buckets
             found = np.flatnonzero(counts)
@@ -50,7 +51,7 @@ class Shares:
         return cls(offsets.astype(np.int64), np.concatenate(index), np.concatenate(share), spec.buckets)
 
     def take(self, rows: npt.NDArray[np.integer]) -> Shares:
-        """The matrix of these rows, in this order."""
+        """Return the matrix of these rows, in this order."""
         sizes = np.diff(self.offsets)[rows]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         entries = np.repeat(self.offsets[rows] - offsets[:-1], sizes) + np.arange(offsets[-1])
@@ -58,21 +59,21 @@ class Shares:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """The number of columns."""
         return self.buckets
 
     @property
     def square(self) -> float:
-        """Mean squared length of a row."""
+        """The mean squared length of a row."""
         return float(np.square(self.share, dtype=np.float64).sum() / len(self))
 
     def times(self, weights: Floats) -> Floats:
-        """The product with a vector: (buckets,) -> (documents,)."""
+        """Return the product with a vector: (buckets,) -> (documents,)."""
         found: Floats = _times(self.offsets, self.index, self.share, weights)
         return found
 
     def transposed_times(self, values: Floats) -> Floats:
-        """The product of the transposed matrix with a vector: (documents,) -> (buckets,)."""
+        """Return the product of the transposed matrix with a vector: (documents,) -> (buckets,)."""
         found: Floats = _transposed_times(self.offsets, self.index, self.share, values, self.buckets)
         return found
 

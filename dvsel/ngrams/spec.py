@@ -1,15 +1,15 @@
-"""What the n-grams of a text are, spelled out in plain Python. The kernels compute exactly this, faster.
+"""The n-grams of a text, spelled out in plain Python. The kernels compute exactly this, faster.
 
 1. Lower-case the text with `str.lower`, unless told not to.
 2. Cut it into words. `wordpunct`: runs of word characters, and runs of characters that are neither that nor
    white space, as Python's `re` sees them: the `WordPunctTokenizer` of NLTK up to 3.9. (NLTK 3.10 took another
-   engine, to which combining marks, such as the vowel signs of Hindi, are word characters and "²" is none.)
+   engine, to which combining marks, such as the vowel signs of Hindi, are word characters and "²" is not one.)
    `whitespace`: `str.split`.
 3. Hash each word's UTF-8 bytes to 64 bits (`hash_word`), and the words of each run of 1 to n words to one
    hash (`hash_ngram`).
 4. The top 32 bits of a hash, scaled, are its bucket.
 
-Bytes that are no UTF-8 are punctuation characters of one byte each (Python's `surrogateescape`).
+Bytes that are not UTF-8 are punctuation characters of one byte each (Python's `surrogateescape`).
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ class NgramSpec(Options):
 
 
 def words_of(text: str, spec: NgramSpec) -> list[str]:
-    """The words of a text, in order."""
+    """Return the words of a text, in order."""
     if spec.lower:
         text = text.lower()
     return text.split() if spec.words == "whitespace" else _WORDPUNCT.findall(text)
 
 
 def buckets_of(text: str, spec: NgramSpec) -> list[int]:
-    """The bucket of each n-gram of a text: all single words in order, then all pairs, and so on."""
+    """Return the bucket of each n-gram of a text: all single words in order, then all pairs, and so on."""
     words = words_of(text, spec)
     return [bucket_of(ngram, spec.buckets) for ngram in _runs(words, spec.ngrams)]
 
 
 def bucket_of(ngram: Sequence[str], buckets: int) -> int:
-    """The bucket of one n-gram, given as its words."""
+    """Return the bucket of one n-gram, given as its words."""
     return (hash_ngram(ngram) >> 32) * buckets >> 32
 
 
 def hash_ngram(words: Sequence[str]) -> int:
-    """64 bits for a run of words, in order; the hash of one word alone is that word's."""
+    """Hash a run of words, in order, to 64 bits; the hash of one word alone is that word's."""
     state = hash_word(words[0])
     for word in words[1:]:
         state = _absorb(_turn(state), hash_word(word))
@@ -71,7 +71,7 @@ def hash_ngram(words: Sequence[str]) -> int:
 
 
 def hash_word(word: str) -> int:
-    """64 bits for a word: its UTF-8 bytes, with zeros up to whole blocks of 16, in little-endian halves.
+    """Hash a word to 64 bits: its UTF-8 bytes, with zeros up to whole blocks of 16, in little-endian halves.
 
     The last half takes in the number of bytes as well, so that zeros at the end count.
     """

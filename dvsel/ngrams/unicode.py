@@ -1,4 +1,4 @@
-"""Python's own view of every character, as tables for the kernels: made anew at each start, never stored.
+"""Python's own view of every character, as tables for the kernels: made at each start, never stored.
 
 So a kernel cuts and lower-cases text exactly as `re` and `str.lower` of the Python that runs it.
 """
@@ -22,7 +22,7 @@ _GROWS = 0x130  # capital I with a dot above: the only character whose lower cas
 
 
 class Tables(NamedTuple):
-    """What a kernel knows of a code point c: `entries[pages[c >> 8], c & 255]`.
+    """Tables of code points; a kernel looks c up as `entries[pages[c >> 8], c & 255]`.
 
     pages: uint16 (4352,). entries: int32 (pages, 256): distance to the lower-case character * 4 + class.
     """
@@ -33,7 +33,8 @@ class Tables(NamedTuple):
 
 @cache
 def tables(whitespace: bool, lower: bool) -> Tables:
-    """Tables for one way of cutting words. whitespace: whether punctuation counts as part of words."""
+    """Make the tables for one way of cutting words. whitespace: whether punctuation counts as part of words."""
+    # One string of all characters, so that `re` and `str.lower` are asked once and not a million times.
     characters = _all_characters()
     entries = np.full(_CODE_POINTS, WORD if whitespace else PUNCTUATION, np.int32)
     for pattern, kind in ((r"\w+", WORD), (r"\s+", SPACE)):
@@ -50,12 +51,14 @@ def _all_characters() -> str:
 
 
 def _lowered(characters: str) -> npt.NDArray[np.int32]:
+    # That character would shift all after it. What it becomes here is never used: such rows go through `str.lower`.
     lowered = characters.replace(chr(_GROWS), "i").lower()
     return np.frombuffer(lowered.encode(_UTF32, "surrogatepass"), "<i4")
 
 
 def _in_pages(entries: npt.NDArray[np.int32]) -> Tables:
     rows = entries.reshape(-1, 1 << PAGE_BITS)
+    # Most pages of 256 characters are equal (unassigned, or letters without case), and are stored once.
     keys = [row.tobytes() for row in rows]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     pages = np.array([numbers[key] for key in keys], np.uint16)

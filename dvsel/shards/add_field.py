@@ -1,4 +1,4 @@
-"""One member more in a document that is not parsed: a score or a weight, in a line or in a row of a table."""
+"""Add a member to a document that is not parsed: a score or a weight, to a line or to a row of a table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_member(line: bytes, name: str, value: bytes, is_there: bool) -> bytes:
 
 
 def _without_member(line: bytes, name: str) -> bytes:
-    """A JSON object without a member: byte for byte where dvsel put it at the end, else written anew."""
+    """Return a JSON object without a member: byte for byte where dvsel put it at the end, else written again."""
     member = rb",\s*" + re.escape(orjson.dumps(name)) + rb"\s*:\s*(?:[-+.\w]+|\{[^{}]*\})\s*\}$"
     if found := re.search(member, line):
         return line[: found.start()] + b"}"
@@ -51,5 +51,5 @@ def with_column(batch: pa.RecordBatch, name: str, values: npt.NDArray[np.float32
 
 
 def as_json(value: np.float32) -> bytes:
-    """The shortest JSON that reads back as the same float32; null for what is no number."""
+    """Return the shortest JSON that reads back as the same float32; null for NaN and infinity."""
     return str(value).encode() if np.isfinite(value) else b"null"

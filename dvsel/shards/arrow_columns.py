@@ -55,7 +55,7 @@ def _found(batch: pa.RecordBatch, path: str) -> Any:
 
 
 def text(batch: pa.RecordBatch, path: str, bad: dict[int, str]) -> Column:
-    """As `field`, with strings for lists of strings (see `texts`)."""
+    """Return what `field` does, with strings for lists of strings (see `texts`)."""
     array = _found(batch, path)
     strings = written(array) if array is not None and arrow_types.is_list(arrow_types.value_type(array.type)) else None
     if strings is None or not arrow_types.is_text(strings.type.value_type) or strings.flatten().null_count:

@@ -32,7 +32,7 @@ _SIMPLE = (
 def refusal(type_: pa.DataType, depth: int = 0) -> str:
     """Why values of a type cannot be read, or "": unions, intervals and what pyarrow itself has no name for.
 
-    Raises UnicodeDecodeError where the name of a field or of a time zone is no text.
+    Raises UnicodeDecodeError where the name of a field or of a time zone is not UTF-8.
     """
     if depth > _DEEPEST:
         return f"nested more than {_DEEPEST} levels deep"
@@ -55,35 +55,35 @@ def repeated(names: list[str]) -> str | None:
 
 
 def is_struct(type_: pa.DataType) -> bool:
-    """Whether its values have named fields."""
+    """Return whether its values have named fields."""
     return bool(pa.types.is_struct(type_))
 
 
 def is_extension(type_: pa.DataType) -> bool:
-    """Whether it is another type with a name of its own."""
+    """Return whether it is another type with a name of its own."""
     return isinstance(type_, pa.BaseExtensionType)
 
 
 def is_list(type_: pa.DataType) -> bool:
-    """Whether it is a list of any kind; a map is none."""
+    """Return whether it is a list of any kind; a map is not."""
     is_ = pa.types
     return is_.is_list(type_) or is_.is_large_list(type_) or is_.is_fixed_size_list(type_) or is_list_view(type_)
 
 
 def is_list_view(type_: pa.DataType) -> bool:
-    """Whether it is a list whose rows may share their values."""
+    """Return whether it is a list whose rows may share their values."""
     return str(type_).startswith(("list_view<", "large_list_view<"))
 
 
 def is_encoded(type_: pa.DataType) -> bool:
-    """Whether a few stored bytes may stand for many rows, at any level."""
+    """Return whether a few stored bytes may stand for many rows, at any level."""
     is_ = pa.types
     own = is_.is_dictionary(type_) or is_.is_run_end_encoded(type_) or is_list_view(type_) or str(type_) in VIEWS
     return own or any(map(is_encoded, _parts(type_)))
 
 
 def is_weightless(type_: Any) -> bool:
-    """Whether values may take no stored bytes at all, at any level."""
+    """Return whether values may take no stored bytes at all, at any level."""
     is_, own = pa.types, False
     if is_.is_fixed_size_binary(type_):
         own = type_.byte_width == 0
@@ -94,22 +94,22 @@ def is_weightless(type_: Any) -> bool:
 
 
 def has_runs(type_: pa.DataType) -> bool:
-    """Whether it is run-end encoded, at any level."""
+    """Return whether it is run-end encoded, at any level."""
     return pa.types.is_run_end_encoded(type_) or any(map(has_runs, _parts(type_)))
 
 
 def is_text(type_: pa.DataType) -> bool:
-    """Whether its values are strings, laid end to end."""
+    """Return whether its values are strings, laid end to end."""
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def is_text_dictionary(type_: Any) -> bool:
-    """Whether its values are numbers of strings in a dictionary."""
+    """Return whether its values are numbers of strings in a dictionary."""
     return pa.types.is_dictionary(type_) and is_text(type_.value_type)
 
 
 def value_type(type_: Any) -> pa.DataType:
-    """What the values are once dictionaries, runs, views and extensions are taken off."""
+    """Return the type of the values without dictionaries, runs, views and extensions."""
     if is_extension(type_) or pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         return value_type(_parts(type_)[0])
     return VIEWS.get(str(type_), type_)

@@ -82,7 +82,7 @@ def _sizes_of_leaves(array: Any) -> Sizes:
 
 
 def _sizes_of_lists(array: Any) -> Sizes:
-    """Of the lists' values only those that these rows hold are looked at."""
+    """Return the bytes of each row's lists, looking only at the values that these rows hold."""
     starts: npt.NDArray[np.int64]
     if pa.types.is_fixed_size_list(array.type):
         starts = (np.arange(len(array)) + array.offset) * array.type.list_size
@@ -156,13 +156,13 @@ def _written_leaf(array: Any) -> Any:
 
 
 def _finite(array: Any) -> Any:
-    """Doubles with the shortest digits that the numbers have in their own type; null for what is no number."""
+    """Doubles with the shortest digits that the numbers have in their own type; null for NaN and infinity."""
     array = array if pa.types.is_float64(array.type) else pc.cast(pc.cast(array, pa.string()), pa.float64())
     return pc.if_else(pc.is_finite(array), array, pa.scalar(None, pa.float64()))
 
 
 def _timestamps(array: Any) -> Any:
-    """As ISO 8601 has them; those of a time zone in UTC, which is how they are stored."""
+    """Write times as ISO 8601 has them; those of a time zone in UTC, as they are stored."""
     plain = pc.cast(array.view(pa.timestamp(array.type.unit)), pa.large_string())
     iso = pc.replace_substring_regex(plain, r"^(-?\d+-\d\d-\d\d) ", r"\1T")
     end = pa.scalar("Z" if array.type.tz else "", pa.large_string())
@@ -170,7 +170,7 @@ def _timestamps(array: Any) -> Any:
 
 
 def _durations(array: Any) -> Any:
-    """As seconds in the form of ISO 8601."""
+    """Write durations as seconds in the form of ISO 8601."""
     digits = _DIGITS[array.type.unit]
     counts = array.view(pa.int64()).to_pylist()
     texts = [None if count is None else f"PT{Decimal(count).scaleb(-digits):f}S" for count in counts]

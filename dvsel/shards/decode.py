@@ -1,7 +1,7 @@
 """The bytes of a JSONL shard, decompressed as a stream, with nothing lost in silence.
 
 Files of several zstd frames or gzip members are read to the end. A file that ends inside a frame, corrupt
-data, a wrong checksum, rubbish after the last frame, and content that is not what the file's name says are
+data, a wrong checksum, other bytes after the last frame, and content that is not what the file's name says are
 each a UserError. Memory is bounded by what one piece of `_PIECE` compressed bytes can hold: 8 MiB for gzip;
 256 MiB for the worst zstd data there can be, tens of KiB for real ones.
 """
@@ -44,12 +44,12 @@ class Decoder(Protocol):
 
     @property
     def eof(self) -> bool:
-        """Whether the frame has ended."""
+        """True where the frame has ended."""
         ...
 
     @property
     def unused_data(self) -> bytes:
-        """What followed the frame's end."""
+        """Bytes after the frame's end."""
         ...
 
     def decompress(self, data: Any, /) -> bytes:
@@ -229,5 +229,5 @@ def _kind(head: bytes) -> str:
 
 
 def _may_begin(head: bytes, compression: str) -> bool:
-    """Whether a very short file could be the beginning of one of this compression."""
+    """Return whether a very short file could be the beginning of one of this compression."""
     return any(magic.startswith(head) for magic in _MAGIC[compression])

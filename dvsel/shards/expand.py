@@ -1,9 +1,9 @@
-"""From the words of a command to shards.
+"""Find the shards that the words of a command name.
 
 What is named is read: a file, a folder, whatever hidden folder either lies in, and what a glob spells with its dot. Of
 what a folder or a glob holds, the shards are read. The rest is passed over, and one notice says so of what may be data:
 hidden files, and files that are compressed in a way, or of a kind, that dvsel does not read. Nothing is said of what is
-no data (descriptions, reports, score files), nor of a folder `files.HOME`, where a run keeps its own files.
+no data (descriptions, reports, score files), nor of a folder `places.HOME`, where a run keeps its own files.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _NAMED = 3
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """A shard's name without its suffix, and the suffix: "en/a", ".jsonl.zst". Both in the case they have."""
+    """Return a shard's name without its suffix, and the suffix: "en/a", ".jsonl.zst". Both in the case they have."""
     stem, compression = posixpath.splitext(name)
     if compression.lower() not in _COMPRESSIONS:
         stem, compression = name, ""
@@ -85,14 +85,14 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def is_shard_name(name: str) -> bool:
-    """Whether a file of this name is one that dvsel reads."""
+    """Return whether a file of this name is one that dvsel reads."""
     return _kind(name) is not None
 
 
 def expand(patterns: Sequence[str]) -> list[Shard]:
-    """The shards that the user's words name, in their order; a folder's or a glob's sorted by name.
+    """Return the shards that the user's words name, in their order; a folder's or a glob's sorted by name.
 
-    A pattern is a file, a folder (searched to the bottom), a glob (`*`, `**`), a URL of fsspec or a glob of
+    A pattern is a file, a folder (searched recursively), a glob (`*`, `**`), a URL of fsspec or a glob of
     them, a folder that `datasets` saved, or `hf://datasets/owner/name[/path or glob]`.
     Raises UserError where a pattern names nothing, a file of an unknown kind, one already named, or one whose name is
     not UTF-8, and where a folder that `datasets` saved lacks a file, or a dataset has several splits. Warns of what was
@@ -123,7 +123,7 @@ class _PassedOver:
     not_read: list[str] = field(default_factory=list)
 
     def takes(self, place: str, hidden: bool) -> bool:
-        """Whether a file that was found is a shard to read."""
+        """Return whether a file that was found is a shard to read; note it where it may be data."""
         file = posixpath.basename(place)
         if file in _NO_SHARDS or file.endswith(_SCORE_FILES):
             return False
@@ -136,7 +136,7 @@ class _PassedOver:
         return False
 
     def tell(self) -> None:
-        """Warn of them."""
+        """Warn of the files that were passed over."""
         whats, remedies = [], []
         if self.hidden:
             whats.append(f"{len(self.hidden):,} hidden ({_first(self.hidden)})")
@@ -211,8 +211,8 @@ def _nothing(pattern: str, what: str, passed: _PassedOver) -> list[str]:
 
 
 def _globbed(found: Sequence[str], pattern: str) -> list[tuple[str, bool]]:
-    """What a glob found, sorted, less a run's own files, and whether a part of it is hidden that the glob has no dot
-    for."""
+    """Return what a glob found, sorted, less a run's own files, and whether a part of the name is hidden for which the
+    glob has no dot."""
     wanted, places = pattern.split("/"), []
     for place in sorted(found):
         parts, spelt = place.split("/"), wanted
@@ -287,7 +287,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _files_of_dataset(state: bytes) -> list[str] | None:
-    """The data files that a `state.json` of `datasets` lists; None if it is some other JSON file."""
+    """Return the data files that a `state.json` of `datasets` lists; None if it is some other JSON file."""
     try:
         content = json.loads(state)
         files = [entry["filename"] for entry in content["_data_files"]]
@@ -301,7 +301,7 @@ def _checked(state: str, folder: str, files: Sequence[str], names: Sequence[str]
     there, listed = set(names), set()
     for file in files:
         if posixpath.normpath(file) != file or file.startswith(("/", "..")):
-            raise UserError(f"{state}: lists {file!r}, which is no file of its folder; save the dataset again")
+            raise UserError(f"{state}: lists {file!r}, which is not a file of its folder; save the dataset again")
         if join(folder, file) not in there:
             raise UserError(f"{state}: lists {file!r}, which is not there; copy the folder again, or save it again")
         listed.add(join(folder, file))

@@ -1,7 +1,7 @@
 """Fields of JSON lines, straight from the bytes.
 
-A kernel parses each line once and copies the values of the wanted fields into columns. Whatever it is not sure of it
-leaves to orjson, which decides between a value and a cause. So the result is that of orjson on every line, at several
+A kernel parses each line once and copies the values of the wanted fields into columns. It leaves whatever it is not
+sure of to orjson, which decides between a value and a cause. So the result is that of orjson on every line, at several
 times its speed on ordinary ones; `Extracted.odd` says how many were not.
 """
 
@@ -28,7 +28,7 @@ class Extracted:
     columns: by path, n rows each. A string as its unescaped UTF-8, any other value as its source's JSON text.
     spans: by path, where the value's JSON text lies in the data, quotes included: starts and ends, int64
     (n,), -1 where the field is missing.
-    bad: of each row that holds no JSON object, why; its fields are MISSING.
+    bad: the cause for each row that holds no JSON object; its fields are MISSING.
     odd: how many rows orjson had to decide on.
     """
 
@@ -39,8 +39,8 @@ class Extracted:
 
 
 def find_lines(data: Bytes, begin: int, end: int) -> tuple[Offsets, Offsets, int]:
-    """The first lines of data[begin:end] that end in LF, `LINES_AT_ONCE` at most: their starts and ends, int64, without
-    the LF, and the index just after the last LF, where a further line begins, be it unfinished.
+    """Find the first lines of data[begin:end] that end in LF, `LINES_AT_ONCE` at most: their starts and ends, int64,
+    without the LF, and the index just after the last LF, where a further line begins, be it unfinished.
 
     data: uint8, PAD bytes or more beyond `end`.
     """
@@ -53,9 +53,9 @@ def find_lines(data: Bytes, begin: int, end: int) -> tuple[Offsets, Offsets, int
 
 
 def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str]) -> Extracted:
-    """The fields that the dotted `paths` name, of the JSON objects in data[starts[i]:ends[i]].
+    """Take the fields that the dotted `paths` name, of the JSON objects in data[starts[i]:ends[i]].
 
-    data: uint8, PAD bytes or more beyond the last end; writable, as numba compiles anew for read-only ones.
+    data: uint8, PAD bytes or more beyond the last end; writable, as numba compiles once more for read-only ones.
     A path descends objects; a key that itself holds a dot is not reachable. Of a key given twice the last
     counts. Bad content never raises: its cause is in `Extracted.bad`.
     """

@@ -60,12 +60,12 @@ def _refusal(line: bytes, error: orjson.JSONDecodeError) -> str:
 
 
 def _starts_another(text: str, at: int) -> bool:
-    """Whether text[:at] is a whole JSON object and another value's bracket follows it."""
+    """Return whether text[:at] is a whole JSON object and another value's bracket follows it."""
     return text[at : at + 1] == "{" and text[:at].rstrip()[-1:] == "}" and cause(text[:at].encode()) is None
 
 
 def locate(line: bytes, paths: Sequence[str]) -> list[Span | None]:
-    """Where the paths' values lie in a line that is a JSON object."""
+    """Find the places of the paths' values in a line that is a JSON object."""
     whole = line.index(b"{"), len(line)
     objects: dict[Span, dict[str, Span]] = {}
 

@@ -22,7 +22,7 @@ Kinds = npt.NDArray[np.uint8]
 _NOTHING, _ROOT = 0, 1
 _CHILD, _SIBLING, _COLUMN, _KEY, _KEY_SIZE = range(5)
 
-_DEPTH = 64
+_DEPTH = 64  # bits of `braces`; deeper lines are left to orjson
 _DIGITS = 200  # with an exponent of two digits still far below the largest double, 1.8e308
 _AT_VALUE, _AT_KEY, _AFTER_VALUE = range(3)
 _FAILED = -1
@@ -61,7 +61,7 @@ class Search(NamedTuple):
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> Search:
-        """The tree of dotted paths."""
+        """Make the tree of dotted paths."""
         nodes = [[_NOTHING, _NOTHING, -1, 0, 0] for _ in (_NOTHING, _ROOT)]
         numbers: dict[tuple[str, ...], int] = {(): _ROOT}
         keys = bytearray()
@@ -102,7 +102,7 @@ class Table(NamedTuple):
 
     @classmethod
     def empty(cls, columns: int, starts: Offsets, ends: Offsets) -> Table:
-        """Room for the lines from starts[i] to ends[i]."""
+        """Make room for the lines from starts[i] to ends[i]."""
         # Keys and unwanted strings are unescaped at the first cursor too, so there is always one.
         regions, rows = max(columns, 1), len(starts)
         region = int((ends - starts).sum()) + PAD
@@ -116,14 +116,14 @@ class Table(NamedTuple):
         )
 
     def columns(self, names: Sequence[str]) -> dict[str, Column]:
-        """What was filled, by name."""
+        """Return the columns that were filled, by name."""
         regions = self.values.reshape(len(self.cursor), -1)
         return {name: Column(regions[at], self.offsets[at], self.kinds[at]) for at, name in enumerate(names)}
 
 
 @bare_kernel
 def find_newlines(data: Bytes, at: int, end: int, ends: Offsets) -> tuple[int, int]:
-    """Fill `ends` with the places of LFs; how many there are, and where to go on if it is full."""
+    """Fill `ends` with the places of LFs; return how many there are, and where to go on if it is full."""
     count = 0
     while at < end:
         mask = equal(data, at, _NEWLINE)
@@ -144,7 +144,7 @@ def find_newlines(data: Bytes, at: int, end: int, ends: Offsets) -> tuple[int, i
 def _utf8(data: Bytes, at: int, stop: np.uint64) -> int:
     """Validate the UTF-8 from `at`, where a character begins, to the lowest bit of `stop`, or 64 bytes.
 
-    How many bytes of whole characters that is, or -1; a character cut by the 64th byte is left out.
+    Returns how many bytes of whole characters that is, or -1; a character cut by the 64th byte is left out.
     """
     below_c0 = below(data, at, np.uint8(0xC0))
     below_a0 = below(data, at, np.uint8(0xA0))
@@ -152,11 +152,15 @@ def _utf8(data: Bytes, at: int, stop: np.uint64) -> int:
     lead = ~below(data, at, np.uint8(0xC2))
     lead_3 = ~below(data, at, np.uint8(0xE0))
     lead_4 = ~below(data, at, np.uint8(0xF0))
+    # A character that begins too near the 64th byte is left to the next block: `stop` moves to its first byte. Only
+    # bytes before the old `stop` count, which the mask below selects.
     cut = lead & np.uint64(1 << 63) | lead_3 & np.uint64(1 << 62) | lead_4 & np.uint64(1 << 61)
     cut &= stop ^ (stop - _ONE)
     if cut:
         stop = cut
 
+    # A lead byte at i sets bits i + 1 to i + 3 of `expected`: exactly there a continuation must stand. The masks after
+    # it are of bytes that UTF-8 forbids although they have the right form (RFC 3629, section 4).
     continuation = below_c0 & ~below(data, at, _NON_ASCII)
     expected = (lead << _ONE) | (lead_3 << np.uint64(2)) | (lead_4 << np.uint64(3))
     never = ~(below_c0 | lead) | ~below(data, at, np.uint8(0xF5))
@@ -164,7 +168,7 @@ def _utf8(data: Bytes, at: int, stop: np.uint64) -> int:
     overlong |= (equal(data, at, np.uint8(0xF0)) << _ONE) & below_90
     surrogate = (equal(data, at, np.uint8(0xED)) << _ONE) & ~below_a0
     too_large = (equal(data, at, np.uint8(0xF4)) << _ONE) & ~below_90
-    # The byte at `stop` itself is looked at too: it is no continuation, so a character cut off by it shows.
+    # The byte at `stop` itself is looked at too: it does not continue a character, so one that is cut off shows.
     wrong = (expected ^ continuation) | never | overlong | surrogate | too_large
     if wrong & (stop ^ (stop - _ONE)):
         return _FAILED
@@ -173,7 +177,7 @@ def _utf8(data: Bytes, at: int, stop: np.uint64) -> int:
 
 @bare_kernel
 def _hex4(data: Bytes, at: int) -> int:
-    """The number of 4 hexadecimal digits; `_NOT_HEX` or more for anything else."""
+    """Return the number of 4 hexadecimal digits; `_NOT_HEX` or more for anything else."""
     high: int = (_HEX[data[at]] << 12) | (_HEX[data[at + 1]] << 8)
     low: int = (_HEX[data[at + 2]] << 4) | _HEX[data[at + 3]]
     return high | low
@@ -181,7 +185,7 @@ def _hex4(data: Bytes, at: int) -> int:
 
 @bare_kernel
 def _encode(code: int, out: Bytes, to: int) -> int:
-    """Write a code point as UTF-8; the index after it."""
+    """Write a code point as UTF-8; return the index after it."""
     if code < 0x80:
         out[to] = code
         return to + 1
@@ -203,7 +207,7 @@ def _encode(code: int, out: Bytes, to: int) -> int:
 
 @bare_kernel
 def _unicode_escape(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int]:
-    """Unescape the \\uXXXX at `at`, or a pair of them; where both go on, or -1."""
+    """Unescape the \\uXXXX at `at`, or a pair of them; return where both go on, or -1."""
     code = _hex4(data, at + 2)
     if code >= _NOT_HEX:
         return _FAILED, to
@@ -220,7 +224,7 @@ def _unicode_escape(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int
 
 @bare_kernel
 def _escape(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int]:
-    """Unescape what the backslash at `at` begins; where both go on, or -1."""
+    """Unescape what the backslash at `at` begins; return where both go on, or -1."""
     plain = _ESCAPES[data[at + 1]]
     if plain:
         out[to] = plain
@@ -234,8 +238,10 @@ def _escape(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int]:
 def unescape(data: Bytes, at: int, end: int, out: Bytes, to: int) -> tuple[int, int]:
     """Validate and unescape into out[to:] the string whose first byte is data[at].
 
-    The index after its closing quote, or -1, and the end of the copy; rubbish may follow it.
+    Returns the index after its closing quote, or -1, and the end of the copy; bytes after it are undefined.
     """
+    # Whole vectors are copied before anything is known of them; what lies after the end of the string is overwritten by
+    # the next one, or never read. That is faster than to copy exactly.
     while at < end:
         copy(out, to, data, at)
         stop = equal(data, at, _QUOTE) | equal(data, at, _BACKSLASH) | below(data, at, _SPACE)
@@ -263,7 +269,7 @@ def unescape(data: Bytes, at: int, end: int, out: Bytes, to: int) -> tuple[int, 
 
 @bare_kernel
 def skip_space(data: Bytes, at: int, end: int) -> int:
-    """The index of the first byte from `at` that is no white space."""
+    """Return the index of the first byte from `at` that is not white space."""
     while at < end:
         byte = data[at]
         if byte > _SPACE or (byte != _SPACE and byte != _TAB and byte != _RETURN and byte != _NEWLINE):
@@ -274,7 +280,7 @@ def skip_space(data: Bytes, at: int, end: int) -> int:
 
 @bare_kernel
 def _digits(data: Bytes, at: int, end: int, most: int) -> int:
-    """The index after 1 to `most` digits, or -1."""
+    """Return the index after 1 to `most` digits, or -1."""
     first = at
     while at < end and _ZERO <= data[at] <= _NINE:
         at += 1
@@ -285,7 +291,7 @@ def _digits(data: Bytes, at: int, end: int, most: int) -> int:
 
 @bare_kernel
 def _number(data: Bytes, at: int, end: int) -> int:
-    """The index after the number at `at`; -1 if there is none or it may be out of a double's range."""
+    """Return the index after the number at `at`; -1 without one, or if it may be out of a double's range."""
     if data[at] == _MINUS:
         at += 1
     after = _digits(data, at, end, _DIGITS)
@@ -305,7 +311,7 @@ def _number(data: Bytes, at: int, end: int) -> int:
 
 @bare_kernel
 def _literal(data: Bytes, at: int, end: int, word: Bytes) -> int:
-    """The index after `word`, or -1 where something else is at `at`."""
+    """Return the index after `word`, or -1 where something else is at `at`."""
     if at + len(word) > end:
         return _FAILED
     for place in range(len(word)):
@@ -316,7 +322,7 @@ def _literal(data: Bytes, at: int, end: int, word: Bytes) -> int:
 
 @bare_kernel
 def _scalar(data: Bytes, at: int, end: int) -> tuple[int, int]:
-    """The index after the number or literal at `at`, or -1, and its kind."""
+    """Return the index after the number or literal at `at`, or -1, and its kind."""
     byte = data[at]
     if byte == _TRUE[0]:
         return _literal(data, at, end, _TRUE), _BOOL
@@ -329,7 +335,7 @@ def _scalar(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 @bare_kernel
 def _find_child(search: Search, parent: int, text: Bytes, begin: int, end: int) -> int:
-    """The child of `parent` whose key is text[begin:end], or `_NOTHING`."""
+    """Return the child of `parent` whose key is text[begin:end], or `_NOTHING`."""
     size = end - begin
     child: int = search.nodes[parent, _CHILD]
     while child != _NOTHING:
@@ -346,7 +352,7 @@ def _find_child(search: Search, parent: int, text: Bytes, begin: int, end: int) 
 
 @bare_kernel
 def _key(data: Bytes, at: int, end: int, search: Search, parent: int, out: Bytes, to: int) -> tuple[int, int]:
-    """The index after the key at `at` and its colon, or -1, and the key's node."""
+    """Return the index after the key at `at` and its colon, or -1, and the key's node."""
     if data[at] != _QUOTE:
         return _FAILED, _NOTHING
     at, key_end = unescape(data, at + 1, end, out, to)
@@ -398,6 +404,7 @@ def _parse(data: Bytes, at: int, end: int, row: int, search: Search, table: Tabl
             if at < 0:
                 return False
             if node != _NOTHING:
+                # Of a key given twice the last counts, and values cannot be taken back: the line is left to orjson.
                 if search.seen[node] == row:
                     return False
                 search.seen[node] = row
@@ -420,6 +427,7 @@ def _parse(data: Bytes, at: int, end: int, row: int, search: Search, table: Tabl
                 return False
         elif byte == _QUOTE:
             column = search.nodes[node, _COLUMN]
+            # An unwanted string is validated by the same copy, into the free room of the first column.
             slot = max(column, 0)
             at, to = unescape(data, at + 1, end, table.values, table.cursor[slot])
             if at < 0:
@@ -461,6 +469,7 @@ def parse_rows(data: Bytes, starts: Offsets, ends: Offsets, search: Search, tabl
         if skip_space(data, starts[row], ends[row]) == ends[row]:
             table.verdicts[row] = BLANK
         elif not _parse(data, starts[row], ends[row], row, search, table):
+            # What the line has put into the table so far is taken back.
             table.verdicts[row] = ODD
             for column in range(columns):
                 table.cursor[column] = column * region + table.offsets[column, row]

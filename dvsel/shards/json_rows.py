@@ -37,7 +37,7 @@ def check_columns(shard: Shard) -> None:
 
 
 def json_lines(batch: pa.RecordBatch, place: str) -> Iterator[bytes]:
-    """Each row as a line, with its LF. place: the shard, for the error."""
+    """Write each row as a line, with its LF. place: the shard, for the error."""
     names = batch.schema.names
     values = [_values(column, name, place) for name, column in zip(names, batch.columns, strict=True)]
     for row in zip(*values, strict=True):

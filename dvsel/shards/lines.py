@@ -53,13 +53,13 @@ class Lines:
 
     @classmethod
     def of(cls, lines: Sequence[bytes]) -> Lines:
-        """Lines from byte strings."""
+        """Make lines of byte strings."""
         column = Column.of(lines)
         return cls(column.data, column.offsets[:-1], column.offsets[1:], 0)
 
 
 class _Source(Protocol):
-    """Where bytes come from: a `decode.Reader` or a `_Stream`."""
+    """A source of bytes: a `decode.Reader` or a `_Stream`."""
 
     at_line_start: bool
     stored: int
@@ -70,7 +70,7 @@ class _Source(Protocol):
 
 
 class LineReader(AbstractContextManager["LineReader"]):
-    """Iterates, once, over the lines of a shard, or of a binary stream such as stdin, `LINES_AT_ONCE` at most.
+    """Iterate, once, over the lines of a shard, or of a binary stream such as stdin, `LINES_AT_ONCE` at most.
 
     begin, end: the byte range, of a plain file only. block: bytes read at once; a longer line is still whole.
     on_read: told how many stored bytes of the range were read, after each reading.
@@ -98,7 +98,7 @@ class LineReader(AbstractContextManager["LineReader"]):
         self._source.close()
 
     def digest(self) -> str:
-        """XXH3-128 of the stored bytes (of the range), in hexadecimal; complete after the last block."""
+        """Return XXH3-128 of the stored bytes (of the range), in hexadecimal; complete after the last block."""
         return self._source.digest()
 
     def __iter__(self) -> Iterator[Lines]:
@@ -113,6 +113,7 @@ class LineReader(AbstractContextManager["LineReader"]):
             while at < size:
                 is_first = self._begin + offset + at == 0
                 starts, ends, at = find_lines(data, at, size)
+                # A line belongs to the range that its first byte lies in; the one before may end in this range.
                 if self._length is not None:
                     owned = int(np.searchsorted(starts, self._length - offset))
                     starts, ends = starts[:owned], ends[:owned]
@@ -127,13 +128,13 @@ class LineReader(AbstractContextManager["LineReader"]):
             raise changed_meanwhile(self._shard)
 
     def _first_line(self, data: Bytes) -> int:
-        """Where in the first block the first line begins."""
+        """Return where in the first block the first line begins."""
         if self._begin == 0:
             check_text(self._place, data[:HEAD].tobytes())
         return 0 if self._source.at_line_start else int(np.argmax(data == _LF)) + 1
 
     def _whole_lines(self) -> Iterator[tuple[Bytes, int, int]]:
-        """Blocks of lines, each line with an LF: a buffer, the place in the source of its first byte, and how
+        """Yield blocks of lines, each line with an LF: a buffer, the place in the source of its first byte, and how
         many of its bytes are whole lines."""
         buffer = bytearray(self._block + _SPARE)
         offset = filled = 0
@@ -144,6 +145,7 @@ class LineReader(AbstractContextManager["LineReader"]):
             whole = buffer.rfind(b"\n", filled, filled + count) + 1
             filled += count
             if filled and not count and not self._is_only_a_mark(buffer, offset, filled):
+                # The last line of a file may lack its LF; kernels look for one.
                 buffer[filled] = _LF
                 whole = filled = filled + 1
             if whole:
@@ -156,7 +158,7 @@ class LineReader(AbstractContextManager["LineReader"]):
         return self._begin + offset == 0 and filled == len(_BOM) and buffer.startswith(_BOM)
 
     def _room(self, buffer: bytearray, offset: int, filled: int) -> memoryview:
-        """The free part of the buffer; after a range's end only what finishing its last line may need."""
+        """Return the free part of the buffer; after a range's end only what finishing its last line may need."""
         room = len(buffer) - _SPARE - filled
         if self._length is not None:
             room = min(room, max(self._length - offset - filled, _BEYOND))

@@ -29,7 +29,7 @@ class DocumentBlock:
     """Consecutive documents; valid until the next ones are asked for.
 
     first_row: how many came before. fields: a column of n rows for each wanted path.
-    bad: of each row that is no document, why. odd: how many rows of JSON only the slow parser could read.
+    bad: the causes of rows that are not documents. odd: how many rows of JSON only the slow parser could read.
     lines: the rows as they stand in a JSONL shard. table: the whole rows of another one, where asked for.
     """
 
@@ -42,7 +42,7 @@ class DocumentBlock:
 
 
 class DocumentReader(AbstractContextManager["DocumentReader"]):
-    """Iterates, once, over the documents of a shard, or of a binary stream of JSON lines.
+    """Iterate, once, over the documents of a shard, or of a binary stream of JSON lines.
 
     paths: the fields that are wanted. begin, end: the byte range of a plain JSONL shard (see `LineReader`).
     whole_rows: whether `DocumentBlock.table` is wanted. block: about how many bytes a batch has.
@@ -83,13 +83,13 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
             self._whole_rows = not _has_all(self._table, path)
 
     def join_lists(self, paths: Sequence[str]) -> None:
-        """Have strings for the lists of strings at these of the paths (see `texts`); to be called before reading."""
+        """Give strings for the lists of strings at these of the paths (see `texts`); to be called before reading."""
         self._texts = tuple(paths)
 
     def digest(self) -> str:
-        """XXH3-128 in hexadecimal, complete after the last batch.
+        """Return XXH3-128 in hexadecimal, complete after the last batch.
 
-        Of the stored bytes (of the range); of a Parquet file, which is not read whole, of its size and its
+        It is of the stored bytes (of the range); of a Parquet file, which is not read whole, of its size and its
         footer, which states the place, the size and the extremes of every column chunk.
         """
         assert self._source is not None, "the digest is complete after the last batch"
@@ -122,7 +122,7 @@ class DocumentReader(AbstractContextManager["DocumentReader"]):
 
 
 def _has_all(shard: Shard, path: str) -> bool:
-    """Whether the footer of a Parquet shard says that every row has a value at a dotted path; an Arrow one has none."""
+    """Return whether a Parquet shard's footer says that every row has a value at a path; Arrow files do not say."""
     if shard.format != "parquet":
         return False
     import pyarrow as pa

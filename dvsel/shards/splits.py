@@ -80,6 +80,6 @@ def _split_of(name: str) -> str:
 
 
 def _pattern(names: Sequence[str]) -> str:
-    """What matches files of one split."""
+    """Return the pattern of files of one split."""
     shared = os.path.commonprefix(names)  # noqa: RUF071  (of characters, as a glob is)
     return names[0] if len(names) == 1 else shared.rstrip("0123456789") + "*"

@@ -110,7 +110,7 @@ class TableReader(AbstractContextManager["TableReader"]):
         return pa.PythonFile(_Stored(self._file), "r")
 
     def _check(self, schema: pa.Schema) -> None:
-        """Raise UserError for a wanted column that cannot be read, UnicodeDecodeError for a name that is no text."""
+        """Raise UserError for a wanted column that cannot be read, UnicodeDecodeError for a name that is not UTF-8."""
         for path in self._paths:
             if why := refusal(schema, path):
                 raise BadFile(f"{self._shard.url}: field {path!r} {why}")
@@ -180,7 +180,7 @@ class TableReader(AbstractContextManager["TableReader"]):
         return source, (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source, options=options)
 
     def _options(self, schema: pa.Schema) -> pa.ipc.IpcReadOptions:
-        """What reads the wanted columns, or one: a batch of none has no rows."""
+        """Return options that read the wanted columns, or one of any: a batch without columns has no rows."""
         heads = {path.partition(".")[0] for path in self._paths}
         wanted = [number for number, name in enumerate(schema.names) if self._whole_rows or name in heads]
         return pa.ipc.IpcReadOptions(included_fields=wanted or [0][: len(schema)], use_threads=False)
@@ -232,7 +232,7 @@ class _Stored:
 
     @property
     def closed(self) -> bool:
-        """Whether it cannot be read any more."""
+        """True where it cannot be read any more."""
         return self._file.closed
 
     def close(self) -> None:
@@ -306,7 +306,7 @@ def _joined(steps: Iterator[tuple[pa.RecordBatch, int]], size: int) -> Iterator[
 
 
 def _one(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """One batch of all rows."""
+    """Join batches to one."""
     if len(batches) < 2 or not batches[0].num_columns:
         return batches
     return pa.Table.from_batches(batches).combine_chunks().to_batches()  # type: ignore[no-any-return]

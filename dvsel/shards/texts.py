@@ -59,7 +59,7 @@ def _joined_list(json: bytes) -> bytes | None:
 
 
 def joined(columns: Sequence[Column]) -> Column:
-    """The texts out of these parts. A row's kind is that of the first part that is no text, if there is one; else
+    """Return the texts of these parts. A row's kind is that of the first part that is not text, if there is one; else
     STRING where a part is; else NULL or MISSING."""
     if len(columns) == 1:
         return columns[0]
@@ -97,7 +97,7 @@ def _join_lists(source: Bytes, bounds: Offsets, kind: npt.NDArray[np.uint8], dat
 
 @bare_kernel
 def _join_list(source: Bytes, at: int, end: int, data: Bytes, to: int) -> int:
-    """Where the strings end in `data`; -1 if not all members are strings. source[at:end]: JSON after the bracket."""
+    """Join a list of strings; return where it ends in `data`, -1 for other members. source[at:end]: JSON after `[`."""
     at = skip_space(source, at, end)
     if source[at] == _CLOSE:
         return to

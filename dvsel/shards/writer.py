@@ -41,7 +41,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def first_piece(folder: str, shard: Shard) -> str:
-    """Where the first output piece of an input shard is, once all of them are."""
+    """Return the place of an input shard's first output piece, which appears after all others."""
     return join(folder, _piece(shard, 0))
 
 
@@ -51,7 +51,7 @@ def _piece(shard: Shard, number: int) -> str:
 
 
 class ShardWriter(AbstractContextManager["ShardWriter"]):
-    """Writes the kept documents of one input shard below `folder`.
+    """Write the kept documents of one input shard below `folder`.
 
     cap: uncompressed bytes of a piece; a single longer line is still written whole.
     Pieces appear when the block ends well, and are dropped when it does not.
@@ -151,7 +151,7 @@ class _LineSink:
             self._file.write(self._compressor.flush())
 
     def drop(self) -> None:
-        """Nothing is left to be done."""
+        """Do nothing: a plain file needs no end."""
 
 
 def _compressor(compression: str) -> Any:
@@ -215,7 +215,7 @@ def _parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _refused(schema: pa.Schema, batches: list[pa.RecordBatch]) -> Iterator[str]:
-    """The names of the columns that cannot be written."""
+    """Yield the names of the columns that cannot be written."""
     for number, field in enumerate(schema):
         try:
             with _parquet_writer(io.BytesIO(), pa.schema([field])) as writer:
@@ -226,7 +226,7 @@ def _refused(schema: pa.Schema, batches: list[pa.RecordBatch]) -> Iterator[str]:
 
 
 def gather(lines: Lines, rows: npt.NDArray[np.int64]) -> memoryview:
-    """The bytes of these rows, each followed by one LF."""
+    """Return the bytes of these rows, each followed by one LF."""
     size = int((lines.ends[rows] - lines.starts[rows]).sum()) + len(rows)
     out = np.empty(size + PAD, np.uint8)
     _gather(lines.data, lines.starts, lines.ends, rows, out)

@@ -1,1 +1,1 @@
-"""Where bytes live, and the files that a run keeps for itself."""
+"""Places of bytes, and the files that a run keeps for itself."""

@@ -1,4 +1,4 @@
-"""Which files of an output folder dvsel wrote: its list of them, and what else lies there.
+"""The list of the files that dvsel wrote in an output folder, and the other files there.
 
 A run's folder has a hidden folder `.dvsel` of its own, with a lock, scratch files, steps, and `written/`: the names of
 the files that the run writes, each noted before the file appears, so that no moment of a kill leaves a file that is not
@@ -43,7 +43,7 @@ _ONE_BY_ONE = 32  # names that are asked for one by one; of more, the folder is 
 
 
 def home(folder: str) -> str:
-    """The hidden folder of a run's own files."""
+    """Return the hidden folder of a run's own files."""
     return join(folder, HOME)
 
 
@@ -62,7 +62,7 @@ def record(folder: str, names: Iterable[str]) -> None:
         there = [name for name in files if exists(join(folder, name))]
     if there and (others := set(there) - recorded(folder)):
         raise UserError(
-            f"{join(folder, min(others))}: is there, and no file that this run wrote; move it, or choose another -o"
+            f"{join(folder, min(others))}: is there, and this run did not write it; move it, or choose another -o"
         )
     lines = "".join(f"{json.dumps(name)}\n" for name in names).encode()
     make_folder(join(folder, _WRITTEN))
@@ -76,7 +76,7 @@ def record(folder: str, names: Iterable[str]) -> None:
 
 
 def recorded(folder: str) -> set[str]:
-    """The names that were noted."""
+    """Return the names that were noted."""
     names: set[str] = set()
     for url in find(join(folder, _WRITTEN), ".txt"):
         with open_read(url) as file:
@@ -96,7 +96,7 @@ def settle(folder: str) -> None:
 
 
 def foreign(folder: str) -> list[str]:
-    """The files below a folder that dvsel did not write there, in order."""
+    """Return the files below a folder that dvsel did not write there, in order."""
     mine = recorded(folder)
     runs = tuple(name for name in mine if name.endswith("/"))
     found = [
@@ -108,7 +108,7 @@ def foreign(folder: str) -> list[str]:
 
 
 def missing(folder: str, suffix: str | tuple[str, ...]) -> list[str]:
-    """The noted files of these suffixes that are not there, of this folder's run and of those below it, in order."""
+    """Return noted files of these suffixes that are missing, of this folder's run and of those below it, in order."""
     there = set(list_names(folder))
     runs = [name.removesuffix(_NAMES) for name in there if name.endswith(_NAMES)]
     noted = {f"{run}{name}" for run in runs for name in recorded(join(folder, run)) if name.endswith(suffix)}
@@ -135,12 +135,12 @@ def _remove_empty(folder: str, name: str) -> None:
 
 
 def _final(name: str) -> str:
-    """The name that a file has in the end, also while it is being written."""
+    """Return the name that a file has in the end, also while it is being written."""
     above, file = posixpath.split(name)
     return join(above, file[1:-4]) if file == temporary_name(file[1:-4]) else name
 
 
 def is_litter(name: str) -> bool:
-    """Whether file managers and file systems leave such files anywhere."""
+    """Return whether file managers and file systems leave such files anywhere."""
     file = posixpath.basename(name)
     return file in _LITTER or file.startswith(_LITTER_BEGINS)

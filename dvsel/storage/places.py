@@ -1,4 +1,4 @@
-"""Where bytes live: local paths through the operating system, everything else through fsspec.
+"""Places of bytes: local paths through the operating system, everything else through fsspec.
 
 A place is a string: a local path, a `file://` URL (the same thing), or any URL that fsspec knows. Whatever goes wrong
 on the way to the bytes is a UserError that names the place.
@@ -63,17 +63,17 @@ class Shard:
 
 
 def is_remote(url: str) -> bool:
-    """Whether the place is reached through fsspec."""
+    """Return whether the place is reached through fsspec."""
     return "://" in url and not url.startswith("file://")
 
 
 def join(base: str, name: str) -> str:
-    """The place of `name` (with slashes) below `base`."""
+    """Return the place of `name` (with slashes) below `base`."""
     return posixpath.join(base, name) if name else base
 
 
 def exists(url: str) -> bool:
-    """Whether a file or a folder is there."""
+    """Return whether a file or a folder is there."""
     with explained(url):
         if is_remote(url):
             fs, path = filesystem(url)
@@ -82,7 +82,7 @@ def exists(url: str) -> bool:
 
 
 def info(url: str) -> tuple[int, str]:
-    """A file's size in bytes, and what changes when it does (see `Shard.modified`)."""
+    """Return a file's size in bytes, and a mark that changes when it does (see `Shard.modified`)."""
     with explained(url):
         if is_remote(url):
             fs, path = filesystem(url)
@@ -92,10 +92,10 @@ def info(url: str) -> tuple[int, str]:
 
 
 def while_unchanged(shard: Shard, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """What is read of a shard, to the end.
+    """Yield the batches that are read of a shard, to the end.
 
-    Raises UserError where the shard is not what it was when it was named: after the last batch, and instead of the
-    error that its new content led to.
+    Raises UserError where the shard changed since it was named: after the last batch, and instead of the error that its
+    new content led to.
     """
     try:
         yield from batches
@@ -106,13 +106,13 @@ def while_unchanged(shard: Shard, batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def check_unchanged(shard: Shard) -> None:
-    """Raise UserError where a shard is not what it was when it was named, by its size and its time."""
+    """Raise UserError where a shard changed since it was named, by its size and its time."""
     if info(shard.url) != (shard.size, shard.modified):
         raise changed_meanwhile(shard)
 
 
 def changed_meanwhile(shard: Shard) -> UserError:
-    """The error for a shard that something wrote to while dvsel read it."""
+    """Return the error for a shard that something wrote to while dvsel read it."""
     return UserError(f"{shard.url}: changed while it was read; start again when nothing writes to it")
 
 
@@ -125,7 +125,7 @@ def check_utf8(place: str) -> None:
 
 
 def spelled(place: str) -> str:
-    r"""The place as text that can be encoded, with \xHH for each byte that is not UTF-8."""
+    r"""Return the place as text that can be encoded, with \xHH for each byte that is not UTF-8."""
     return place.encode(errors="backslashreplace").decode().replace(r"\udc", r"\x")
 
 
@@ -135,7 +135,7 @@ def _raise_unless_gone(error: OSError) -> None:
 
 
 def list_names(base: str) -> list[str]:
-    """The names of all files below a folder, relative to it, sorted; none where there is no folder."""
+    """Return the names of all files below a folder, relative to it, sorted; none where there is no folder."""
     with explained(base):
         if is_remote(base):
             fs, path = filesystem(base)
@@ -149,7 +149,7 @@ def list_names(base: str) -> list[str]:
 
 
 def find(base: str, suffix: str | tuple[str, ...], depth: int | None = None) -> list[str]:
-    """The places of the files below a folder that end in `suffix`, or one of them, sorted by name.
+    """Return the places of the files below a folder that end in `suffix`, or one of them, sorted by name.
 
     depth: 1 for those in the folder itself. Hidden ones count, as a shard may have a hidden name; those below a folder
     `HOME` do not. Raises UserError for a name that is not UTF-8.
@@ -186,7 +186,7 @@ def make_folder(url: str) -> None:
 
 
 def open_read(url: str) -> BinaryIO:
-    """The file's bytes, seekable."""
+    """Open a file for reading, seekable."""
     with explained(url):
         if is_remote(url):
             fs, path = filesystem(url)
@@ -195,16 +195,16 @@ def open_read(url: str) -> BinaryIO:
 
 
 def local_path(url: str) -> Path:
-    """The path of a place that is not remote."""
+    """Return the path of a place that is not remote."""
     return Path(url.removeprefix("file://"))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it."""
+    """Return the fsspec file system of a URL, and the path in it."""
     if lacks_secrets(url):
         raise UserError(
-            f"{url}: its password was not written down; name it anew, or take {HIDDEN} out and give credentials by the "
-            "environment or fsspec's configuration"
+            f"{url}: its password was not written down; name it again, or take {HIDDEN} out and give credentials by "
+            "the environment or fsspec's configuration"
         )
     from fsspec.core import url_to_fs
 
@@ -253,12 +253,12 @@ def _described(found: dict[str, Any]) -> tuple[int, str]:
 
 
 def relative(path: str, base: str) -> str:
-    """The name of a path below a folder, "" for one that is not below it."""
+    """Return the name of a path below a folder, "" for one that is not below it."""
     return path[len(base) :].strip("/") if path.startswith(base) else ""
 
 
 def is_own(name: str) -> bool:
-    """Whether a relative name leads into a folder `HOME`."""
+    """Return whether a relative name leads into a folder `HOME`."""
     return HOME in name.split("/")
 
 
@@ -266,7 +266,7 @@ def is_own(name: str) -> bool:
 
 
 def temporary_name(name: str) -> str:
-    """What a file is called while it is written: hidden, in the folder of its place."""
+    """Return the name of a file while it is written: hidden, in the folder of its place."""
     above, file = posixpath.split(name)
     return posixpath.join(above, f".{file}.tmp")
 
@@ -286,7 +286,7 @@ class _Target(FileIO):
 
 
 def _opened_alone(path: str, place: str) -> int:
-    """A descriptor of an empty file at `path`, new or left by a killed process, which nobody else writes to meanwhile.
+    """Open an empty file at `path`, new or left by a killed process, which nobody else writes to meanwhile.
 
     Raises UserError where somebody goes on writing for `_PATIENCE`: the workers of a killed run need a moment to end.
     """
@@ -307,7 +307,7 @@ def _opened_alone(path: str, place: str) -> int:
 
 
 def _lock(handle: int) -> bool:
-    """Whether the file is this process's until the descriptor is closed; always, where the system has no such locks."""
+    """Try to lock the file until the descriptor is closed; return whether it is ours, as always without such locks."""
     try:
         import fcntl
 
@@ -320,7 +320,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is_at(handle: int, path: str) -> bool:
-    """Whether the open file still has the name: the other process may have given it its final one."""
+    """Return whether the open file still has the name: the other process may have given it its final one."""
     try:
         return os.path.samestat(os.fstat(handle), Path(path).lstat())
     except FileNotFoundError:
@@ -410,7 +410,7 @@ class Pending:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system can be asked to."""
+    """Write the names in a folder to the disk, where the system offers it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -423,7 +423,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_writer(url: str) -> Iterator[BinaryIO]:
-    """A file to write to, which is at `url` only if the block ends well; folders above it are made.
+    """Open a file to write to, which appears at `url` only if the block ends well; folders above it are made.
 
     A full disk or a missing permission is a UserError that names `url`.
     """

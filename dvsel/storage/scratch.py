@@ -17,7 +17,7 @@ _PIECE = 1 << 20  # numbers
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Explains what goes wrong in writing the file."""
+    """Turn an error in writing the file into a UserError."""
     try:
         yield
     except OSError as error:
@@ -27,7 +27,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def mapped(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], fill: float) -> npt.NDArray[Any]:
-    """An array in a new file, full of `fill`.
+    """Map an array in a new file, full of `fill`.
 
     The file is written out, since a full disk kills who maps a sparse one and then needs what is not there.
     """

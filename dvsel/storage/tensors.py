@@ -1,9 +1,9 @@
 """Arrays by name in the bytes of a safetensors file, which may come from anyone.
 
 The format: the header's size (uint64, little-endian); the header, JSON that gives each array's type, shape and place,
-and strings under `__metadata__`; the arrays' bytes, one after the other. Nothing of it is taken on trust: a header is
+and strings under `__metadata__`; the arrays' bytes, one after the other. Nothing in it is trusted: a header is
 no longer than the file, names are given once, types are known, an array has as many bytes as its shape says, and the
-arrays fill the rest of the file without gaps or overlaps. What is not so raises `Malformed`, a ValueError.
+arrays fill the rest of the file without gaps or overlaps. Anything else raises `Malformed`, a ValueError.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _DTYPES = {
 
 
 class Malformed(ValueError):
-    """Bytes that are no such file."""
+    """Raised for bytes that are not such a file."""
 
 
 def pack(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """The file's bytes."""
+    """Return the file's bytes."""
     from safetensors.numpy import save
 
     # safetensors writes an array's memory as it lies, whatever its strides say.
@@ -45,7 +45,7 @@ def pack(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
 
 
 def unpack(content: Buffer) -> tuple[Arrays, dict[str, str]]:
-    """The arrays, laid over the content without a copy, and the strings. Raises Malformed."""
+    """Return the arrays, laid over the content without a copy, and the strings. Raises Malformed."""
     size = int.from_bytes(content[:_START], "little")
     base = _START + size
     if size > _LONGEST_HEADER or base > len(content):
@@ -67,15 +67,15 @@ def unpack(content: Buffer) -> tuple[Arrays, dict[str, str]]:
 
 
 def parsed(text: bytes | str) -> Any:
-    """What JSON says. Raises Malformed where it is none, is nested too deeply, or gives a name twice in an object."""
+    """Parse JSON. Raises Malformed for anything else, for deep nesting, and for a name given twice in an object."""
     try:
         return json.loads(text, object_pairs_hook=_given_once)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"no JSON that can be read ({error})") from error
+        raise Malformed(f"not valid JSON ({error})") from error
 
 
 def digest(arrays: Mapping[str, Array]) -> str:
-    """What names the arrays' content, 32 hex digits."""
+    """Hash the arrays' names and content to 32 hex digits."""
     hashed = xxhash.xxh3_128()
     for name in sorted(arrays):
         hashed.update(name.encode())
@@ -97,7 +97,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _place(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
-    """An array's type and shape, and where its bytes begin and end, in the header's own words."""
+    """Return an array's type and shape, and where its bytes begin and end, as the header has them."""
     if _mapping(entry).keys() != {"dtype", "shape", "data_offsets"}:
         raise Malformed(f"array {name!r} is not described by type, shape and place")
     shape, offsets = (_lengths(entry[key]) for key in ("shape", "data_offsets"))
@@ -105,7 +105,7 @@ def _place(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, 
         raise Malformed(f"array {name!r} is of an unknown type, or has too many axes")
     dtype = np.dtype(_DTYPES[entry["dtype"]])
     if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
-        raise Malformed(f"array {name!r} has not as many bytes as its shape says")
+        raise Malformed(f"array {name!r} has more or fewer bytes than its shape needs")
     return dtype, shape, offsets[0], offsets[1]
 
 
@@ -121,5 +121,5 @@ def _laid(
     count = (end - begin) // dtype.itemsize
     flat = np.frombuffer(content, dtype, count, base + begin) if count else np.empty(0, dtype)
     if dtype == np.bool_ and (flat.view(np.uint8) > 1).any():
-        raise Malformed(f"array {name!r} is of true and false, and holds something else")
+        raise Malformed(f"array {name!r} holds other values than true and false")
     return flat.reshape(shape)

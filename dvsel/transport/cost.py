@@ -25,29 +25,29 @@ _ROUNDING = 1e-5
 
 
 def placed(vectors: Array, cost: str) -> torch.Tensor:
-    """Where `cost` puts vectors, float32 (n, width); for cosine, a row of NaN where the vector is zero or has NaN."""
+    """Return vectors as `cost` places them, float32 (n, width); for cosine, NaN where one is zero or has NaN."""
     rows = torch.from_numpy(np.array(vectors, np.float32, order="C"))
     return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True) if cost == "cosine" else rows
 
 
 def half_squares(rows: torch.Tensor) -> torch.Tensor:
-    """|row|^2 / 2, float32 (n,)."""
+    """Return |row|^2 / 2, float32 (n,)."""
     return (rows * rows).sum(1) / 2
 
 
 def block_rows(width: int) -> int:
-    """How many rows a block has that is `width` wide; it depends on nothing else, so that products round alike."""
+    """Return the number of rows of a block `width` wide. It depends on nothing else, so that products round alike."""
     return min(max(_ENTRIES // max(width, 1), 16), _MOST_ROWS)
 
 
 def masses(weights: Array) -> torch.Tensor:
-    """Weights that sum to 1, float32 (n,)."""
+    """Return weights scaled to sum to 1, float32 (n,)."""
     found = torch.tensor(np.asarray(weights, np.float64))
     return (found / found.sum()).float()
 
 
 class Pairs:
-    """All pairs of n documents and m targets, a block of documents at a time.
+    """Pairs of all n documents with all m targets, a block of documents at a time.
 
     Products of pairs are held where they are few, else computed at each pass.
 
@@ -56,7 +56,7 @@ class Pairs:
 
     def __init__(self, x: Array, y: Array, cost: str) -> None:
         self._rows, self._columns = placed(x, cost), placed(y, cost)
-        if cost == "squared":  # distances stay, and lose fewer digits
+        if cost == "squared":  # a shift leaves distances as they are, and near 0 they lose fewer digits
             centre = self._columns.mean(0)
             self._rows, self._columns = self._rows - centre, self._columns - centre
         self.own_x, self.own_y = half_squares(self._rows), half_squares(self._columns)
@@ -64,13 +64,13 @@ class Pairs:
         self._held = multiply(self._rows, self._columns) if len(x) * len(y) <= _HELD else None
 
     def products(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """<x_i, y_j> of each block: its documents, and float32 (documents, m), not to be written to."""
+        """Yield <x_i, y_j> of each block: its documents, and float32 (documents, m), not to be written to."""
         for first in range(0, len(self._rows), self._size):
             where = slice(first, first + self._size)
             yield where, multiply(self._rows[where], self._columns) if self._held is None else self._held[where]
 
     def moments(self, a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-        """Mean and standard deviation of the cost where documents and targets are drawn by their masses."""
+        """Return mean and standard deviation of the cost where documents and targets are drawn by their masses."""
         mean = square = 0.0
         for where, products in self.products():
             costs = (self.own_x[where, None] + self.own_y - products).double()
@@ -80,7 +80,7 @@ class Pairs:
 
 
 def spread(x: Array, y: Array, b: Array, cost: str) -> float:
-    """Standard deviation of the cost over all pairs, in units of cost; 0 where it is no more than rounding.
+    """Return the standard deviation of the cost over all pairs, in units of cost; 0 where it is only rounding.
 
     x: (n, width), all of one mass. y: (m, width). b: (m,), masses. Without NaN.
     """

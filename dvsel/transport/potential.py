@@ -1,4 +1,4 @@
-"""How far documents are from a target: their potentials under the target's prices, for any eps from 0 to infinity.
+"""Distances of documents from a target: their potentials under its prices, for any eps from 0 to infinity.
 
     f(x) = -eps log sum_j b_j exp((g_j - c(x, y_j)) / eps)
 
@@ -22,7 +22,7 @@ from dvsel.transport.cost import Array, block_rows, half_squares, masses, placed
 
 
 def potential(x: Array, y: Array, b: Array, g: Array, cost: str, eps: float) -> npt.NDArray[np.float32]:
-    """f(x) of each document, in units of cost, float32 (n,); NaN where x has NaN, or is zero for cosine.
+    """Return f(x) of each document, in units of cost, float32 (n,); NaN where x has NaN, or is zero for cosine.
 
     x: (n, width). y: (m, width), finite. b: (m,), masses above 0, scaled to sum to 1. g: (m,), prices. cost: of
     `dvsel.transport.COSTS`. eps: 0 to infinity, in units of cost. n x m is never held.
@@ -36,24 +36,26 @@ class Potential:
     def __init__(self, y: Array, b: Array, g: Array, cost: str, eps: float) -> None:
         targets, due, prices = placed(y, cost), masses(b), torch.tensor(np.asarray(g), dtype=torch.float32)
         self._cost, self._eps = cost, eps
+        # Distances stay when all is moved, and near the centre products lose fewer digits.
         self._centre = due @ targets if cost == "squared" else torch.zeros(targets.shape[1])
         targets = targets - self._centre
         offsets = prices - half_squares(targets)
         if eps == 0:
             self._targets, self._offsets = targets, offsets
         elif math.isinf(eps):
+            # At infinity the targets count by their mass alone, so one target at their mean stands for all.
             self._targets, self._offsets = (due @ targets)[None], (due @ offsets)[None]
         else:
             self._targets, self._offsets = targets / eps, offsets / eps + torch.log(due)
 
     def __call__(self, x: Array) -> npt.NDArray[np.float32]:
-        """f(x), float32 (n,), for x (n, width)."""
+        """Return f(x), float32 (n,), for x (n, width)."""
         return self._by_blocks(x, self._potentials)
 
     def compared(self, x: Array) -> npt.NDArray[np.float32]:
-        """With how many targets each document is compared, float32 (n,), for a finite eps above 0.
+        """Return the number of targets that each document is compared with, float32 (n,), for a finite eps above 0.
 
-        The exponential of the entropy of the targets' shares in the sum that f is of.
+        It is the exponential of the entropy of the targets' shares in the sum that f is of.
         """
         return self._by_blocks(x, self._effective_numbers)
 

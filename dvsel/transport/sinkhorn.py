@@ -36,7 +36,7 @@ _TINY = 1e-300
 
 @dataclass(frozen=True)
 class Prices:
-    """What `solve` finds.
+    """Prices that `solve` found.
 
     g: float32 (m,), in units of cost. Their mean under b is 0 where transport is balanced (a constant could move to
     f); unbalanced, they are what they are. f: float32 (n,), potentials of the documents under these prices.
@@ -62,7 +62,7 @@ def solve(
     max_steps: int,
     rho: float = math.inf,
 ) -> Prices:
-    """Prices of the targets y for transport from the documents x.
+    """Find the prices of the targets y for transport from the documents x.
 
     x: (n, width) and y: (m, width), finite, and not zero for cosine. a: (n,) and b: (m,), masses above 0, scaled to
     sum to 1. cost: of `dvsel.transport.COSTS`. eps: above 0, and rho, in units of cost. tolerance: the marginal
@@ -83,7 +83,7 @@ def solve(
 
 @dataclass(frozen=True)
 class _Passed:
-    """What one pass gives.
+    """Results of one pass.
 
     f: float32 (n,), documents' potentials. received: float64 (m,), the plan's mass by target. due: the sum of what
     targets should receive. error: L1 distance between both, as a share of that sum.
@@ -105,7 +105,7 @@ class _Problem:
     rho: float
 
     def run(self, g: torch.Tensor, eps: float, tolerance: float, max_steps: int) -> tuple[torch.Tensor, _Passed, int]:
-        """Steps from the prices g until the error is small enough: prices, what their pass gave, and passes."""
+        """Step from the prices g until the error is small enough; return prices, their pass, and how many passes."""
         damping = 1 / (1 + eps / self.rho)
         for step in range(1, max_steps + 1):
             passed = self._pass(g, eps, damping)
@@ -118,6 +118,7 @@ class _Problem:
         total, shift = max(float(passed.received.sum()), _TINY), 0.0
         if damping < 1:  # the constant at which what is received and what is due sum to the same
             shift = self.rho / (1 + damping) * math.log(passed.due / total)
+        # A target that receives nothing in float32 counts as receiving the least that float32 can tell.
         grown = torch.log(passed.received.clamp_min(_LEAST * total) / self.b) + shift * damping / self.rho
         return damping * (g + shift - eps * grown)
 
@@ -126,11 +127,13 @@ class _Problem:
         f, received = torch.empty_like(self.a), torch.zeros_like(g)
         for where, products in self.pairs.products():
             shares = torch.add(offsets, products, alpha=1 / eps)
+            # Taken off before the exponential, so that the largest term is 1: no sum overflows, and none is 0.
             highest = shares.amax(1)
             totals = shares.sub_(highest[:, None]).exp_().sum(1)
             nearness = self.pairs.own_x[where] - eps * (highest + totals.log())
             f[where] = damping * nearness
             sent = torch.log(self.a[where]).double() - f[where].double() / self.rho
+            # Likewise for the rows' masses; the sum over all blocks is in float64, for there are many.
             most = sent.max()
             received += most.exp() * (((sent - most).exp().float() / totals) @ shares).double()
         due = self.b * torch.exp(-g / self.rho)

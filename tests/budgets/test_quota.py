@@ -70,7 +70,7 @@ def test_domains_are_read_as_written(tmp_path: Path) -> None:
         ("? [a, b]\n: 30%\n", "quota.yaml, line 1: is not a domain with one value"),
         ("- news\n", "quota.yaml: names no domains; write lines like"),
         ("", "quota.yaml: names no domains"),
-        ("news: '30%\n", "quota.yaml: is not YAML (while scanning"),
+        ("news: '30%\n", "quota.yaml: is not valid YAML (while scanning"),
     ],
 )
 def test_what_is_no_quota_is_told_with_its_place(tmp_path: Path, text: str, says: str) -> None:

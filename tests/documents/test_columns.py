@@ -17,7 +17,7 @@ def plain(column: Column) -> list[bytes]:
 
 
 def check_whole(column: Column) -> None:
-    """What every kernel relies on."""
+    """Check what every kernel relies on."""
     assert column.data.dtype == np.uint8 and column.offsets.dtype == np.int64 and column.kind.dtype == np.uint8
     assert len(column.data) >= column.offsets[-1] + PAD
     assert column.offsets[0] == 0 and (np.diff(column.offsets) >= 0).all()

@@ -1,4 +1,4 @@
-"""What made vectors: only what was made alike is compared."""
+"""Makers of vectors: only what was made alike is compared."""
 
 from __future__ import annotations
 

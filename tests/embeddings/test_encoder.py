@@ -330,7 +330,7 @@ def test_vectors_that_are_no_numbers_are_refused(bert: str) -> None:
     mine = embedder(bert)
     with torch.no_grad():
         mine.model.network.get_input_embeddings().weight[:] = torch.inf
-    with pytest.raises(UserError, match="gives vectors that are no numbers; try --precision fp32"):
+    with pytest.raises(UserError, match="gives vectors that are NaN or infinite; try --precision fp32"):
         mine.embed(["A text."])
 
 

@@ -1,4 +1,4 @@
-"""One function over many tasks, in this process and in others."""
+"""Run one function over many tasks, in this process and in others."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def slow(path: str) -> str:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether the process ends within 10 seconds."""
+    """Return whether the process ends within 10 seconds."""
     for _ in range(200):
         try:
             os.kill(pid, 0)
@@ -65,7 +65,7 @@ def is_gone(pid: int) -> bool:
 
 
 def no_children() -> bool:
-    """Whether all workers end within 10 seconds; who reaps one tells others a moment later."""
+    """Return whether all workers end within 10 seconds; who reaps one tells others a moment later."""
     for _ in range(200):
         if not multiprocessing.active_children():
             return True

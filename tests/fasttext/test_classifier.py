@@ -200,7 +200,7 @@ def cached_files() -> list[Path]:
 
 
 def folds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which files are read from now on."""
+    """List the files that are read from now on."""
     from dvsel.fasttext import model
 
     read: list[str] = []
@@ -224,7 +224,7 @@ def test_a_model_is_folded_once(models: dict[str, Path], monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
-def test_a_damaged_cache_is_made_anew(
+def test_a_damaged_cache_is_made_again(
     models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, damage: bytes | None
 ) -> None:
     read = folds(monkeypatch)
@@ -236,7 +236,7 @@ def test_a_damaged_cache_is_made_anew(
     assert len(read) == 2 and file.read_bytes() == content
 
 
-def test_a_cache_that_no_kernel_may_see_is_made_anew(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_no_kernel_may_see_is_made_again(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole, by its digest, but with a table in which a search would not end."""
     read = folds(monkeypatch)
     first = scores(models["pairs"], [b"some text"], "hq")

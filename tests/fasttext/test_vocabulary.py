@@ -21,7 +21,7 @@ SPACES = b" \t\n\v\f\r\0"
 
 @pytest.fixture(scope="module")
 def real_texts(shared_data: Path) -> list[bytes]:
-    """Some thousand lines of several scripts."""
+    """Return some thousand lines of several scripts."""
     rows: list[bytes] = []
     for source, count in (("pool/reuters21578", 1000), ("pool/xquad", 600), ("pool/udhr", 60)):
         content = texts_of.content(shared_data / f"{source}.jsonl.zst").splitlines()[:count]
@@ -34,7 +34,7 @@ def read(texts: Sequence[bytes]) -> vocabulary.Corpus:
 
 
 def words_of(text: bytes) -> list[bytes]:
-    """What a document's words are, said in another way."""
+    """Return a document's words, found in another way."""
     for space in SPACES:
         text = text.replace(bytes([space]), b" ")
     words = [word for word in text.split(b" ") if word]

@@ -70,7 +70,7 @@ def damaged(draw: random.Random, content: bytearray) -> bytearray:
     return content
 
 
-def spoilt(draw: random.Random) -> str:
+def damaged_file(draw: random.Random) -> str:
     path = FOLDER / "damaged.bin"
     path.write_bytes(damaged(draw, bytearray(draw.choice(SOUND))))
     try:
@@ -105,7 +105,7 @@ def whole(draw: random.Random) -> str:
 
 
 def case(draw: random.Random) -> str:
-    return (whole if draw.random() < 0.1 else spoilt)(draw)
+    return (whole if draw.random() < 0.1 else damaged_file)(draw)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,6 @@ def test_many_between_guarded_pages(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.slow
 def test_with_bounds_checked(tmp_path: Path) -> None:
-    """Of numba's own indexing, compiled anew for it."""
+    """Bounds are checked by numba's own indexing, for which kernels are compiled once more."""
     variables = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
     check("kernel_worker.py", tmp_path, executions(5_000), **variables)  # type: ignore[arg-type]

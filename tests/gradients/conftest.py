@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread(one_thread: None) -> None:
-    """In every module here."""
+    """Use one thread in every module here."""
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,7 @@ def flat(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def random_directions(layers: Sequence[Layer], ranks: Sequence[int]) -> list[list[Direction]]:
-    """One of each rank in every layer, in the layer's precision."""
+    """Make one direction of each rank in every layer, in the layer's precision."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(width: int, rank: int, like: torch.Tensor) -> torch.Tensor:

@@ -129,7 +129,7 @@ def test_the_state_takes_the_place_of_the_sample(model_of: Callable[..., Model],
 
 
 def test_of_an_adapter_the_adapters_weights_are_numbered(tmp_path: Path) -> None:
-    """By PEFT's own model, as it is trained."""
+    """The numbers are those of PEFT's own model, as it is trained."""
     peft = pytest.importorskip("peft")
     base = language_models.build(tmp_path / "base")
     folder = language_models.adapt(tmp_path / "adapter", base, modules_to_save=["lm_head"])

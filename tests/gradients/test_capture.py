@@ -1,4 +1,4 @@
-"""What a collector is shown, and what a pass leaves out."""
+"""Captured inputs and gradients, and what a pass leaves out."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Net(torch.nn.Module):
 
 
 def passed(use: Callable[..., Any]) -> Watch:
-    """One pass over 3 rows of 5."""
+    """Make one pass over 3 rows of 5."""
     net = Net(use).requires_grad_(False)
     watch = Watch()
     with attached([Layer("a.linear", net.linear, 4, 2)], watch):

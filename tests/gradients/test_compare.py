@@ -20,7 +20,7 @@ Directions = list[list[Direction]]
 
 
 def random_directions(layers: Sequence[Layer], ranks: Sequence[int], dtype: torch.dtype = torch.float64) -> Directions:
-    """One direction of each rank in every layer."""
+    """Make one direction of each rank in every layer."""
     generator = torch.Generator().manual_seed(0)
     return [
         [
@@ -149,7 +149,7 @@ def test_a_step_on_a_document_lowers_the_targets_loss_by_its_score(model_of: Cal
 
 @pytest.mark.parametrize("ranks", [[3], [40]])
 def test_positions_add_up_to_the_product(ranks: list[int], model_of: Callable[..., Model]) -> None:
-    """By windows too: the first tokens of a second window have parts in both."""
+    """They do by windows too: the first tokens of a second window have parts in both."""
     model = model_of("llama")
     layers = choose(model, "all")
     meter = GradientMeter(model, layers, 32, 20, batch_tokens=150)

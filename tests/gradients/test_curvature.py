@@ -112,7 +112,7 @@ def test_the_curvature_of_a_model_is_that_of_its_positions(name: str, model_of: 
 
 
 def test_corrected_eigenvalues_are_mean_squares_of_documents(model_of: Callable[..., Model]) -> None:
-    """Of whole documents, those of several windows too; over positions, so that they are as large as K-FAC's."""
+    """They are of whole documents, over positions, so that they are as large as K-FAC's."""
     model = model_of("llama")
     layers = choose(model, "*.o_proj,*.1.mlp.down_proj")
     meter = GradientMeter(model, layers, 32, batch_tokens=70)

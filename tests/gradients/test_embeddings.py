@@ -19,7 +19,7 @@ from gradient_truth import (
 )
 
 from dvsel.errors import UserError
-from dvsel.gradients import moments as sums
+from dvsel.gradients import moments
 from dvsel.gradients.compare import Scores, comparison
 from dvsel.gradients.curvature import Kronecker
 from dvsel.gradients.gradient_pass import GradientMeter
@@ -48,7 +48,7 @@ def truths(model: Model, names: list[str], window: int, stride: int) -> list[lis
 @pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("name", ENDS)
 def test_gradients_of_embedding_and_head(name: str, packing: bool, model_of: Callable[..., Model]) -> None:
-    """By name, also where one weight is both; beside a layer between them."""
+    """They are taken by name, also where one weight is both; beside a layer between them."""
     model = model_of(name)
     layers = choose(model, ",".join([*ENDS[name], "*.1.mlp.*"]))
     assert [layer.embeds for layer in layers] == [True, *[False] * (len(layers) - 1)] and is_head(model, layers[-1])
@@ -87,15 +87,15 @@ def test_patterns_match_them_where_they_are_apart(model_of: Callable[..., Model]
 def test_an_embedding_of_positions_is_refused(model_of: Callable[..., Model]) -> None:
     meter = GradientMeter(model_of("gpt2"), choose(model_of("gpt2"), "transformer.wpe"), 32)
     with pytest.raises(UserError, match=r"layer transformer\.wpe: does not see every token in its row"):
-        meter.run(Documents(SOME), sums.GradientSum(meter.layers), "mean")
+        meter.run(Documents(SOME), moments.GradientSum(meter.layers), "mean")
 
 
-@pytest.mark.parametrize("widest", [sums.WIDEST, 100])
+@pytest.mark.parametrize("widest", [moments.WIDEST, 100])
 def test_factors_and_their_diagonals(
     widest: int, model_of: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an embedding's inputs how often each token came; of the head's outputs, where they are too wide, the same."""
-    monkeypatch.setattr(sums, "WIDEST", widest)
+    """An embedding's inputs are counted by token; of the head's outputs, where they are too wide, the same."""
+    monkeypatch.setattr(moments, "WIDEST", widest)
     model = model_of("llama, tied")
     meter = GradientMeter(model, choose(model, ",".join(ENDS["llama, tied"])), 64, batch_tokens=100)
     apart = copied(model)
@@ -104,11 +104,11 @@ def test_factors_and_their_diagonals(
 
 
 def _moments_match(meter: GradientMeter, apart: Model) -> list[tuple[int, int]]:
-    """Of each layer's factors, the dimensions."""
+    """Compare the factors of each layer; return their dimensions."""
     numbers = [lambda text=text: loss(apart, text, 64, 32, "sum") for text in SOME]
     known = GradientMeter(apart, named(apart, [layer.name for layer in meter.layers]), 64, batch_tokens=100)
     assert_moments(known, Documents(SOME), numbers)
-    found, expected = sums.FactorSums(meter.layers), sums.FactorSums(known.layers)
+    found, expected = moments.FactorSums(meter.layers), moments.FactorSums(known.layers)
     meter.run(Documents(SOME), found, "sum")
     known.run(Documents(SOME), expected, "sum")
     for one, other in zip(found.factors, expected.factors, strict=True):
@@ -119,18 +119,18 @@ def _moments_match(meter: GradientMeter, apart: Model) -> list[tuple[int, int]]:
 
 @pytest.mark.filterwarnings("ignore::dvsel.errors.Notice")  # of the small sample
 @pytest.mark.parametrize("preconditioner", ["kfac", "ekfac"])
-@pytest.mark.parametrize("widest", [sums.WIDEST, 100])
+@pytest.mark.parametrize("widest", [moments.WIDEST, 100])
 def test_curvature_by_brute_force(
     preconditioner: str, widest: int, model_of: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """H as a whole matrix over the weights of each layer, inverted."""
-    monkeypatch.setattr(sums, "WIDEST", widest)
+    monkeypatch.setattr(moments, "WIDEST", widest)
     model = model_of("llama")
     meter = GradientMeter(model, choose(model, ",".join(ENDS["llama"])), 64, batch_tokens=100)
     target = mean_gradient(meter, Documents(SOME[:2]), "mean", "target")
     found = find(meter, [target], Curvature(preconditioner), Documents(SOME), Cut(0)).directions
     metrics = Curvature(preconditioner).metrics(meter, Documents(SOME), [])
-    factors = sums.FactorSums(meter.layers)
+    factors = moments.FactorSums(meter.layers)
     meter.run(Documents(SOME), factors, "sum")
     own = [gradients(model, meter.layers, text, 64, 32, "sum") for text in SOME]
     for number, (layer, one) in enumerate(zip(meter.layers, factors.factors, strict=True)):
@@ -146,7 +146,7 @@ def _eigen(moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.linalg.eigh(moments if moments.ndim == 2 else moments.diag())  # type: ignore[no-any-return]
 
 
-def _damped(factors: sums.Factors, own: list[torch.Tensor], preconditioner: str) -> torch.Tensor:
+def _damped(factors: moments.Factors, own: list[torch.Tensor], preconditioner: str) -> torch.Tensor:
     """H's damped eigenvalues (outputs, inputs), in the eigenbasis of both factors."""
     (right, basis_right), (left, basis_left) = (
         _eigen(one / factors.tokens) for one in (factors.inputs, factors.outputs)
@@ -157,7 +157,7 @@ def _damped(factors: sums.Factors, own: list[torch.Tensor], preconditioner: str)
     return values + 0.1 * values.mean()
 
 
-def _divided(gradient: torch.Tensor, factors: sums.Factors, damped: torch.Tensor) -> torch.Tensor:
+def _divided(gradient: torch.Tensor, factors: moments.Factors, damped: torch.Tensor) -> torch.Tensor:
     """H^-1 times the gradient."""
     right, left = (_eigen(one)[1] for one in (factors.inputs, factors.outputs))
     return left @ ((left.T @ gradient @ right) / damped) @ right.T

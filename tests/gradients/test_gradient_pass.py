@@ -1,4 +1,4 @@
-"""Batches of documents: losses, windows, memory, and losses that are no numbers."""
+"""Batches of documents: losses, windows, memory, and losses that are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from gradient_truth import LONG, TEXTS, in_double
 
 from dvsel.errors import Notice, UserError
-from dvsel.gradients import objective as module
+from dvsel.gradients import objective
 from dvsel.gradients.capture import Collector, RowLayout
 from dvsel.gradients.compare import Scores, comparison
 from dvsel.gradients.gradient_pass import GradientMeter
@@ -89,7 +89,7 @@ def test_logits_are_made_a_slice_at_a_time(model_of: Callable[..., Model], monke
     expected = scores_of(meter, TEXTS)
     made: list[int] = []
     model.network.lm_head.register_forward_hook(lambda *call: made.append(len(call[2])))
-    monkeypatch.setattr(module, "_SLICE", dict.fromkeys(("cpu", "cuda"), 130 * model.tokens))
+    monkeypatch.setattr(objective, "_SLICE", dict.fromkeys(("cpu", "cuda"), 130 * model.tokens))
     torch.testing.assert_close(scores_of(meter, TEXTS), expected, rtol=1e-10, atol=1e-12)
     assert max(made) == 130 and len(made) > 1
 
@@ -144,11 +144,11 @@ def test_losses_that_are_no_numbers_spoil_no_other_document(broken: Model) -> No
     found = scores_of(meter, texts)
     torch.testing.assert_close(found[[0, 3]], scores_of(meter, [texts[0], texts[3]]), rtol=1e-9, atol=1e-12)
     assert found[[1, 2]].isnan().all()
-    spoilt, clean = GradientSum(layers), GradientSum(layers)
-    passed = meter.run(Documents(texts[:2] + texts[3:]), spoilt, "mean")
+    damaged, clean = GradientSum(layers), GradientSum(layers)
+    passed = meter.run(Documents(texts[:2] + texts[3:]), damaged, "mean")
     meter.run(Documents([texts[0], texts[3]]), clean, "mean")
     assert passed.scored.tolist() == [True, False, True]
-    for one, other in zip(spoilt.total, clean.total, strict=True):
+    for one, other in zip(damaged.total, clean.total, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 

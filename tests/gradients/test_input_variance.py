@@ -21,7 +21,7 @@ WINDOW, STRIDE = 32, 16
 
 @pytest.fixture
 def checkpoints(model_of: Callable[..., Model]) -> list[Model]:
-    """Of a run in which weights drifted."""
+    """Make checkpoints of a run in which weights drifted."""
     torch.manual_seed(0)
     found = [copied(model_of("llama")) for _ in range(3)]
     for number, model in enumerate(found):

@@ -1,4 +1,4 @@
-"""Which layers are captured."""
+"""The choice of layers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_pattern_for_everything_takes_the_embedding_and_the_head(model_of: Cal
         ("*.mlp.*, ", "layers '': matches no layer in model"),
         ("model.layers.0.mlp.up_prj", "did you mean 'model.layers.0.mlp.up_proj'?"),
         ("upper_half", "did you mean 'upper-half'?"),
-        ("model.norm", "layers 'model.norm': is no linear layer and no embedding"),
+        ("model.norm", "layers 'model.norm': is neither a linear layer nor an embedding"),
     ],
 )
 def test_patterns_that_match_nothing_are_refused(pattern: str, complaint: str, model_of: Callable[..., Model]) -> None:

@@ -21,7 +21,7 @@ from dvsel.language.token_losses import LossMeter
 
 
 class Seen(Collector):
-    """How often each layer was shown."""
+    """Count how often each layer was shown."""
 
     def __init__(self, layers: int) -> None:
         self.kept, self.taken = [0] * layers, [0] * layers

@@ -63,7 +63,7 @@ def found_by(meter: GradientMeter, whitenings: Sequence[Whitening]) -> torch.Ten
 def test_norms_are_those_of_the_curvatures_matrix(
     name: str, preconditioner: str, model_of: Callable[..., Model]
 ) -> None:
-    """Also of documents that are longer than the window."""
+    """So are those of documents that are longer than the window."""
     model = model_of(name)
     layers = choose(model, SMALL[name])
     metrics = some_metrics(layers, preconditioner == "ekfac")

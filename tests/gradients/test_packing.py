@@ -29,7 +29,7 @@ EAGER = 1e-5  # whose softmax transformers computes in float32
 
 
 class Counted(Collector):
-    """How many rows of how many pieces were seen."""
+    """Count the rows by their numbers of pieces."""
 
     def __init__(self) -> None:
         self.seen: list[RowLayout] = []
@@ -113,7 +113,7 @@ def test_half_precision_gives_numbers(precision: str, tmp_path: Path) -> None:
 
 
 class Leaky(Model):
-    """One whose attention takes no notice of where documents begin."""
+    """A model whose attention takes no notice of where documents begin."""
 
     def states(self, ids: Any, **more: Any) -> Any:  # noqa: ARG002
         return super().states(ids)

@@ -108,7 +108,7 @@ def test_of_a_diagonal_the_largest_lead() -> None:
 def test_features_are_projected_gradients(
     name: str, wanted: str, packing: bool, model_of: Callable[..., Model]
 ) -> None:
-    """In batches with padding, of packed documents, and of documents of several windows."""
+    """They are in batches with padding, packed, and of several windows."""
     model = model_of(name)
     layers = choose(model, wanted)
     bases = [random_bases(one, RANK) for one in layers]

@@ -30,7 +30,7 @@ def masked_loss(model: Model, prompt: str, text: str) -> torch.Tensor:
 
 
 def documents_of(texts: list[str], prompts: list[str]) -> Documents:
-    """As a scorer reads them from a pool."""
+    """Read documents as a scorer does from a pool."""
     options = GradientOptions(model="any", prompt_field="prompt")
     column = Column.of([prompt.encode() for prompt in prompts])
     return options.documents([Batch(Column.of([text.encode() for text in texts]), {"prompt": column})])

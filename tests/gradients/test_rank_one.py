@@ -28,7 +28,7 @@ def formula(query: torch.Tensor, sample: torch.Tensor, damping: float) -> torch.
     ("name", "reduction", "packing"), [("llama", "mean", False), ("llama", "sum", True), ("gpt2", "mean", False)]
 )
 def test_it_is_the_papers_formula(name: str, reduction: str, packing: bool, model_of: Callable[..., Model]) -> None:
-    """For two targets; of documents with padding, of several windows, and one without a token, which does not count."""
+    """For two targets; with padding, several windows, and a document without a token, which does not count."""
     model = model_of(name)
     meter = GradientMeter(model, choose(model, "last"), 32, 16, batch_tokens=150, packing=packing)
     queries = [mean_gradient(meter, Documents(texts), reduction, "target") for texts in (TEXTS[:2], TEXTS[3:5])]
@@ -59,7 +59,7 @@ def test_the_mean_of_inverses_is_the_inverse_where_documents_are_one(model_of: C
 
 
 def test_a_layer_without_a_gradient_has_a_direction(model_of: Callable[..., Model]) -> None:
-    """As the second factor of an adapter has before its first is trained."""
+    """One factor of an adapter has none until the other is trained."""
     model = in_double(model_of("llama"))
     model.network.model.layers[1].mlp.down_proj.weight.data.zero_()
     meter = GradientMeter(model, choose(model, "*.1.mlp.*"), 32)
@@ -77,7 +77,7 @@ def test_documents_whose_losses_are_no_numbers_do_not_count(model_of: Callable[.
     meter = GradientMeter(model, choose(model, "last"), 32, 16)
     query = mean_gradient(meter, Documents(TEXTS[:2]), "mean", "target")
     curvature = Curvature("datainf", 0.1)
-    with pytest.warns(UserWarning, match="the pool's sample, document 2: its loss is no number"):
+    with pytest.warns(UserWarning, match="the pool's sample, document 2: its loss is NaN or infinite"):
         found = curvature.directions(meter, [query], Documents([TEXTS[0], "a ~ " + TEXTS[3], TEXTS[1]]), Cut(0))
     expected = curvature.directions(meter, [query], Documents([TEXTS[0], TEXTS[1]]), Cut(0))
     for (one,), (other,) in zip(found, expected, strict=True):

@@ -11,7 +11,7 @@ import torch
 from gradient_truth import TEXTS, gradients, in_double, loss
 
 from dvsel.errors import Notice, UserError
-from dvsel.gradients import target_gradient as module
+from dvsel.gradients import target_gradient
 from dvsel.gradients.compare import Scores, comparison
 from dvsel.gradients.gradient_pass import GradientMeter, Passed
 from dvsel.gradients.layers import choose
@@ -79,7 +79,8 @@ def test_targets_without_text_or_gradient_are_refused(meter: GradientMeter) -> N
 
 def test_documents_whose_losses_are_no_numbers_are_named() -> None:
     losses = np.array([1.0, math.nan, 0.0, math.inf, 2.0])
-    with pytest.warns(Notice, match="target t, document 2: its loss is no number, so it is left out, as are 1 others"):
+    complaint = "target t, document 2: its loss is NaN or infinite, so it is left out, as are 1 others"
+    with pytest.warns(Notice, match=complaint):
         assert checked(Passed(losses, np.array([3, 3, 0, 3, 3])), "target t") == 2
 
 
@@ -88,8 +89,8 @@ def test_the_curvature_of_some_layers_at_a_time_is_the_same(
 ) -> None:
     queries = [mean_gradient(meter, Documents(TEXTS), "mean", "target")]
     whole = find(meter, queries, Curvature("ekfac"), POOL, Cut(3))
-    monkeypatch.setattr(module, "_FACTORS", 4 * 32**2 * 3)
-    parts = module.portions(meter.layers)
+    monkeypatch.setattr(target_gradient, "_FACTORS", 4 * 32**2 * 3)
+    parts = target_gradient.portions(meter.layers)
     assert len(parts) > 3 and [layer for part in parts for layer in part] == list(meter.layers)
     for one, other in zip(
         find(meter, queries, Curvature("ekfac"), POOL, Cut(3)).directions, whole.directions, strict=True

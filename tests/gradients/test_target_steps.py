@@ -122,7 +122,7 @@ def test_what_cannot_be_walked_is_told(model_of: Callable[..., Model]) -> None:
 
 @pytest.mark.parametrize("name", ["llama, tied", "gpt2, tied"])
 def test_weights_move_in_their_layer_alone_and_come_back(name: str, model_of: Callable[..., Model]) -> None:
-    """Also a head that shares its weight with the embeddings, and whatever happens meanwhile."""
+    """So does a head that shares its weight with the embeddings, whatever happens meanwhile."""
     model = model_of(name)
     layers = choose(model, f"lm_head,{LAYERS[model.card.config.model_type]}")
     moves = [one[0] for one in random_directions(layers, [3])]

@@ -118,10 +118,10 @@ def test_losses_that_are_no_numbers_are_told(model_of: Callable[..., Model]) -> 
     (token,) = model.card.tokenizer("~", add_special_tokens=False)["input_ids"]
     model.network.get_input_embeddings().weight.data[token] = math.nan
     meter = adapted(model)
-    with pytest.warns(Notice, match=r"the warm-up: left out the document 'a ~ b'\.\.\., whose loss is no number"):
+    with pytest.warns(Notice, match=r"the warm-up: left out the document 'a ~ b'\.\.\., whose loss is NaN or infinite"):
         found = trained(meter, [*TEXTS[:2], "a ~ b"])
     assert all(torch.isfinite(weight).all() for weight in found[-1].weights)
-    with pytest.raises(UserError, match="losses are no numbers at step 1 of 3; lower --learning-rate"):
+    with pytest.raises(UserError, match="losses are NaN or infinite at step 1 of 3; lower --learning-rate"):
         trained(meter, ["~ 1", "~ 2"])
 
 

@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept: never where somebody else can put a file, for loading one runs its code."""
+"""Places of compiled kernels: never where somebody else can put a file, for loading one runs its code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def compiled(**environ: str) -> tuple[str, bool]:
-    """Where another process keeps a kernel ("" for nowhere), and whether it found it there."""
+    """Return where another process keeps a kernel ("" for nowhere), and whether it found it there."""
     ended = subprocess.run([sys.executable, "-c", COMPILE], env=environment(**environ), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     place, hits = ended.stdout.split("\n")[:2]
@@ -108,14 +108,14 @@ def test_nothing_is_loaded_from_a_folder_that_others_can_write_to(own: Path) -> 
     assert not (own / "trace").exists()
 
 
-def test_without_a_safe_place_kernels_are_compiled_anew(own: Path) -> None:
+def test_without_a_safe_place_each_process_compiles_kernels(own: Path) -> None:
     own.chmod(0o777)
     nowhere = {"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": str(own), "TMPDIR": str(own)}
     assert compiled(**nowhere) == ("", False)
 
 
 @pytest.mark.parametrize(("pattern", "content"), [("*.nbi", b""), ("*.nbc", b"no pickle")])
-def test_a_damaged_kernel_is_compiled_and_kept_anew(own: Path, pattern: str, content: bytes) -> None:
+def test_a_damaged_kernel_is_compiled_and_kept_again(own: Path, pattern: str, content: bytes) -> None:
     place, _ = compiled(NUMBA_CACHE_DIR=str(own))
     for file in Path(place).glob(pattern):
         file.write_bytes(content)

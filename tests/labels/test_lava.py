@@ -93,7 +93,7 @@ def test_a_value_is_minus_the_slope_of_the_cost_by_the_documents_mass(
 
 
 def test_a_document_that_was_not_transported_has_a_value_too(sample: Labelled, clean: Labelled) -> None:
-    """With its own copy's value, if there is one."""
+    """It is that of its own copy, if there is one."""
     arrays, _ = learn(sample, clean, EPS)
     judge = Judge(arrays, EPS)
 

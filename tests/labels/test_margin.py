@@ -48,7 +48,7 @@ def centred(vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]) -> 
 
 
 def potential(x: Array, y: Array, others: Array) -> Array:
-    """Of documents x, with POT's prices of y for transport from `others`; 0 where there are none."""
+    """Return potentials of documents x, with POT's prices of y for transport from `others`; 0 where there are none."""
     prices = np.zeros(len(y))
     if len(others):
         a, b = np.full(len(others), 1 / len(others)), np.full(len(y), 1 / len(y))

@@ -39,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(built: Path, tmp_path: Path) -> Path:
-    """Copies of all, to be spoilt; adapters name the copies."""
+    """Copies of all, to be damaged; adapters name the copies."""
     for part in built.iterdir():
         shutil.copytree(part, tmp_path / part.name)
     configure(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "base"))

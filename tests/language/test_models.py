@@ -32,7 +32,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(llama: Path, tmp_path: Path) -> Path:
-    """A copy of the model's folder, to be spoilt."""
+    """A copy of the model's folder, to be damaged."""
     return Path(shutil.copytree(llama, tmp_path / "copy"))
 
 
@@ -145,7 +145,7 @@ def half_the_weights(folder: Path) -> None:
 
 
 def no_head(folder: Path) -> None:
-    """What a checkpoint of the base model is: transformers would make up a random head."""
+    """A checkpoint of the base model: transformers would make up a random head."""
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
@@ -182,7 +182,7 @@ def other_shapes(folder: Path) -> None:
         (no_weights, "no file named "),
         (half_the_weights, "; give a folder"),
         (no_head, r"holds no weights for lm_head.weight \(1 missing\); "),
-        (translator, "t5 is no causal language model; "),
+        (translator, "t5 is not a causal language model; "),
         (broken_config, "not a valid JSON file; "),
         (unknown_kind, "no-such-architecture.*; "),
         (code_of_its_own, "execute.*; |custom code.*; "),

@@ -1,4 +1,4 @@
-"""Where a model lies: on a GPU of its process's own, spread over all, or on the CPU; and what it computes in."""
+"""Places of models: on a GPU of its process's own, spread over all, or on the CPU; and what it computes in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TEXTS = [text[: 200 + 10 * number] for number, text in enumerate(language_models
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int = GPUS) -> list[int]:
-    """Have torch believe that there are GPUs; returns those that are taken."""
+    """Make torch believe that there are GPUs; return those that are taken."""
     taken: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
@@ -67,7 +67,7 @@ def test_a_process_alone_takes_the_first_and_a_spread_model_begins_there(monkeyp
 
 
 def test_a_model_that_is_no_longer_used_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that a meter held, which its own objective refers to."""
+    """So is one that a meter held, which its own objective refers to."""
     model = load(language_models.build(tmp_path))
     network = weakref.ref(model.network)
     meter = GradientMeter(model, choose(model, "last"))
@@ -197,7 +197,7 @@ def test_losses_under_autocast_are_near(tmp_path: Path) -> None:
 
 
 def test_layers_may_lie_on_other_devices_than_the_batch(tmp_path: Path) -> None:
-    """What rows hold is moved to where it is used; told here by a device that holds nothing."""
+    """The rows' tensors are moved to where they are used; shown here by a device that holds nothing."""
     from dvsel.gradients.capture import Piece, RowLayout
 
     owners, real = torch.zeros(2, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool)

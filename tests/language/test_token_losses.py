@@ -73,13 +73,13 @@ class Truth:
         return [self.tokenizer.convert_tokens_to_ids(name)] if name else []
 
     def mean(self, text: str) -> float:
-        """What the model itself says of the whole document."""
+        """Return what the model itself says of the whole document."""
         ids = torch.tensor([self.start() + self.ids(text)])
         with torch.no_grad():
             return float(self.network(input_ids=ids, labels=ids).loss)
 
     def losses(self, text: str, prompt: str = "", window: int = 64, stride: int = 32) -> list[float]:
-        """Each token of the text, in the first window after whose begin and before whose end it lies."""
+        """Return the loss of each token of the text, in the first window that predicts it."""
         before = self.start() + self.ids(prompt)
         document = before + self.ids(text)
         found: list[float] = []
@@ -256,7 +256,7 @@ def test_a_tokenizer_of_another_model_is_refused(llama: Model) -> None:
 def test_weights_that_are_no_numbers_are_told(folder_of: Callable[..., str]) -> None:
     broken = load(folder_of("llama"), "fp32")
     broken.network.get_output_embeddings().weight.data[5] = math.nan
-    with pytest.raises(UserError, match="no numbers; try --precision fp32"):
+    with pytest.raises(UserError, match="NaN or infinite; try --precision fp32"):
         LossMeter(broken).token_losses(SHORT)
 
 

@@ -34,7 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def models(built: Path, tmp_path: Path) -> Path:
-    """Copies of both, to be spoilt, in a folder of which `trace` is the trace."""
+    """Copies of both, to be damaged, in a folder of which `trace` is the trace."""
     for name in ("base", "adapter"):
         shutil.copytree(built / name, tmp_path / name)
         lines = [f"open({str(tmp_path / 'trace')!r}, 'w')", *(f"class {known}: pass" for known in OWN)]

@@ -94,7 +94,7 @@ def test_a_good_ladder_is_taken_in_silence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("models: [", "is not YAML"),
+        ("models: [", "is not valid YAML"),
         ("- 1", "no ladder"),
         ("", "no ladder"),
         ({"models": {"a": 1}}, "no ladder"),

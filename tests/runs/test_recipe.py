@@ -142,7 +142,7 @@ def test_a_part_may_be_a_name_alone(tmp_path: Path) -> None:
         ("command: select\nselector: {k: 5}\n", "r.yaml: selector has no name"),
         ("command: select\nscorer:\n", "r.yaml: scorer has no name"),
         ("command: select\nscorer: 5\n", "r.yaml: scorer has no name"),
-        ("command: [a, b\n", "r.yaml: is not YAML"),
+        ("command: [a, b\n", "r.yaml: is not valid YAML"),
         (b"command: \xff\n", "r.yaml: is not UTF-8 text; save it as UTF-8"),
         ("", "r.yaml: no recipe of dvsel; its first key is `command: "),
         ("- command\n", "r.yaml: no recipe of dvsel; "),

@@ -224,7 +224,7 @@ def test_documents_whose_loss_is_no_number_are_told(model: str, tmp_path: Path) 
     loaded.network.get_input_embeddings().weight.data[token] = math.nan
     loaded.network.save_pretrained(folder)
     scorer = Influence(model=str(folder), precision="fp32", preconditioner="none")
-    with pytest.warns(Notice, match="target t, document 2: its loss is no number, so it is left out"):
+    with pytest.warns(Notice, match="target t, document 2: its loss is NaN or infinite, so it is left out"):
         fitted = scorer.fit([], {"t": [Batch.of([TARGET[0], "~ 0", TARGET[1]])]})
     with pytest.warns(Notice, match=r"no score for .* '~ 1'\.\.\., whose loss is NaN or infinite, as for 1 others"):
         found = fitted.score(Batch.of([TARGET[0], "~ 1", "~ 2", TARGET[1]]))

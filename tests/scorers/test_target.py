@@ -197,20 +197,20 @@ def test_a_target_of_one_document_ranks_by_its_cost_and_says_so(pool: Array, tar
 
 
 def test_documents_without_a_usable_vector_have_no_score(pool: Array, target: Array) -> None:
-    spoilt = pool.copy()
-    spoilt[2, 3], spoilt[5] = np.nan, 0
+    damaged = pool.copy()
+    damaged[2, 3], damaged[5] = np.nan, 0
     clean = np.delete(pool, [2, 5], 0)
 
-    fitted = fit(Target(), spoilt, target=target)
+    fitted = fit(Target(), damaged, target=target)
 
-    assert np.flatnonzero(np.isnan(fitted.score(embedded(spoilt)))).tolist() == [2, 5]
+    assert np.flatnonzero(np.isnan(fitted.score(embedded(damaged)))).tolist() == [2, 5]
     assert np.array_equal(fitted.arrays["prices.0"], fit(Target(), clean, target=target).arrays["prices.0"])
 
 
 def test_documents_of_a_target_without_a_vector_are_left_out_and_counted(pool: Array, target: Array) -> None:
-    spoilt = np.concatenate([target, np.full((3, 6), np.nan)])
+    damaged = np.concatenate([target, np.full((3, 6), np.nan)])
 
-    fitted = fit(Target(), pool, target=spoilt)
+    fitted = fit(Target(), pool, target=damaged)
 
     assert fitted.report["targets"]["target"]["without a vector"] == 3
     assert np.array_equal(fitted.score(embedded(pool)), fit(Target(), pool, target=target).score(embedded(pool)))

@@ -1,4 +1,4 @@
-"""One member more in a line or a row: at the end, in the place of one of that name, all else as it was."""
+"""Add a member to a line or a row: at the end, or in the place of one of that name, all else as it was."""
 
 from __future__ import annotations
 

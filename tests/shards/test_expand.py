@@ -194,7 +194,7 @@ def test_a_saved_dataset_that_lacks_a_file_is_refused(base: str) -> None:
 def test_a_saved_dataset_holds_files_of_its_folder_alone(base: str, file: str) -> None:
     put(base, "ds/state.json", content=json.dumps({"_data_files": [{"filename": file}]}).encode())
     put(base, "ds/data-0.arrow", "a.jsonl")
-    with pytest.raises(UserError, match=r"ds/state\.json: lists .*, which is no file of its folder"):
+    with pytest.raises(UserError, match=r"ds/state\.json: lists .*, which is not a file of its folder"):
         expand([join(base, "ds")])
 
 

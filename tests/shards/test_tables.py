@@ -306,7 +306,7 @@ def test_a_number_of_values_that_no_bytes_stand_for(name: str, tmp_path: Path) -
 def test_a_large_batch_is_read_from_a_copy(
     name: str, whole_rows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is written over the file afterwards does not show."""
+    """Bytes written over the file afterwards do not show."""
     monkeypatch.setattr(tables, "_HELD", 1000)
     texts = [f"{row:01000}" for row in range(100)]
     source = store(str(tmp_path), pa.table({"text": texts, "id": range(100)}), name)

@@ -120,7 +120,7 @@ def test_a_missing_file_is_named(base: str, ask: Callable[[str], object]) -> Non
 
 def test_failures_of_a_store_are_user_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     class StoreError(Exception):
-        """What clients raise is often no OSError."""
+        """An error as clients of stores raise it, often not an OSError."""
 
     def refuse(*_: object, **__: object) -> None:
         raise StoreError("403\nforbidden")

@@ -21,13 +21,13 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a billion laughs": (LAUGHS, "line 2: an alias (`*name`); write out what it stands for"),
     "merges": ("a: &a {b: 1}\nc: {<<: *a}\n", "line 2: an alias"),
     "a list in itself": ("&a [*a]\n", "an alias"),
-    "a long number": ("a: " + "9" * 5000 + "\n", "is not YAML"),
-    "no date": ("a: 2020-13-45\n", "is not YAML (month must be in 1..12); mend it there"),
-    "an object of Python's": ("!!python/object/apply:os.system ['touch trace']\n", "is not YAML"),
-    "a list as a key": ("? [a]\n: b\n", "is not YAML"),
+    "a long number": ("a: " + "9" * 5000 + "\n", "is not valid YAML"),
+    "no date": ("a: 2020-13-45\n", "is not valid YAML (month must be in 1..12); fix it there"),
+    "an object of Python's": ("!!python/object/apply:os.system ['touch trace']\n", "is not valid YAML"),
+    "a list as a key": ("? [a]\n: b\n", "is not valid YAML"),
     "binary": (bytes(range(256)) * 9, "is not UTF-8 text; save it as UTF-8"),
     "UTF-16": ("a: b".encode("utf-16"), "is not UTF-8 text"),
-    "control characters": ("a: \x00\x01", "is not YAML"),
+    "control characters": ("a: \x00\x01", "is not valid YAML"),
     "large": (b"# \n" * 6_000_000, "is larger than 16 MB"),
 }
 

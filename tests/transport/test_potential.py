@@ -78,10 +78,10 @@ def test_a_document_has_the_same_potential_in_any_batch(eps: float) -> None:
 @pytest.mark.parametrize("eps", [0, 0.05, math.inf])
 def test_vectors_without_a_cost_have_no_potential_and_leave_the_others_alone(eps: float) -> None:
     x, y, b, g = sides(0, 30, 5, 8)
-    spoilt = x.copy()
-    spoilt[3, 2], spoilt[7] = np.nan, 0
+    damaged = x.copy()
+    damaged[3, 2], damaged[7] = np.nan, 0
 
-    found = potential(spoilt, y, b, g, "cosine", eps)
+    found = potential(damaged, y, b, g, "cosine", eps)
 
     assert np.flatnonzero(np.isnan(found)).tolist() == [3, 7]
     assert np.array_equal(np.delete(found, [3, 7]), np.delete(potential(x, y, b, g, "cosine", eps), [3, 7]))

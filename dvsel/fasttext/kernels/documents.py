@@ -29,11 +29,12 @@ def _add_entries(entries: Array, columns: Int, places: Array, first: Int, last: 
 
 @bare_kernel
 def _drop_labels(data: Array, documents: Int, known: Int, words: Int, n_unknown: Int, scratch: Scratch) -> Int:
-    """Take labels, which are no words, out of hashes[known:known + words]; returns how many are left.
+    """Take labels, which do not count as words, out of hashes[known:known + words]; returns how many are left.
 
     They are found among the unknown words, which are left without them.
     """
     bounds, missed, labels = scratch.bounds, scratch.missed, scratch.open
+    # A label is never in the vocabulary, so only unknown words need a look at their bytes.
     n_labels = INT_0
     for k in range(n_unknown):
         word = missed[k]
@@ -104,6 +105,7 @@ def _add_ngrams(
             last = max(end - order + 1, first)
             _add_entries(tables.ngrams, tables.columns, scratch.places, first, last, sums[row + document])
             features[row + document] += last - first
+            # The next document begins after this one's end: no n-gram crosses from one to the other.
             first = end
 
 
@@ -125,6 +127,7 @@ def _add_piece(
     known: how many hashes of its earlier words there are. Returns how many hashes there are with the new ones.
     """
     hash_words(data, words, n_open, tables.seed, scratch)
+    # fastText keeps a word's hash as int32 and widens it with its sign: half of all hashes get 32 ones.
     for i in range(words):
         scratch.hashes[U(known + i)] = U(np.int64(np.int32(scratch.fnv[i])))
     n_unknown = find_words(tables, words, scratch)
@@ -193,7 +196,7 @@ def add_documents(data: Array, offsets: Array, tables: Tables, scratch: Scratch,
 
 @bare_kernel
 def multiply(vectors: Array, directions: Array, products: Array) -> None:
-    """products = vectors @ directions.T, a number at a time: those of a row do not depend on the rows beside it."""
+    """Write vectors @ directions.T to products, a number at a time: a row's do not depend on the rows beside it."""
     for row in range(products.shape[0]):
         for column in range(products.shape[1]):
             total = 0.0

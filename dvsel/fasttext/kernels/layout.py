@@ -1,7 +1,7 @@
-"""What the kernels share: the folded model as they read it, their scratch, and numbers of the types they count in.
+"""Types that the kernels share: the folded model as they read it, their scratch, and numbers to count with.
 
-numba compiles a function anew for a literal number, hence the typed ones, and checks the sign of each index that is not
-unsigned, hence `U` around indices in hot loops.
+numba compiles a function once more for a literal number, hence the typed ones, and checks the sign of each index that
+is not unsigned, hence `U` around indices in hot loops.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TWO = np.uint64(2)
 HALF = np.uint64(32)
 
 Array = npt.NDArray[Any]
-Int = Any  # int64 once compiled, of which mypy has no notion
+Int = Any  # int64 once compiled; mypy cannot type it
 
 
 class Tables(NamedTuple):
@@ -38,7 +38,7 @@ class Tables(NamedTuple):
     are character n-grams, and its word's `columns` entries; those are float32, as which `words` sees the same memory.
     ngrams: float32 (buckets * columns,), the entries of hashed n-grams.
     inverse: (2**64 - 1) // buckets. seed: of the words' keys. word_ngrams: 1 or more. max_chars: 0 or more. Where both
-    are the least there need be no bucket. The others are as in `Model`.
+    are the least there need be no bucket. The others are as in `FastTextModel`.
     """
 
     tags: Array
@@ -56,7 +56,7 @@ class Tables(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What the passes hand to each other, a number a word of the piece.
+    """Arrays that the passes hand to each other, a number for each word of the piece.
 
     bounds: int64, two a word: its start and end. chunks: uint64, 8 bytes of it. sizes: uint32, how many of them.
     fnv: uint32, its hash. keys: uint64. open, open_*: the same for the words that go on after their last chunk, and

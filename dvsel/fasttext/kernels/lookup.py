@@ -9,24 +9,24 @@ from dvsel.fasttext.kernels.words import hash_words, load_words
 from dvsel.kernels.jit import bare_kernel
 from dvsel.kernels.simd import prefetch
 
-_NEVER_FREE = np.uint32(1)
+_NEVER_FREE = np.uint32(1)  # in every tag, since 0 marks a free slot
 
 
 @bare_kernel
 def _home(key: np.uint64, slots: np.uint64) -> np.uint64:
-    """The slot where the search for a key begins, from the upper half of its bits."""
+    """Return the slot where the search for a key begins, from the upper half of its bits."""
     return (key >> HALF) * slots >> HALF
 
 
 @bare_kernel
 def _tag(key: np.uint64) -> np.uint32:
-    """What the key's slot holds, from the lower half of its bits."""
+    """Return the tag of a key, which its slot holds, from the lower half of its bits."""
     return np.uint32(key) | _NEVER_FREE
 
 
 @bare_kernel
 def _search(tags: Array, slots: np.uint64, stride: np.uint64, key: np.uint64) -> np.uint64:
-    """The slot of a key, or the free one where it would be."""
+    """Return the slot of a key, or the free one where it would be."""
     slot = _home(key, slots)
     tag = _tag(key)
     while tags[slot * stride] != tag and tags[slot * stride] != 0:
@@ -38,7 +38,7 @@ def _search(tags: Array, slots: np.uint64, stride: np.uint64, key: np.uint64) ->
 
 @bare_kernel
 def find_words(tables: Tables, words: Int, scratch: Scratch) -> Int:
-    """Where the words' entries lie, and of how many features; for unknown words a free slot, whose entries are 0.
+    """Find the words' entries, and of how many features; for unknown words a free slot, whose entries are 0.
 
     Writes the unknown words to `missed`, in order, and returns how many there are. Nearly all words lie where their
     search begins, so the others are put off.
@@ -46,6 +46,7 @@ def find_words(tables: Tables, words: Int, scratch: Scratch) -> Int:
     tags, slots, stride = tables.tags, tables.slots, tables.stride
     keys, places, weights, missed = scratch.keys, scratch.places, scratch.weights, scratch.missed
     first_entry = stride - U(tables.columns)
+    # The table is larger than the caches: all lines are asked for before the first is needed.
     for i in range(words):
         prefetch(tags, np.int64(_home(keys[i], slots) * stride))
     n_missed = INT_0
@@ -90,6 +91,8 @@ def place_words(data: Array, offsets: Array, tables: Tables, scratch: Scratch, f
             home = _home(scratch.keys[i], tables.slots)
             slot = _search(tags, tables.slots, stride, scratch.keys[i])
             way = np.int64(slot) - np.int64(home)
+            # A slot holds a tag of 32 bits and no word. So two words of the same tag may not meet in one search; where
+            # they would, the caller begins again with another seed.
             if tags[slot * stride] != 0 or (way if way >= 0 else way + np.int64(tables.slots)) > farthest:
                 return first + i
             tags[slot * stride] = _tag(scratch.keys[i])

@@ -15,14 +15,15 @@ _LESS, _GREATER = (np.uint8(byte) for byte in b"<>")
 
 @bare_kernel
 def remainder(value: np.uint64, divisor: np.uint64, inverse: np.uint64) -> np.uint64:
-    """value % divisor, where inverse = (2**64 - 1) // divisor: so the quotient is right or one too small."""
+    """Return value % divisor, where inverse = (2**64 - 1) // divisor: so the quotient is right or one too small."""
     rest = value - multiply_high(value, inverse) * divisor
+    # Unsigned: where `rest` is below the divisor, the difference wraps round to a large number.
     return min(rest, rest - divisor)
 
 
 @bare_kernel
 def find_ngrams(tables: Tables, order: Int, words: Int, scratch: Scratch) -> None:
-    """Where the entries of the n-grams of `order` words lie that begin at each of `words` hashes.
+    """Find the entries of the n-grams of `order` words that begin at each of `words` hashes.
 
     Some cross from one document to the next, and are not taken. `grams` has the hashes of n-grams one word shorter,
     and is left with those of this order.
@@ -38,7 +39,7 @@ def find_ngrams(tables: Tables, order: Int, words: Int, scratch: Scratch) -> Non
 
 @bare_kernel
 def _byte_of(data: Array, start: Int, size: Int, at: Int) -> np.uint8:
-    """Byte `at` of `<word>`, where the word has `size` bytes."""
+    """Return byte `at` of `<word>`, where the word has `size` bytes."""
     if at == 0:
         return _LESS
     return data[start + at - 1] if at <= size else _GREATER
@@ -48,7 +49,7 @@ def _byte_of(data: Array, start: Int, size: Int, at: Int) -> np.uint8:
 def add_char_ngrams(tables: Tables, data: Array, start: Int, end: Int, sums: Array) -> Int:
     """Add the entries of the character n-grams of `<word>`, where the word is data[start:end]; returns how many.
 
-    A character begins at each byte that does not continue one. `<` and `>` alone are no n-grams.
+    A character begins at each byte that does not continue one. `<` and `>` alone are not n-grams.
     """
     size = end - start
     count = INT_0

@@ -44,6 +44,7 @@ def find_bounds(data: Array, at: Int, stop: Int, bounds: Array, found: Int) -> t
         word = ~(equal(data, at, _SPACE) | within(data, at, _TAB, _RETURN) | equal(data, at, _NUL))
         if stop - at < WIDTH:
             word &= ~(_ALL << U(stop - at))
+        # A bit is set where a word begins and where one has ended: bounds come out alternately.
         edges = word ^ (word << ONE | inside)
         inside = word >> U(WIDTH - 1)
         old = found
@@ -98,19 +99,19 @@ def end_document(first: Int, last: Int, n_open: Int, finished: bool, scratch: Sc
 
 @bare_kernel
 def is_end(data: Array, start: Int, end: Int) -> Any:
-    """Whether data[start:end] is `</s>`."""
+    """Return whether data[start:end] is `</s>`."""
     return end - start == _END_SIZE and load64(data, start) & _FIRST_BYTES[_END_SIZE] == _END
 
 
 @bare_kernel
 def is_label(data: Array, start: Int, end: Int) -> Any:
-    """Whether data[start:end] begins with `__label__`."""
+    """Return whether data[start:end] begins with `__label__`."""
     return end - start > _CHUNK and load64(data, start) == _LABEL and data[start + _CHUNK] == _UNDERSCORE
 
 
 @bare_kernel
 def fnv_step(state: np.uint32, byte: Any) -> np.uint32:
-    """fastText takes a byte as signed: those from 0x80 on fill the upper bits with ones."""
+    """Take a byte into a hash as fastText does, as signed: those from 0x80 on fill the upper bits with ones."""
     return np.uint32((state ^ np.uint32(np.int32(np.int8(byte)))) * _FNV_PRIME)
 
 
@@ -130,6 +131,7 @@ def _take_chunks(words: Int, chunks: Array, sizes: Array, fnv: Array, keys: Arra
     """Take each word's chunk into its hash and its key."""
     for i in range(_whole_vectors(words)):
         state = fnv[i]
+        # All 8 bytes for all words, and a choice in place of a branch: so the loop over words runs on vectors.
         for at in range(_CHUNK):
             next = fnv_step(state, chunks[i] >> (U(at) * _BITS_A_BYTE))
             state = next if np.uint32(at) < sizes[i] else state
@@ -140,7 +142,7 @@ def _take_chunks(words: Int, chunks: Array, sizes: Array, fnv: Array, keys: Arra
 
 @bare_kernel
 def hash_words(data: Array, words: Int, n_open: Int, seed: np.uint64, scratch: Scratch) -> None:
-    """The hash and the key of each word, after `load_words`."""
+    """Make the hash and the key of each word, after `load_words`."""
     fnv, keys = scratch.fnv, scratch.keys
     for i in range(_whole_vectors(words)):
         fnv[i] = FNV_START
