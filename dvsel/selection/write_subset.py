@@ -20,13 +20,14 @@ from dvsel.documents.columns import Kind
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.interface.selector import SetSelector
-from dvsel.pool.locate import Relocated, changed, digest_of_parts, ranges, reading_of, unchanged_shard
+from dvsel.pool.locate import Relocated, changed, reading_of, unchanged_shard
 from dvsel.pool.read import PoolReader
 from dvsel.runs.requests import Execution
 from dvsel.score_files.reader import ScoreFile
 from dvsel.selection.dedup import unpacked
 from dvsel.selection.plan import Plan, mask_file, weights_file
 from dvsel.shards.add_field import as_json, with_column, with_member
+from dvsel.shards.digest import digest_of_parts, ranges
 from dvsel.shards.extract import extract
 from dvsel.shards.json_rows import check_columns, json_lines
 from dvsel.shards.lines import LineReader, Lines

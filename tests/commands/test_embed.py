@@ -202,7 +202,7 @@ def test_a_shard_that_changed_since_is_refused(folder: Path, tmp_path: Path) -> 
 def test_large_plain_shards_are_read_whole_beside_their_vectors(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsel.pool.locate.RANGE", 5_000)
+    monkeypatch.setattr("dvsel.shards.digest.RANGE", 5_000)
     ok("embed", folder / "pool", "--model", folder / "model", "-o", tmp_path / "emb")
     np.testing.assert_array_equal(vectors(tmp_path / "emb"), vectors(folder / "emb"))
     words = ("--preset", "rds-max", "--target", folder / "target.jsonl")
