@@ -97,7 +97,7 @@ def test_a_skipped_line_is_counted_and_named_and_never_selected(line: bytes, fit
 def test_a_bad_line_of_a_large_file_is_named_by_its_number_in_the_file(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsel.pool.locate.RANGE", 10_000)
+    monkeypatch.setattr("dvsel.shards.digest.RANGE", 10_000)
     lines = corpus.lines(corpus.pool()[:60]).splitlines(keepends=True)
     shard = corpus.write(tmp_path / "a.jsonl", b"".join([*lines, b"[]\n", *lines]))
     assert f"{shard}, line 61: " in failure(*score(shard, fitted, "-o", tmp_path / "scores"))

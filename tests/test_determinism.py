@@ -142,7 +142,7 @@ def test_byte_ranges_of_a_plain_file_give_the_same_scores(
     folder = scored["one plain file"]
     whole = pq.read_table(folder / "scores" / "0.jsonl.dvsel.parquet")
     for size in (1_000, 33_333):
-        monkeypatch.setattr("dvsel.pool.locate.RANGE", size)
+        monkeypatch.setattr("dvsel.shards.digest.RANGE", size)
         out = tmp_path / str(size)
         fitted = folder / "scores" / "dsir.fitted"
         ok("score", "dsir", folder / "pool", "--fitted", fitted, "-w", 1, "-o", out)

@@ -22,7 +22,7 @@ from dvsel.score_files.find import SCORES
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 # The command line, with files split into ranges of 200 kB instead of 64 MB. Workers are told their range.
-SMALL = "import dvsel.cli, dvsel.pool.locate; dvsel.pool.locate.RANGE = 200_000; dvsel.cli.main()"
+SMALL = "import dvsel.cli, dvsel.shards.digest; dvsel.shards.digest.RANGE = 200_000; dvsel.cli.main()"
 SMALL_RANGES = (sys.executable, "-c", SMALL)
 MARK = "DVSEL_TEST_MARK"
 KEPT = r"(kept: \d of 4 shards( and [\d,]+ documents of others)?; )?"
@@ -248,7 +248,7 @@ def test_ctrl_c_while_starting(delay: float, pool: Pool, tmp_path: Path) -> None
 def test_one_worker_makes_the_same_files(
     pool: Pool, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsel.pool.locate.RANGE", 200_000)
+    monkeypatch.setattr("dvsel.shards.digest.RANGE", 200_000)
     monkeypatch.chdir(tmp_path)
     ok(*pool.command, "--workers", 1)
     assert corpus.tree(tmp_path / "out") == undisturbed

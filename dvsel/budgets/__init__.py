@@ -1,1 +1,1 @@
-"""What a budget is spent on: shares of domains, and the exact cut. A budget's own form is `dvsel.budget`."""
+"""Spending a budget: shares of domains, and the exact cut. `dvsel.budget` parses a budget itself."""

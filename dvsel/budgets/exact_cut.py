@@ -1,4 +1,4 @@
-"""The exact cut: which rows of a pool fit the budgets, in streamed passes and bounded memory.
+"""The exact cut: the rows of a pool that fit its budgets, found in streamed passes and bounded memory.
 
 Rows draw on budgets, one a stratum. In each stratum the rows are ranked by key, then tie, both highest first,
 then position, earliest first; the longest prefix of that ranking whose costs sum to no more than the budget
@@ -64,9 +64,9 @@ class Chunk:
 
     @property
     def order(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], int]:
-        """What the kernels rank by: bits of the keys, ties, strata, first position."""
-        bits = _plain(self.key, np.float32).view(np.uint32)
-        return bits, _plain(self.tie, np.uint64), _plain(self.stratum, np.int32), self.first
+        """Arguments of the kernels: bits of the keys, ties, strata, first position."""
+        bits = _kernel_view(self.key, np.float32).view(np.uint32)
+        return bits, _kernel_view(self.tie, np.uint64), _kernel_view(self.stratum, np.int32), self.first
 
 
 Parts = Sequence[Iterable[Chunk]]
@@ -74,11 +74,11 @@ Parts = Sequence[Iterable[Chunk]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """Where each of S budgets ends.
+    """The ends of S budgets.
 
     rows, cost: int64 (S,), the rows that are kept and the sum of their costs.
     eligible_rows, eligible_cost: int64 (S,), the same of all rows that could be kept.
-    took_all: bool (S,), whether every eligible row is kept.
+    took_all: bool (S,), True where every eligible row is kept.
     boundary: uint64 (S, 3), the first row of the ranking that is left out, as words that sort; meaningless
     where all are kept.
     """
@@ -91,14 +91,14 @@ class Cut:
     boundary: Words
 
     def keep(self, chunk: Chunk) -> Mask:
-        """bool (n,): which rows of the chunk are kept. Chunks may come in any order."""
+        """Return the rows of the chunk that are kept, bool (n,). Chunks may come in any order."""
         kept = np.zeros(len(chunk), np.bool_)
         _keep(*chunk.order, self.took_all, self.boundary, kept)
         return kept
 
     @property
     def threshold(self) -> npt.NDArray[np.float32]:
-        """float32 (S,): the highest key that is left out, -inf where none is. Some equal keys may be kept."""
+        """The highest key that is left out, float32 (S,), -inf where none is. Some equal keys may be kept."""
         return np.where(self.took_all, np.float32(-np.inf), _key_of(self.boundary[:, _KEY]))
 
 
@@ -146,7 +146,7 @@ class _Rows(NamedTuple):
 
 
 class _Search:
-    """What is known of the boundaries: their leading digits, and what lies above them."""
+    """Search for the boundaries: their leading digits so far, and the sums of what lies above them."""
 
     def __init__(self, budgets: npt.NDArray[np.int64]) -> None:
         strata = len(budgets)
@@ -163,12 +163,12 @@ class _Search:
         self.word, self.shift = next(self.digits)
 
     def histogram(self) -> npt.NDArray[np.int64]:
-        """Cost and rows by stratum and digit."""
+        """Return zeros for cost and rows by stratum and digit."""
         return np.zeros((len(self.limit), 1 << self.bits, 2), np.int64)
 
     def count(self, histogram: npt.NDArray[np.int64], chunk: Chunk) -> None:
         bits, tie, stratum, first = chunk.order
-        cost = _plain(chunk.cost, np.int64)
+        cost = _kernel_view(chunk.cost, np.int64)
         place = (self.searching, self.boundary, self.known, self.word, self.shift)
         _count(bits, tie, cost, stratum, first, *place, histogram)
 
@@ -185,7 +185,7 @@ class _Search:
             self.word, self.shift = following
 
     def _narrow_one(self, stratum: int, bins: npt.NDArray[np.int64]) -> int:
-        """Returns the rows of the bin in which the budget ends."""
+        """Find the next digit of one boundary; return the number of rows that share it."""
         fits = self._keep_prefix(stratum, bins[::-1, 0], bins[::-1, 1])
         if fits == len(bins):
             self.searching[stratum] = False
@@ -195,7 +195,8 @@ class _Search:
         return int(bins[digit, 1])
 
     def _keep_prefix(self, stratum: int, cost: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> int:
-        """Keep the longest prefix of groups of rows that still fits; returns how many groups it has."""
+        """Keep the longest prefix of groups of rows that still fits; return how many groups it has."""
+        # Costs are not negative, so the sums rise and a binary search finds the end of the prefix.
         sums = np.cumsum(cost)
         fits = int(np.searchsorted(sums, self.limit[stratum] - self.kept[stratum, 0], side="right"))
         if fits:
@@ -237,36 +238,39 @@ class _Search:
 
 
 def _digits(bits: int) -> Iterator[tuple[int, int]]:
-    """(word, shift) of each digit of `bits` bits, highest first."""
+    """Yield (word, shift) of each digit of `bits` bits, highest first."""
     for word, width in enumerate(_WORD_BITS):
         for shift in range(width - bits, -1, -bits):
             yield word, shift
 
 
-def _plain(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """Contiguous and read-only, whatever its source, so that one compiled kernel serves all sources."""
+def _kernel_view(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """Return the array contiguous and read-only, since numba compiles a kernel again for every other layout."""
     assert array.dtype == dtype
-    plain = np.ascontiguousarray(array).view()
-    plain.flags.writeable = False
-    return plain
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def _key_of(word: Words) -> npt.NDArray[np.float32]:
-    """The float32 that `_sortable` made the word from."""
+    """Return the float32 that `_sortable` made the word from."""
     bits = word.astype(np.uint32)
     return np.where(bits >> 31, bits ^ np.uint32(1 << 31), ~bits).view(np.float32)
 
 
 @kernel
 def _sortable(bits: Any) -> Any:
-    """The bits of a float32 as a uint64 below 2**32 that sorts as the float does; -0.0 as 0.0."""
-    negative = np.uint32(0) - (bits >> np.uint32(31))  # all ones, or none: a branch here would be a coin toss
+    """Return the bits of a float32 as a uint64 below 2**32 that sorts as the float does; -0.0 as 0.0."""
+    # A float sorts as its bits do, once the sign is turned over, and for a negative one all other bits too.
+    negative = np.uint32(0) - (bits >> np.uint32(31))  # all ones, or none: no processor predicts a branch on the sign
     word = bits ^ (np.uint32(negative) | np.uint32(0x80000000))
+    # 0x7FFFFFFF is -0.0, which is to be one with 0.0, the next word.
     return np.uint64(np.uint32(word)) + np.uint64(np.uint32(word) == np.uint32(0x7FFFFFFF))
 
 
 @kernel
 def _is_eligible(bits: Any, stratum: Any, strata: Any) -> Any:
+    # Beyond the bits of infinity, sign aside, there are only NaNs.
     not_nan = (bits & np.uint32(0x7FFFFFFF)) <= np.uint32(0x7F800000)
     return not_nan and 0 <= stratum < strata
 
@@ -298,7 +302,7 @@ def _count(
                 continue
             value = tie[index]
         if word == _POSITION:
-            value = ~np.uint64(first + index)
+            value = ~np.uint64(first + index)  # turned over, so that the earliest is the highest
             if value & known[_POSITION] != boundary[own, _POSITION]:
                 continue
         digit = (value >> np.uint64(shift)) & last
@@ -327,6 +331,7 @@ def _keep(bits: Any, tie: Any, stratum: Any, first: Any, took_all: Any, boundary
         if not _is_eligible(bits[index], own, len(took_all)):
             continue
         key = _sortable(bits[index])
+        # Almost always the key alone decides; `|` in place of `or` spares a branch a row.
         kept[index] = took_all[own] | (key > boundary[own, _KEY])
         if key == boundary[own, _KEY] and not took_all[own]:
             tied = tie[index] == boundary[own, _TIE]

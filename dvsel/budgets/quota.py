@@ -4,8 +4,8 @@
     code: 5B tokens       # or an amount, in the unit of the main budget
     "*": 50%              # all other domains together
 
-What is the name of a file that is there is that file. In a line a domain's name has no comma.
-A domain that is not named is left out, unless there is `*`. What a domain does not use is not given to
+A text that is the name of an existing file means that file. In a line a domain's name has no comma.
+A domain that is not named is left out, unless there is `*`. A part that a domain does not use up is not given to
 others. Without a main budget, amounts alone are allowed, and sum up to it.
 """
 
@@ -32,7 +32,7 @@ _EXAMPLES = "write lines like `news: 30%` or `code: 5B tokens`"
 
 @dataclass(frozen=True)
 class Quota:
-    """What each domain may use.
+    """The part of a budget that each domain may use.
 
     place: where it was read, for messages.
     parts: by domain, in the order of the file, a share of the main budget (0 to 1) or an amount.
@@ -43,12 +43,12 @@ class Quota:
 
     @classmethod
     def load(cls, path: Path) -> Quota:
-        """Raises UserError, naming file and line, for whatever is not a quota."""
+        """Read a file. Raises UserError, naming file and line, for whatever is not a quota."""
         return cls._of(str(path), ((domain, text, f", line {line}") for domain, text, line in _entries(path)))
 
     @classmethod
     def parse(cls, text: str) -> Quota:
-        """The quota that a file says, or the line itself. Raises UserError for whatever is none."""
+        """Parse a quota in a line, or read the file that the text names. Raises UserError where it is not a quota."""
         if not is_inline(text):
             return cls.load(Path(text))
         return cls._of(f"--quota {shown(text)}", ((*_pair(part, text), "") for part in text.split(",")))
@@ -71,7 +71,7 @@ class Quota:
         return next((part.unit for part in self.parts.values() if isinstance(part, Budget)), None)
 
     def budgets(self, total: int | None, unit: Unit | None) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The domains and their amounts, int64. total, unit: the main budget, None without one."""
+        """Return the domains and their amounts, int64. total, unit: of the main budget, None without one."""
         if unit is not None and self.unit not in (None, unit):
             raise UserError(
                 f"{self.place}: amounts are in {self.unit}, but --budget is in {unit}; use one unit for both"
@@ -87,7 +87,7 @@ class Quota:
         return list(self.parts), np.array(amounts, np.int64)
 
     def stratum(self, domains: Sequence[str]) -> npt.NDArray[np.int32]:
-        """int32 (len(domains),): for each domain the index of its budget, -1 for none."""
+        """Return the index of each domain's budget, int32 (len(domains),), -1 for none."""
         names = {name: index for index, name in enumerate(self.parts)}
         others = names.pop(OTHERS, -1)
         return np.array([names.get(domain, others) for domain in domains], np.int32)
@@ -102,7 +102,7 @@ class Quota:
 
 
 def is_inline(text: str) -> bool:
-    """Whether it is a quota itself, and not the name of a file."""
+    """True for a quota itself, and not the name of a file."""
     return "=" in text and not _is_file(text)
 
 
@@ -116,12 +116,12 @@ def _is_file(text: str) -> bool:
 def _pair(part: str, text: str) -> tuple[str, str]:
     domain, sign, value = part.rpartition("=")
     if not sign:
-        raise UserError(f"--quota {shown(text)}: {shown(part)} is no domain with its part; write news=30%,*=70%")
+        raise UserError(f"--quota {shown(text)}: {shown(part)} is not a domain with its part; write news=30%,*=70%")
     return domain.strip(), value.strip()
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Domain, value and line of each entry, as written: YAML would read a domain `no` as false."""
+    """Yield domain, value and line of each entry, as written: YAML would read a domain `no` as false."""
     root = yaml_file.read_nodes(str(path), _EXAMPLES)
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise UserError(f"{path}: names no domains; {_EXAMPLES}")

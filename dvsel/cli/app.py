@@ -1,7 +1,7 @@
 """The app, put together for the arguments at hand.
 
-Only the command that they name is imported, and for a scorer or selector only the one that they name. All others are
-shown by name and one line, so that help is instant.
+Only the command that they name is imported, and of the scorers and selectors only those that they name. All others
+are a name and a line in the help, which is instant so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import typer
 
 from dvsel import __version__
 from dvsel.cli.command_table import COMMANDS
-from dvsel.cli.errors import guarded
+from dvsel.cli.errors import with_exit_codes
 from dvsel.cli.flags import ANY_FLAGS, raising
 from dvsel.cli.help import Commands
 from dvsel.errors import UserError
@@ -43,7 +43,7 @@ def build(argv: Sequence[str]) -> typer.Typer:
             try:
                 entry.module().register(app, rest)
             except UserError as error:
-                app.command(name, help=entry.about, context_settings=ANY_FLAGS)(guarded(raising(error)))
+                app.command(name, help=entry.about, context_settings=ANY_FLAGS)(with_exit_codes(raising(error)))
         else:
             app.command(name, help=entry.about)(lambda: None)
     return app

@@ -1,4 +1,4 @@
-"""What a shell asks, when it completes a command: the app has to be built for the words that are there so far."""
+"""Completion: when a shell asks for it, the app is built for the words that are typed so far."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _ASKED = "_DVSEL_COMPLETE"
 
 
 def is_asked() -> bool:
-    """Whether a shell asks."""
+    """True where a shell asks for completions."""
     return _ASKED in os.environ
 
 
 def words() -> list[str]:
-    """The words after `dvsel`: of this process, or of the command that a shell asks to complete."""
+    """Return the words after `dvsel`: of this process, or of the command that a shell asks to complete."""
     if not is_asked():
         return sys.argv[1:]
     if "COMP_WORDS" in os.environ:  # bash
@@ -24,13 +24,13 @@ def words() -> list[str]:
 
 
 def _split(line: str) -> list[str]:
-    """As a shell does; what is not closed yet ends with the line."""
-    found = shlex.shlex(line, posix=True)
-    found.whitespace_split, found.commenters = True, ""
-    there = []
+    """Split a line as a shell does; a quotation that is not closed ends with the line."""
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words = []
     try:
-        for word in found:
-            there.append(word)
+        for word in lexer:
+            words.append(word)
     except ValueError:  # a quotation that is not closed
-        there.append(found.token)
-    return there
+        words.append(lexer.token)
+    return words

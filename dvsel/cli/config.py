@@ -1,4 +1,4 @@
-"""Defaults of one's own: a TOML file with a table for each command.
+"""The user's own defaults: a TOML file with a table for each command.
 
     [score]
     on-bad-line = "skip"
@@ -9,9 +9,9 @@
     [select]
     shard-size = "512MB"
 
-It is `$DVSEL_CONFIG`, else `dvsel/config.toml` in `$XDG_CONFIG_HOME` or `~/.config`. The command line beats it, and the
-environment and a recipe do. What is not known, or of the wrong kind, is refused with the file and the key; a default
-that does not apply to what a command does is left aside.
+It is `$DVSEL_CONFIG`, else `dvsel/config.toml` in `$XDG_CONFIG_HOME` or `~/.config`. The command line, the
+environment and a recipe take precedence. An unknown key or a value of the wrong type is refused with the file and the
+key; a default that does not apply to what a command does is left aside.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VARIABLE = "DVSEL_CONFIG"
 
 
 def place() -> Path:
-    """The file, whether it is there or not."""
+    """Return the place of the file, which need not exist."""
     if named := os.environ.get(VARIABLE):
         return Path(named)
     base = os.environ.get("XDG_CONFIG_HOME")
@@ -42,25 +42,25 @@ def place() -> Path:
 
 @dataclass
 class Defaults:
-    """Those of one command, by option (`on_bad_line`): value and the table that it is from."""
+    """Defaults of one command. values: by option (`on_bad_line`), the value and the table that it is from."""
 
     values: dict[str, tuple[Any, str]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, command: str, methods: Sequence[str] = ()) -> Defaults:
-        """Those of a command, beaten by those of the methods that it uses."""
+        """Return the defaults of a command; those of the methods that it uses take precedence."""
         table = _tables(place()).get(command, {})
-        found = cls()
+        defaults = cls()
         for name, part in (("", table), *((name, table.get(name, {})) for name in methods)):
             where = f"{place()}: [{'.'.join(filter(None, (command, name)))}]"
             for key, value in part.items():
                 if not isinstance(value, Mapping):
-                    found.values[key.replace("-", "_")] = value, where
-        return found
+                    defaults.values[key.replace("-", "_")] = value, where
+        return defaults
 
     def take(self, flag: str, hint: Any, choices: tuple[str, ...] | None) -> Any:
-        """The default of an option, checked; None where there is none."""
+        """Return the default of an option, checked; None where there is none."""
         self.taken.add(flag)
         if flag not in self.values:
             return None
@@ -70,16 +70,16 @@ class Defaults:
         return checked(value, hint, named)
 
     def check_all_taken(self) -> None:
-        """Raise UserError for a key that is no option of the command."""
+        """Raise UserError for a key that is not an option of the command."""
         for key, (_, where) in self.values.items():
             if key not in self.taken:
                 known = [name.replace("_", "-") for name in self.taken]
                 raise UserError(f"{where}: no option {shown(key.replace('_', '-'))}; {nearest(key, known)}")
 
     def word(self, flag: str) -> str | None:
-        """A default that says how the command is made: the name of a method."""
-        found: str | None = self.take(flag, str, None)
-        return found
+        """Return a default that decides how the command is built: the name of a method."""
+        name: str | None = self.take(flag, str, None)
+        return name
 
 
 def _tables(file: Path) -> Mapping[str, Any]:
@@ -87,10 +87,12 @@ def _tables(file: Path) -> Mapping[str, Any]:
         content = file.read_bytes()
     except FileNotFoundError:
         if os.environ.get(VARIABLE):
-            raise UserError(f"{file}: no such file; {VARIABLE} names it, mend or unset that") from None
+            raise UserError(f"{file}: no such file; {VARIABLE} names it, correct or unset that") from None
         return {}
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); mend it, or name another in {VARIABLE}") from error
+        raise UserError(
+            f"{file}: cannot be read ({error.strerror}); check it, or name another in {VARIABLE}"
+        ) from error
     return _parsed(file, content)
 
 
@@ -99,12 +101,12 @@ def _parsed(file: Path, content: bytes) -> Mapping[str, Any]:
     try:
         tables = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: no TOML: {error}; mend it, or name another in {VARIABLE}") from error
+        raise UserError(f"{file}: not valid TOML: {error}; correct it, or name another in {VARIABLE}") from error
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise UserError(f"{file}: {shown(name)} is in no table; put it under that of a command, such as [score]")
         if name not in REPLAYED:
-            raise UserError(f"{file}: [{name}] is no command with defaults; {nearest(name, REPLAYED)}")
+            raise UserError(f"{file}: [{name}] is not a command with defaults; {nearest(name, REPLAYED)}")
         for key, value in table.items():
             if isinstance(value, dict):
                 _check_method(file, name, key)
@@ -115,4 +117,4 @@ def _check_method(file: Path, command: str, method: str) -> None:
     groups = {"score": (SCORERS,), "fit": (SCORERS,), "select": (SCORERS, SELECTORS)}.get(command, ())
     known = [name for group in groups for name in found(group)]
     if method not in known:
-        raise UserError(f"{file}: [{command}.{method}] is no method of dvsel {command}; {nearest(method, known)}")
+        raise UserError(f"{file}: [{command}.{method}] is not a method of dvsel {command}; {nearest(method, known)}")

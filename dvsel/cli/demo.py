@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dvsel.cli.errors import guarded
+from dvsel.cli.errors import with_exit_codes
 from dvsel.redact import printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _COMMAND = """$ dvsel select {output}/pool/*.jsonl.zst --with dsir --target {out
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `demo` to the app."""
-    app.command("demo")(guarded(show))
+    app.command("demo")(with_exit_codes(show))
 
 
 def show(

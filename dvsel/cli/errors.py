@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 1 failed with one line, 2 usage, 130 interrupted; a closed pipe ends quietly."""
+"""Exit codes: 0 done, 1 failed with one line, 2 usage, 130 interrupted; a closed pipe ends a command quietly."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dvsel.redact import printable
 from dvsel.storage.places import check_utf8
 
 _SEE = "`dvsel --debug` with the same command shows where"
-_LAST_RESORT: dict[type[Exception], str] = {  # what input can bring about almost everywhere
+_LAST_RESORT: dict[type[Exception], str] = {  # errors that input can cause almost everywhere
     MemoryError: "out of memory; give fewer --workers, or take a machine with more of it",
-    RecursionError: "an input is nested too deeply; mend it",
-    UnicodeError: "a name or a text is not UTF-8; mend it",
+    RecursionError: "an input is nested too deeply; make it flatter",
+    UnicodeError: "a name or a text is not UTF-8; rename or rewrite it",
 }
 
 
-def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
-    """`body`, with what goes wrong turned into an exit code and a line on stderr."""
+def with_exit_codes(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `body` with errors turned into an exit code and a line on stderr."""
 
     @functools.wraps(body)
     def run(*args: Any, **options: Any) -> None:
@@ -39,6 +39,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
                 body(*args, **options)
                 sys.stdout.flush()
         except BrokenPipeError:
+            # Python flushes stdout once more at exit, which would fail again, and loudly.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except KeyboardInterrupt as stop:
@@ -47,7 +48,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             _fail(str(error))
         except tuple(_LAST_RESORT) as error:
-            _fail(f"{next(said for kind, said in _LAST_RESORT.items() if isinstance(error, kind))} ({_SEE})")
+            _fail(f"{next(text for kind, text in _LAST_RESORT.items() if isinstance(error, kind))} ({_SEE})")
         except OSError as error:
             _fail(f"{error.filename or 'dvsel'}: {error.strerror or error}")
 
@@ -55,7 +56,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    """Shows what dvsel warns of; the warnings of libraries are for those who call them."""
+    """Show a warning of dvsel; those of libraries are for programmers who call them."""
     if isinstance(message, Notice):
         _say(f"warning: {message}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dvsel.cli.config import Defaults
-from dvsel.cli.flags import Group, Spreading, Values, command, sub_commands, ways_of
+from dvsel.cli.flags import GreedyMultiFlagCommand, Group, Values, command, sub_commands, ways_of
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, scorer_class
 from dvsel.redact import printable
@@ -28,11 +28,11 @@ _HELP = """Fit {name} once; score with it many times.
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:
     """Add `fit` to the app, with the scorer that `rest` names."""
-    sub_commands(app, "fit", SCORERS, rest, build, Spreading)
+    sub_commands(app, "fit", SCORERS, rest, build, GreedyMultiFlagCommand)
 
 
 def build(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
-    """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
+    """Build the command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
     from dvsel.runs.requests import FitRun
 

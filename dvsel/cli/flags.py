@@ -1,6 +1,6 @@
 """Commands made from options dataclasses: a field becomes a flag, its metadata the help.
 
-What a flag says is honoured or refused (`Values.make`): given on the command line and read by nothing, it is an error;
+Every flag is honoured or refused (`Values.make`): given on the command line and read by nothing, it is an error;
 a default of the environment, the configuration file or a recipe that nothing reads is left aside.
 """
 
@@ -16,7 +16,7 @@ import typer
 
 from dvsel.cli.command_table import COMMANDS
 from dvsel.cli.config import Defaults
-from dvsel.cli.errors import guarded
+from dvsel.cli.errors import with_exit_codes
 from dvsel.cli.help import Command, Methods, about, show_all
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, SELECTORS, found
@@ -25,12 +25,12 @@ from dvsel.options import base_type, build, draft, fields_of, flag_of, help_of, 
 
 Run = TypeVar("Run")
 
-_OFTEN = {  # what most users set
+_OFTEN = {  # options that most users set
     *("pool", "target", "budget", "fitted", "output", "ladder", "method", "with_", "seed", "dry_run", "workers"),
     *("model", "label", "probability", "preprocess", "positive", "negative", "query", "top", "min_score", "quota"),
 }
 _OF_A_METHOD = 4  # options of a method that the short help shows at least
-_LATER = {"seed", "dry_run", "workers"}  # of those, which come in the order of their class
+_LATER = {"seed", "dry_run", "workers"}  # of these, those that are not moved to the front of their class
 _SHORT = {"output": "-o", "workers": "-w", "method": "-m"}
 _NAMED = {"method": SELECTORS, "with_": SCORERS}  # options whose value is the name of a method
 _SPELLINGS = (("normalise", "normalize"), ("neighbour", "neighbor"), ("optimiser", "optimizer"), ("centre", "center"))
@@ -38,9 +38,10 @@ _SPELLINGS = (("normalise", "normalize"), ("neighbour", "neighbor"), ("optimiser
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Options that are shown together. prefix: told apart by it where another group has a flag of the same name.
+    """Options that are shown together.
 
-    chosen: whether the options are those of a method, of which the short help shows some.
+    prefix: of a flag whose name another group has too. chosen: True for the options of a method, of which the short
+    help shows some.
     """
 
     name: str
@@ -53,20 +54,20 @@ class Group:
 
 
 class Values(dict[str, Any]):
-    """The options of a group by name. given: of these, what the command line said."""
+    """Values of the options of a group, by name. given: names of those that the command line gave."""
 
     def __init__(self) -> None:
         self.given: set[str] = set()
 
     def take(self, other: Values) -> None:
-        """Add those of another group."""
+        """Add the values of another group."""
         self.update(other)
         self.given |= other.given
 
     def read_in(self, cls: type, run: Any = None, **parts: Any) -> dict[str, Any]:
-        """Those that are read, with these further ones; the others are at their defaults.
+        """Return the values that are read, and `parts`; the others are at their defaults.
 
-        run: what the scopes of the options are asked of; None for the options themselves. Raises UserError for one
+        run: the object whose scopes decide; None for the options themselves. Raises UserError for one
         that the command line gave and that nothing reads.
         """
         values = given(self) | parts
@@ -77,11 +78,11 @@ class Values(dict[str, Any]):
         return {name: field.default for name, (field, _) in fields_of(cls).items()} | values
 
     def make(self, cls: type[Run], run: Any = None, **parts: Any) -> Run:
-        """The options, of what `read_in` leaves."""
+        """Build the options from what `read_in` returns."""
         return build(cls, self.read_in(cls, run, **parts))
 
     def refuse(self, cls: type, why: str) -> None:
-        """Raise UserError if the command line gave any."""
+        """Raise UserError if the command line gave any of them."""
         for name in sorted(self.given):
             raise UserError(f"--{flag_of(fields_of(cls)[name][0])}: {why}")
 
@@ -94,7 +95,7 @@ def command(
     metavar: str = "POOL",
     defaults: Defaults | None = None,
 ) -> Callable[..., None]:
-    """A function for `add` whose flags are the options of all groups.
+    """Return a function for `add` whose flags are the options of all groups.
 
     It calls body(arguments, values), values holding the options by group name. argument, metavar: the help and the
     name of the positional arguments. defaults: of the user's configuration.
@@ -134,7 +135,7 @@ def command(
                 values[group].given.add(name)
         body(flags["arguments"] or [], values)
 
-    made: Any = guarded(run)
+    made: Any = with_exit_codes(run)
     made.__signature__ = inspect.Signature(list(parameters.values()))
     made.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     made.__doc__ = help
@@ -145,13 +146,13 @@ def command(
 
 
 def add(app: typer.Typer, name: str, made: Any, cls: type[Command] = Command, help: str | None = None) -> None:
-    """Add what `command` made to an app."""
+    """Add a function that `command` made to an app."""
     aliases = frozenset(alias for one in made.__annotations__ for alias in _aliases(_long(one)))
     app.command(name, help=help, cls=type("Command", (cls,), {"often": made.often, "aliases": aliases}))(made)
 
 
 def _sorted_options(group: Group) -> list[tuple[str, tuple[dataclasses.Field[Any], Any]]]:
-    """The options of a group that are flags, those first that most users set."""
+    """Return the options of a group that are flags, first those that most users set."""
     shown = [
         (name, one)
         for name, one in fields_of(group.options).items()
@@ -161,7 +162,7 @@ def _sorted_options(group: Group) -> list[tuple[str, tuple[dataclasses.Field[Any
 
 
 def _often_of(group: Group) -> set[str]:
-    """The options of a group that the short help shows."""
+    """Return the options of a group that the short help shows."""
     names = [name for name, _ in _sorted_options(group)]
     if not group.chosen:
         return _OFTEN.intersection(names)
@@ -169,11 +170,11 @@ def _often_of(group: Group) -> set[str]:
     return {*_OFTEN.intersection(names), *(own or names)[:_OF_A_METHOD]}
 
 
-class Spreading(Command):
+class GreedyMultiFlagCommand(Command):
     """A command that gives all of `--flag a b c`, which is what a shell makes of `--flag *`, to a repeatable flag."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read them as `--flag a --flag b --flag c`."""
+        """Parse `--flag a b c` as `--flag a --flag b --flag c`."""
         repeatable = {name for one in self.params if getattr(one, "multiple", False) for name in one.opts}
         words: list[str] = []
         flag, values = "", 0
@@ -206,7 +207,7 @@ def _parameter(flag: str, field: dataclasses.Field[Any], hint: Any, default: Any
 
 
 def _metavar(field: dataclasses.Field[Any], wanted: Any) -> str | None:
-    """What stands for the value in help; None for choices and flags, which say it themselves."""
+    """Return the word for the value in the help; None for choices and switches, whose help shows their values."""
     if field.metadata.get("choices") or wanted is bool:
         return None
     element = typing.get_args(wanted)[0] if typing.get_origin(wanted) is tuple else wanted
@@ -222,7 +223,7 @@ def _long(flag: str) -> str:
 
 
 def _aliases(long: str) -> list[str]:
-    """How the other half of those who write English spells it."""
+    """Return the flag in the other spelling of English (normalise, normalize)."""
     pairs = [*_SPELLINGS, *((there, here) for here, there in _SPELLINGS)]
     return [long.replace(here, there) for here, there in pairs if here in long]
 
@@ -248,7 +249,7 @@ def sub_commands(
             try:
                 add(parent, known, make(known), cls)
             except UserError as error:
-                parent.command(known, context_settings=ANY_FLAGS)(guarded(raising(error)))
+                parent.command(known, context_settings=ANY_FLAGS)(with_exit_codes(raising(error)))
         else:
             summary = about(point)[0] if wanted is None else ""
             parent.command(known, help=summary)(lambda: None)
@@ -259,13 +260,13 @@ ANY_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def ways_of(cls: type[Scorer]) -> list[str]:
-    """What follows a scorer's name in the examples of its help; where it is costly, how to distil it too."""
+    """Return what follows a scorer's name in the examples of its help; distilling too where it is costly."""
     costly = cls.usage[:1] if cls.uses_all_cores else ()
     return [*cls.usage, *(f"--pool pool/ {way.removeprefix('--pool pool/ ')} --distil" for way in costly)]
 
 
 def raising(error: UserError) -> Callable[..., None]:
-    """A command that takes any arguments and fails."""
+    """Return a command that takes any arguments and fails with this error."""
 
     def fail(arguments: list[str] = typer.Argument(None, hidden=True)) -> None:  # noqa: ARG001
         raise error
@@ -274,5 +275,5 @@ def raising(error: UserError) -> Callable[..., None]:
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that have a value."""
+    """Return the options that have a value."""
     return {name: value for name, value in values.items() if value is not None}

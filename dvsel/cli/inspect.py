@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dvsel.cli.errors import guarded
+from dvsel.cli.errors import with_exit_codes
 from dvsel.errors import UserError
 from dvsel.redact import printable
 
 if TYPE_CHECKING:
     from dvsel.commands.inspect import Embedded, Selection
 
-_NAMED = 4  # files of the pool or the target that are shown
+_NAMED = 4  # files of the pool or of the target that are shown
 
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `inspect` to the app."""
-    app.command("inspect")(guarded(show))
+    app.command("inspect")(with_exit_codes(show))
 
 
 def show(
@@ -135,7 +135,7 @@ def _shortened(names: list[str]) -> str:
 
 
 def _date(url: str) -> str:
-    """When the file was written, which a store does not say in one way."""
+    """Return the time of writing in words; "" for a store, as each states it in its own way."""
     from dvsel.storage.places import is_remote, local_path
 
     if is_remote(url):

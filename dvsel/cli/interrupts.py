@@ -1,9 +1,9 @@
-"""Ctrl-C: where it ends the process, where it raises KeyboardInterrupt, and where it waits.
+"""Ctrl-C: places where it ends the process, where it raises KeyboardInterrupt, and where it waits.
 
-- Before a command has begun, and after it, there is nothing to put in order: the process ends at once.
+- Before a command has begun, and after it, there is nothing to clean up: the process ends at once.
 - In a command KeyboardInterrupt is raised, so that what is open is closed and workers end.
 - Python raises it in whatever code runs. In an import, and while numba compiles or loads a kernel, that may be code
-  that drops it (callbacks from C: the run would go on) or does not bear it (LLVM, half-way: deadlock, abort). There it
+  that drops it (callbacks from C: the run would go on) or that breaks by it (LLVM, half-way: deadlock, abort). There it
   waits until that code is done.
 - Where it is dropped all the same (`__del__`, callbacks of weak references and of ctypes), it is raised again.
 - A second one, half a second later or more, ends the process at once; workers die with it.
@@ -30,7 +30,7 @@ _SHOW_CURSOR = b"\x1b[?25h"  # which progress bars hide
 
 
 def message(kept: Sequence[str] = ()) -> str:
-    """What the user is told. kept: what of the work is kept, in words."""
+    """Return the line for the user. kept: the part of the work that is kept, in words."""
     return "; ".join(("interrupted", *kept, "the same command goes on from here"))
 
 
@@ -55,7 +55,7 @@ class _Interrupts:
             self._raise_or_wait(frame)
 
     def dropped(self, what: Any) -> None:
-        """Python calls this for an exception that cannot be raised where it came up."""
+        """Handle an exception that Python cannot raise where it came up."""
         if self.asked is not None and issubclass(what.exc_type, KeyboardInterrupt):
             self._wait()
         else:
@@ -89,7 +89,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
-    """What runs here is to be put in order when it is interrupted: KeyboardInterrupt is raised in it, or at its end."""
+    """Raise KeyboardInterrupt in the block, or at its end, so that it can clean up when it is interrupted."""
     _interrupts.in_command = True
     try:
         yield

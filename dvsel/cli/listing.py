@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import typer
 
-from dvsel.cli.errors import guarded
+from dvsel.cli.errors import with_exit_codes
 from dvsel.interface.registry import SCORERS, SELECTORS, found
 from dvsel.redact import printable
 
 
 def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
     """Add `list` to the app."""
-    app.command("list")(guarded(show))
+    app.command("list")(with_exit_codes(show))
 
 
 def show(as_json: bool = typer.Option(False, "--json", help="as JSON")) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from dvsel.cli.command_table import COMMANDS, REPLAYED
-from dvsel.cli.errors import guarded
+from dvsel.cli.errors import with_exit_codes
 from dvsel.cli.flags import ANY_FLAGS, add, raising
 from dvsel.errors import UserError
 from dvsel.options import refuse_unread
@@ -59,7 +59,7 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
     try:
         add(app, "run", _replayed(file, [word for word in rest if word != file]), help=_HELP)
     except UserError as error:
-        app.command("run", help=_HELP, context_settings=ANY_FLAGS)(guarded(raising(error)))
+        app.command("run", help=_HELP, context_settings=ANY_FLAGS)(with_exit_codes(raising(error)))
 
 
 def _file(rest: Sequence[str]) -> str | None:

@@ -31,7 +31,7 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
 
 
 def build(name: str, defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
-    """The command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
+    """Build the command for one scorer. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
     from dvsel.runs.requests import ScoreRun, StreamOptions
 

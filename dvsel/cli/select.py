@@ -13,7 +13,7 @@ import typer
 
 from dvsel.cli.completion import is_asked
 from dvsel.cli.config import Defaults
-from dvsel.cli.errors import guarded
+from dvsel.cli.errors import with_exit_codes
 from dvsel.cli.flags import ANY_FLAGS, FITTED, Group, Values, add, command, raising
 from dvsel.errors import UserError
 from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, selector_class
@@ -50,7 +50,7 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:
     try:
         add(app, "select", build(rest if not is_asked() else _known(rest)))
     except UserError as error:
-        app.command("select", context_settings=ANY_FLAGS)(guarded(raising(error)))
+        app.command("select", context_settings=ANY_FLAGS)(with_exit_codes(raising(error)))
 
 
 def build(
@@ -59,7 +59,7 @@ def build(
     scorer: Mapping[str, Any] | None = None,
     selector: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The command. defaults, scorer, selector: other defaults; the latter two name their class as `name`."""
+    """Build the command. defaults, scorer, selector: other defaults; the latter two name their class as `name`."""
     from dvsel.cli.show import Terminal
     from dvsel.runs.requests import SelectRun, StreamOptions
 
@@ -129,7 +129,7 @@ def replay(recipe: Recipe) -> Any:
 
 
 def _differing(recipe: Mapping[str, Any]) -> set[str]:
-    """What a recipe says that is not what it would be by itself."""
+    """Return the options for which a recipe states another value than the default."""
     from dvsel.runs.requests import SelectRun
 
     fields = fields_of(SelectRun)
@@ -137,12 +137,12 @@ def _differing(recipe: Mapping[str, Any]) -> set[str]:
 
 
 def _rule_of_scores(words: Sequence[str]) -> str | None:
-    """The selection rule that score files ask for, where the words name some; so its flags are known too."""
+    """Return the selection rule that the score files among the words ask for, so that its flags are known."""
     from dvsel.storage.places import exists, join
 
     output = _value(words, "--output", "-o")
     for word in words:
-        with contextlib.suppress(UserError):  # told when the run reads them
+        with contextlib.suppress(UserError):  # the run reports it when it reads them
             if word != output and exists(join(word, RECIPE)):
                 from dvsel.score_files.find import row_files
                 from dvsel.score_files.reader import ScoreFile
@@ -152,7 +152,7 @@ def _rule_of_scores(words: Sequence[str]) -> str | None:
 
 
 def _known(rest: Sequence[str]) -> list[str]:
-    """The words, less a name of a method that is not written out yet."""
+    """Return the words without the name of a method that is only half typed."""
     names = {*found(SCORERS), *found(SELECTORS)}
     flags = ("--method", "-m", "--with")
     return [word for flag, word in itertools.pairwise(["", *rest]) if flag not in flags or word in names]

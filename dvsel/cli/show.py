@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress while it goes on (`dvsel.stages`), and the summary, on stderr."""
+"""The part of a run that a person sees, on stderr: progress while it goes on (`dvsel.stages`), and the summary."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dvsel.runs.requests import Execution
 
 @dataclass(frozen=True)
 class Terminal(Execution):
-    """How a run is carried out, and how much it says."""
+    """Options of how a run is carried out and how much it prints."""
 
     quiet: bool = option(False, "no progress and no summary", env="DVSEL_QUIET")
     json: bool = option(False, "the summary as JSON on stdout", scope=scopes.prints)
@@ -29,17 +29,17 @@ class Terminal(Execution):
 
 
 class Report(Protocol):
-    """A dataclass that can say itself in lines."""
+    """A dataclass that has a text summary."""
 
     def lines(self) -> list[str]:
-        """The summary, a line each."""
+        """Return the summary, a string for each line."""
 
 
 @contextlib.contextmanager
 def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[Execution]:
-    """The execution that the flags ask for, with progress where it can be seen.
+    """Give the execution that the flags ask for, and show progress until the block ends.
 
-    pool: what is to be read; workers begin to start at once where it is large, beside this process's own imports.
+    pool: files to be read; where they are large, workers start at once, beside this process's own imports.
     """
     execution = Execution(**{name: values[name] for name in ("workers", "overwrite", "dry_run") if name in values})
     if pool and not execution.dry_run:
@@ -54,7 +54,7 @@ def executing(values: Mapping[str, Any], pool: Sequence[str] = ()) -> Iterator[E
 
 
 def print_report(report: Report, values: Mapping[str, Any]) -> None:
-    """The summary of a finished run."""
+    """Print the summary of a finished run."""
     if values["json"]:
         print(json.dumps(dataclasses.asdict(report)))  # type: ignore[call-overload]
     if not values["quiet"]:

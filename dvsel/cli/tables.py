@@ -16,24 +16,24 @@ from dvsel.runs.report import SelectReport, Share
 
 _WIDTH = 50
 _ROWS = 20
-_DOMAINS = 30  # that are shown
+_DOMAINS = 30  # domains that are shown
 
 Column = tuple[str, Callable[[Share], str]]
 
 
 def plain_console(stderr: bool = False) -> Console:
-    """A console that takes text as it is: `[red]` and `:tada:` in the name of a domain are its name."""
+    """Return a console that prints text as it is: `[red]` and `:tada:` in the name of a domain are its name."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def show_selection(console: Console, report: SelectReport) -> None:
-    """What a selection keeps, by score and by domain."""
+    """Print the documents and tokens that a selection keeps, by score and by domain."""
     console.print("\n".join(histogram_lines(report.histogram)))
     console.print(domains_table(report.domains, "share of each domain that was kept"))
 
 
 def histogram_lines(histogram: Mapping[str, Any]) -> list[str]:
-    """A histogram as bars; what is kept is filled."""
+    """Return a histogram as bars; the kept part is filled."""
     edges, pool, kept = histogram["edges"], histogram["pool"], histogram["kept"]
     step = len(pool) // _ROWS
     rows = [(edges[at], sum(pool[at : at + step]), sum(kept[at : at + step])) for at in range(0, len(pool), step)]
@@ -50,7 +50,7 @@ def histogram_lines(histogram: Mapping[str, Any]) -> list[str]:
 
 
 def domains_table(domains: Mapping[str, Share], title: str, of_selection: bool = True) -> Group:
-    """Domains, those of which most is kept first. of_selection: with what is kept."""
+    """Return a table of domains, first those with the largest share kept. of_selection: show what is kept."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     kept: list[Column] = [
         ("kept", lambda share: f"{share.kept_docs:,}"),
@@ -82,7 +82,7 @@ def _share_kept(share: Share) -> float:
 
 
 def documents_table(title: str, documents: Sequence[Document]) -> Group:
-    """Documents with the beginning of their text."""
+    """Return a table of documents with the beginning of their texts."""
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True)
     table.add_column()

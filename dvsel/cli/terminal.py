@@ -1,7 +1,8 @@
-"""Terminals that know fewer characters than dvsel writes: bars and dots have stand-ins, all else is shown escaped.
+"""Output for terminals that lack some of the characters that dvsel prints.
 
-Python refuses to print what a terminal's encoding lacks (a C locale, a code page of Windows, PYTHONIOENCODING). What is
-written for people goes on all the same. Data is written as bytes, and stays UTF-8.
+Python fails to print a character that the terminal's encoding lacks (a C locale, a code page of Windows,
+PYTHONIOENCODING). Here bars and dots have replacements, and all else is escaped. Data is written as bytes, and stays
+UTF-8.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _STAND_INS = {"█": "#", "░": ".", "…": ".", "—": "-", "–": "-", "×": 
 
 
 def adapt() -> None:
-    """Have stdout and stderr print whatever their encoding lacks."""
+    """Let stdout and stderr replace or escape characters that their encoding lacks."""
     codecs.register_error(_ERRORS, _replaced)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -33,7 +33,7 @@ def register(app: typer.Typer, rest: Sequence[str]) -> None:  # noqa: ARG001
 
 
 def build(defaults: Mapping[str, Any] | None = None, method: Mapping[str, Any] | None = None) -> Any:
-    """The command. defaults, method: other defaults for the run and for the scorer's options."""
+    """Build the command. defaults, method: other defaults for the run and for the scorer's options."""
     from dvsel.cli.show import Terminal
     from dvsel.commands.trace import TraceRun
 

@@ -30,7 +30,7 @@ from dvsel.pool.fields import check_fields, named_fields, sparse
 from dvsel.pool.read import PoolBatch
 from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
-from dvsel.runs.report import left_out, losses, unread_of, write_json
+from dvsel.runs.report import left_out, unread_of, without_score, write_json
 from dvsel.runs.requests import Counting, Execution, Reading, Sampling
 from dvsel.score_files.header import DTYPES, Embedding, Header, ReadingRecord
 from dvsel.score_files.reader import ScoreFile
@@ -96,7 +96,7 @@ class EmbedReport:
             f"{maker.max_tokens:,} tokens of a text at most",
             f"tokens {totals.tokens:,}, {self.tokens}",
             *self.notes,
-            *losses(totals, _UNSCORED, self.skipped, [], "vector"),
+            *without_score(totals, _UNSCORED, self.skipped, [], "vector"),
             *left_out(self.unread),
         ]
 

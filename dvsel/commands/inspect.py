@@ -4,11 +4,10 @@ keeps; what vectors there are.
 
 from __future__ import annotations
 
-import heapq
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ import numpy as np
 
 from dvsel.budget import Budget
 from dvsel.commands.embed import EmbedReport
-from dvsel.documents.columns import Kind, Status
+from dvsel.documents.columns import Status
 from dvsel.errors import UserError
-from dvsel.pool.locate import Relocated, reading_of, unchanged_shard
-from dvsel.pool.read import PoolReader
+from dvsel.pool.locate import Relocated
+from dvsel.pool.read import PoolBatch, PoolReader
 from dvsel.pool.sources import is_embedded as is_embedded
+from dvsel.pool.top_rows import documents_of, top_rows
 from dvsel.runs.output_folder import RECIPE, REPORT
 from dvsel.runs.recipe import command_of
 from dvsel.runs.report import ScoreReport, SelectReport, Share
@@ -38,7 +38,7 @@ from dvsel.storage.places import Shard, exists, join
 _EXCERPT = 400
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Document:
     """A document of the pool. line: its number in the shard, from 1."""
 
@@ -46,7 +46,7 @@ class Document:
     shard: str
     line: int
     domain: str
-    text: str = field(default="", compare=False)
+    text: str
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def inspect(
     pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source)])
     with tempfile.TemporaryDirectory() as scratch:
         plan = Plan.make(pool, TopK(), 0, Path(scratch), budget, threads=threads)
-    best, worst = _extremes(pool, documents)
-    header, places = pool.files[0].header, Relocated(moved) if moved else None
+    header = pool.files[0].header
+    best, worst = _extremes(pool, documents, Relocated(moved) if moved else None)
     return Inspection(
         header.scorer,
         pool.total("docs"),
@@ -87,8 +87,8 @@ def inspect(
         budget.echo(pool.total(budget.unit)),
         histogram_of(plan),
         domains_of(plan),
-        _with_texts(pool, best, places),
-        _with_texts(pool, worst, places),
+        best,
+        worst,
         ScoreReport.of(pool.files).lost(),
     )
 
@@ -128,9 +128,7 @@ def inspect_selection(folder: str, documents: int) -> Selection:
 def _first(shard: Shard, reading: Reading) -> Document:
     with PoolReader(shard, reading) as pool:
         batch = next(iter(pool))
-    domain = batch.documents.fields[reading.domain_field]
-    named = domain[0].decode(errors="replace") if domain.kind[0] == Kind.STRING else ""
-    return Document(math.nan, shard.name, 1, named, batch.text[0][:_EXCERPT].decode(errors="ignore"))
+    return Document(math.nan, shard.name, 1, *_document(batch, 0, reading.domain_field))
 
 
 @dataclass(frozen=True)
@@ -160,50 +158,24 @@ def inspect_embeddings(sources: Sequence[str]) -> Embedded:
     return Embedded(EmbedReport.of(files), dict(sorted(domains.items())))
 
 
-def _extremes(pool: Pool, count: int) -> tuple[list[Document], list[Document]]:
-    best: list[Document] = []
-    worst: list[Document] = []
-    for number, file in enumerate(pool.files):
-        for rows, first in pool.rows(number):
-            score = rows.score[:, 0]
-            order = np.argsort(score, kind="stable")
-            order = order[np.isfinite(score[order])]
-            ends = [*order[:count], *order[max(len(order) - count, count) :]]
-            found = [
-                Document(
-                    float(score[row]),
-                    file.header.shard.name,
-                    first - pool.first[number] + int(row) + 1,
-                    rows.domains[rows.domain[row]],
-                )
-                for row in ends
-            ]
-            best = heapq.nlargest(count, best + found)
-            worst = heapq.nsmallest(count, worst + found)
+def _extremes(pool: Pool, count: int, places: Relocated | None) -> tuple[list[Document], list[Document]]:
+    """Read the documents with the highest and with the lowest scores."""
+    tops = [top_rows(pool.files, count, lowest=lowest)[0] for lowest in (False, True)]
+    documents = {
+        (number, row): _document(batch, at, pool.files[number].header.reading.domain_field)
+        for number, row, batch, at in documents_of(pool.files, tops, places)
+    }
+    best, worst = (
+        [
+            Document(float(score), pool.files[file].header.shard.name, int(row) + 1, *documents[int(file), int(row)])
+            for score, file, row in zip(top.score, top.file, top.row, strict=True)
+        ]
+        for top in tops
+    )
     return best, worst
 
 
-def _with_texts(pool: Pool, documents: list[Document], places: Relocated | None) -> list[Document]:
-    texts: dict[tuple[str, int], str] = {}
-    for file in pool.files:
-        lines = {document.line for document in documents if document.shard == file.header.shard.name}
-        if lines:
-            texts |= {(file.header.shard.name, line): text for line, text in _texts(file, lines, places).items()}
-    return [
-        Document(one.score, one.shard, one.line, one.domain, texts.get((one.shard, one.line), "")) for one in documents
-    ]
-
-
-def _texts(file: ScoreFile, lines: set[int], places: Relocated | None) -> dict[int, str]:
-    """The beginnings of the texts in some lines of a shard."""
-    shard, reading = unchanged_shard(file, places), reading_of(file)
-    found: dict[int, str] = {}
-    with PoolReader(shard, reading) as pool:
-        for batch in pool:
-            first = batch.documents.first_row + 1
-            for line in sorted(lines):
-                if first <= line < first + len(batch):
-                    found[line] = batch.text[line - first][:_EXCERPT].decode(errors="ignore")
-            if len(found) == len(lines):
-                break
-    return found
+def _document(batch: PoolBatch, row: int, domain_field: str) -> tuple[str, str]:
+    """Return the domain of a document and the beginning of its text."""
+    domain = batch.documents.fields[domain_field][row].decode(errors="replace")
+    return domain, batch.text[row][:_EXCERPT].decode(errors="ignore")

@@ -37,8 +37,7 @@ from dvsel.progress import Done, tell
 from dvsel.runs.ladder import Ladder
 from dvsel.runs.output_folder import REPORT, working_in
 from dvsel.runs.recipe import dump
-from dvsel.runs.report import losses as without_score
-from dvsel.runs.report import write_json
+from dvsel.runs.report import without_score, write_json
 from dvsel.runs.requests import Execution
 from dvsel.score_files.find import SUFFIXES
 from dvsel.score_files.header import Header

@@ -8,12 +8,11 @@ column are read again, and their scores told apart by token.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dvsel.documents.columns import Batch
 from dvsel.gradients.fitted_directions import FittedDirections
@@ -22,10 +21,10 @@ from dvsel.options import Options, files_named, option, part, refuse_unread
 from dvsel.pool.dry_run import Forecast, forecast
 from dvsel.pool.fields import check_fields, named_fields
 from dvsel.pool.fitting import kept_fit
-from dvsel.pool.locate import reading_of, unchanged_shard
-from dvsel.pool.read import TARGET_FLAG, TEXT_FLAG, PoolReader
+from dvsel.pool.read import TARGET_FLAG, PoolBatch
 from dvsel.pool.sample import pool_sample
 from dvsel.pool.scoring import score_into
+from dvsel.pool.top_rows import documents_of, read_rows, top_rows
 from dvsel.progress import tell
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.output_folder import REPORT, working_in
@@ -133,97 +132,39 @@ def _fitted(run: TraceRun, scorer: Influence, shards: Sequence[Shard], execution
 def _queries(run: TraceRun, needs: tuple[str, ...]) -> dict[str, Batch]:
     """The queries by name: their ids where each has one of its own, else their numbers."""
     names, batches = [], []
+    reading = run.targeting.reading(run.reading)
     for shard in expand(run.query):
-        for _, identity, batch in _rows(shard, run.targeting.reading(run.reading), needs, flag=TARGET_FLAG):
-            names.append(identity)
-            batches.append(batch)
+        for _, batch, row in read_rows(shard, reading, None, needs, TARGET_FLAG):
+            name, alone = _alone(batch, row, needs, reading.id_field)
+            names.append(name)
+            batches.append(alone)
     if not all(names) or len(set(names)) < len(names):
         names = [str(number) for number in range(1, len(batches) + 1)]
     return dict(zip(names, batches, strict=True))
 
 
-def _rows(
-    shard: Shard,
-    reading: Reading,
-    needs: tuple[str, ...],
-    wanted: npt.NDArray[np.int64] | None = None,
-    flag: str = TEXT_FLAG,
-) -> Iterator[tuple[int, str, Batch]]:
-    """Row, id and the document alone, of the rows that are wanted, which rise; None: of all."""
-    with PoolReader(shard, reading, needs, text_flag=flag) as pool:
-        for batch in pool:
-            begin = batch.documents.first_row
-            rows = np.arange(len(batch))
-            if wanted is not None:
-                rows = wanted[(wanted >= begin) & (wanted < begin + len(batch))] - begin
-            columns = {path: batch.documents.fields[path] for path in needs}
-            names = batch.documents.fields[reading.id_field]
-            for row in rows.tolist():
-                one = np.array([row])
-                alone = Batch(batch.text.take(one), {path: column.take(one) for path, column in columns.items()})
-                yield begin + row, names[row].decode(errors="replace"), alone
-
-
-@dataclass(frozen=True)
-class _Top:
-    """The highest rows so far, the highest first. file, row: where they are."""
-
-    score: npt.NDArray[np.float32]
-    key: npt.NDArray[np.uint64]
-    file: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
-
-    def with_more(self, more: _Top, count: int) -> _Top:
-        """Merge both and keep `count` at most; ties go by the documents' keys."""
-        both = [
-            np.concatenate([getattr(one, name) for one in (self, more)]) for name in ("score", "key", "file", "row")
-        ]
-        order = np.lexsort((both[1], -both[0]))[:count]
-        return _Top(*(column[order] for column in both))
+def _alone(batch: PoolBatch, row: int, needs: tuple[str, ...], id_field: str) -> tuple[str, Batch]:
+    """Return the id of a document, and the document alone."""
+    one, columns = np.array([row]), {path: batch.documents.fields[path] for path in needs}
+    alone = Batch(batch.text.take(one), {path: column.take(one) for path, column in columns.items()})
+    return batch.documents.fields[id_field][row].decode(errors="replace"), alone
 
 
 def _found(files: Sequence[ScoreFile], fitted: FittedDirections, count: int) -> list[Found]:
-    """The documents that each query's column puts highest, with their texts and tokens."""
-    tops = _tops(files, len(fitted.groups), count)
-    texts = _texts(files, tops, fitted.scorer.needs)
+    """Find the documents that each query's column puts highest, with their texts and tokens."""
+    tops, needs = top_rows(files, count, range(len(fitted.groups))), fitted.scorer.needs
+    documents = {
+        (number, row): _alone(batch, at, needs, files[number].header.reading.id_field)
+        for number, row, batch, at in documents_of(files, tops, needs=needs)
+    }
     found = []
     for group, (name, top) in enumerate(zip(fitted.groups, tops, strict=True)):
         for rank, (value, file, row) in enumerate(zip(top.score, top.file, top.row, strict=True), 1):
-            identity, batch = texts[int(file), int(row)]
+            identity, batch = documents[int(file), int(row)]
             (tokens,) = fitted.by_token(fitted.options.documents([batch]), group)
             shard, text = files[file].header.shard.name, batch.text[0].decode(errors="replace")
             tokens = _scaled(tokens, float(value))
-            found.append(Found(name, rank, float(value), identity, str(shard), int(row) + 1, text, tokens))
-    return found
-
-
-def _tops(files: Sequence[ScoreFile], groups: int, count: int) -> list[_Top]:
-    empty = np.zeros(0, np.int64)
-    tops = [_Top(np.zeros(0, np.float32), np.zeros(0, np.uint64), empty, empty)] * groups
-    for number, file in enumerate(files):
-        first = 0
-        for rows in file.rows(("key",)):
-            for group in range(groups):
-                values = rows.score[:, group]
-                there = np.flatnonzero(np.isfinite(values))
-                kept = there[np.lexsort((rows.key[there], -values[there]))[:count]]
-                more = _Top(values[kept], rows.key[kept], np.full(len(kept), number), first + kept)
-                tops[group] = tops[group].with_more(more, count)
-            first += len(rows)
-    return tops
-
-
-def _texts(
-    files: Sequence[ScoreFile], tops: Sequence[_Top], needs: tuple[str, ...]
-) -> dict[tuple[int, int], tuple[str, Batch]]:
-    """Id and document of every row that some query has among its highest, by file and row."""
-    found = {}
-    for number, file in enumerate(files):
-        wanted = np.unique(np.concatenate([top.row[top.file == number] for top in tops]))
-        if len(wanted):
-            shard, reading = unchanged_shard(file), reading_of(file)
-            for row, identity, batch in _rows(shard, reading, needs, wanted):
-                found[number, row] = identity, batch
+            found.append(Found(name, rank, float(value), identity, shard, int(row) + 1, text, tokens))
     return found
 
 

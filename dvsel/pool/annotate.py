@@ -28,7 +28,7 @@ from dvsel.documents.hashing import hash_rows
 from dvsel.documents.tokens import BUILT_IN, TokenCounter, fit_estimate
 from dvsel.engines import local
 from dvsel.errors import BadFile, BadLine, UserError
-from dvsel.pool.locate import changed, check_unchanged, digest_of_parts, ranges
+from dvsel.pool.locate import changed, check_unchanged
 from dvsel.pool.read import PoolBatch, PoolReader, why_unread
 from dvsel.pool.sample import draw_sample
 from dvsel.progress import Done
@@ -39,6 +39,7 @@ from dvsel.score_files.header import NO_SHARD, Header, ShardIdentity
 from dvsel.score_files.reader import ScoreFile
 from dvsel.score_files.rows import Rows, Totals
 from dvsel.score_files.writer import ScoreFileWriter
+from dvsel.shards.digest import digest_of_parts, ranges
 from dvsel.shards.lines import BLOCK
 from dvsel.storage.manifest import record, recorded
 from dvsel.storage.places import HOME, Shard, exists, find, join, list_names, make_folder, remove

@@ -10,18 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import xxhash
-
 from dvsel.errors import UserError
 from dvsel.options import from_mapping
 from dvsel.runs.requests import Reading
 from dvsel.score_files.reader import ScoreFile
+from dvsel.shards.digest import shard_digest
 from dvsel.shards.expand import expand
-from dvsel.shards.lines import LineReader
-from dvsel.shards.reader import DocumentReader
 from dvsel.storage.places import Shard, info, is_remote, local_path
-
-RANGE = 256 << 20  # bytes of a plain file that one task reads
 
 
 class Relocated:
@@ -86,7 +81,7 @@ def check_unchanged(shard: Shard, there: ScoreFile) -> None:
     was = there.header.shard
     if (shard.size, shard.modified) == (was.size, was.modified):
         return
-    if shard.size != was.size or digest(dataclasses.replace(shard, vectors="")) != was.digest:
+    if shard.size != was.size or shard_digest(dataclasses.replace(shard, vectors="")) != was.digest:
         raise changed(shard)
 
 
@@ -95,34 +90,3 @@ def changed(shard: Shard) -> UserError:
     return UserError(
         f"{shard.url} changed after it was scored or embedded; do it again, into a new folder or with --overwrite"
     )
-
-
-# --- Digests. ---
-
-
-def ranges(shard: Shard) -> list[tuple[int, int | None]]:
-    """Byte ranges of a large plain file, the same whatever the workers; one open range for all others.
-
-    Nobody knows which row of its vectors a range begins with, so a shard that comes with vectors is one range.
-    """
-    is_whole = shard.format != "jsonl" or shard.compression or "://" in shard.url or shard.vectors
-    if is_whole or shard.size <= RANGE:
-        return [(0, None)]
-    return [(begin, min(begin + RANGE, shard.size)) for begin in range(0, shard.size, RANGE)]
-
-
-def digest(shard: Shard) -> str:
-    """Digest of a shard's content, as its row file states it."""
-    digests = []
-    for begin, end in ranges(shard):
-        reader = LineReader(shard, begin=begin, end=end) if shard.format == "jsonl" else DocumentReader(shard, [])
-        with reader:
-            for _ in reader:
-                pass
-            digests.append(reader.digest())
-    return digest_of_parts(digests)
-
-
-def digest_of_parts(digests: Sequence[str]) -> str:
-    """The digest of a shard, from those of its ranges."""
-    return digests[0] if len(digests) == 1 else xxhash.xxh3_128_hexdigest("".join(digests).encode())

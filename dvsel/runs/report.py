@@ -20,11 +20,10 @@ from dvsel.storage.places import atomic_writer, open_read
 
 BINS = 40
 _UNSCORED = (Status.EMPTY_TEXT, Status.UNSCORED)
-_MANY = 0.1  # share of documents without a score that is warned of
-_NAMED = 5
-_NAMED_FILES = 5
-_NEARLY_ALL = 0.95  # overlap with topk, from which noise decided nothing
-_FEW = 0.1  # of the kept documents, below which an effective sample size is small
+_MANY = 0.1  # share of documents without a score, from which the summary warns
+_NAMED = 5  # lines, domains or files that the summary names
+_NEARLY_ALL = 0.95  # overlap with topk, from which noise decided next to nothing
+_FEW = 0.1  # share of the kept documents, below which an effective sample size is small
 
 
 @dataclass
@@ -59,7 +58,7 @@ class ScoreReport:
 
     @classmethod
     def of(cls, files: Sequence[ScoreFile]) -> ScoreReport:
-        """The report on a pool's score files."""
+        """Return the report on a pool's score files."""
         header = files[0].header
         totals = Totals()
         for file in files:
@@ -77,7 +76,7 @@ class ScoreReport:
         )
 
     def lines(self) -> list[str]:
-        """The summary."""
+        """Return the summary, a string for each line."""
         totals = self.totals
         lines = [
             f"scored {totals.docs:,} of {totals.rows:,} documents in {self.shards:,} shards with {self.scorer}",
@@ -87,13 +86,13 @@ class ScoreReport:
         return lines + self.lost()
 
     def lost(self) -> list[str]:
-        """Lines of the summary on what has no score, and why."""
-        lost = losses(self.totals, self.unscored, self.skipped, self.empty_shards, domains=self.unscored_domains)
+        """Return lines of the summary on documents without a score, and why they have none."""
+        lost = without_score(self.totals, self.unscored, self.skipped, self.empty_shards, domains=self.unscored_domains)
         return lost + left_out(self.unread)
 
 
 def _unscored_domains(files: Sequence[ScoreFile]) -> dict[str, int]:
-    """The documents without a score by domain, from the files that have some."""
+    """Count the documents without a score by domain, from the files that have some."""
     counts: Counter[str] = Counter()
     for file in files:
         if _unscored(file.header.totals):
@@ -104,7 +103,7 @@ def _unscored_domains(files: Sequence[ScoreFile]) -> dict[str, int]:
 
 
 def _unscored(totals: Totals) -> int:
-    """Documents that have no score, bad lines aside."""
+    """Return the number of documents without a score, bad lines aside."""
     return sum(totals.status.get(Status(status).name.lower(), 0) for status in _UNSCORED)
 
 
@@ -112,11 +111,11 @@ def _unscored(totals: Totals) -> int:
 class SelectReport:
     """Report of `dvsel select`.
 
-    asked: the budget as given, and resolved in its unit. threshold: by stratum, what the best row left out has (None:
-    all was taken), which is its score, or its key where keys do not tell scores: threshold_is says which.
-    effective_sample_size: of the weights exp(key without noise), a number of documents; overlap: share
-    of the kept documents that topk under the same budget keeps; both for rules that use noise. reading: the options of
-    reading that the documents were scored with.
+    budget, asked: the budget as given, and resolved in its unit. strata: each with its threshold, the score of the best
+    row left out, or its key where keys do not determine scores (threshold_is names which); None where all was taken.
+    effective_sample_size: of the weights exp(key without noise), a number of documents. overlap: share of the kept
+    documents that topk under the same budget keeps. Both are for rules that use noise. reading: the options of reading
+    that the documents were scored with.
     """
 
     scorer: str
@@ -145,7 +144,7 @@ class SelectReport:
 
     @classmethod
     def load(cls, url: str) -> SelectReport:
-        """The report that a run left. Raises UserError where it is damaged."""
+        """Read the report that a run left. Raises UserError where it is damaged."""
         try:
             with open_read(url) as file:
                 values = json.loads(file.read())
@@ -153,10 +152,10 @@ class SelectReport:
             listed = {name: [tuple(one) for one in values[name]] for name in ("skipped", "unread")}
             return cls(**values | listed | {"totals": Totals(**values["totals"]), "domains": domains})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{url}: no report of a selection; select again with --overwrite") from error
+            raise UserError(f"{url}: not a report of a selection; select again with --overwrite") from error
 
     def lines(self) -> list[str]:
-        """The summary."""
+        """Return the summary, a string for each line."""
         given, pool, rule = self.given, self.pool, self.selector["name"]
         lines = [
             f"selected {given['docs']:,} of {pool['docs']:,} scored documents with {rule} on {self.scorer}",
@@ -175,7 +174,7 @@ class SelectReport:
         lines += self.notes
         if self.duplicates:
             lines.append(f"left out {self.duplicates:,} duplicates")
-        lost = losses(self.totals, self.unscored, self.skipped, [], domains=self._unscored_domains)
+        lost = without_score(self.totals, self.unscored, self.skipped, [], domains=self._unscored_domains)
         return lines + lost + left_out(self.unread)
 
     @property
@@ -183,7 +182,7 @@ class SelectReport:
         return {name: share.unscored_docs for name, share in self.domains.items() if share.unscored_docs}
 
     def _noise(self) -> list[str]:
-        """Line on how much noise decided, and what that means."""
+        """Return lines on how much noise decided, and what that means."""
         if self.effective_sample_size is None or self.overlap is None:
             return []
         size, kept = self.effective_sample_size, self.given["docs"]
@@ -221,7 +220,7 @@ def _stratum_line(stratum: Mapping[str, Any], unit: str) -> str:
     )
 
 
-def losses(
+def without_score(
     totals: Totals,
     unscored: str,
     skipped: Sequence[tuple[str, int, str]],
@@ -229,7 +228,7 @@ def losses(
     what: str = "score",
     domains: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """Lines on documents without a score (or a vector), and why. domains: their number by domain."""
+    """Return lines on documents without a score (or a vector), and why. domains: their number by domain."""
     lines = []
     if (count := _unscored(totals)) > _MANY * totals.rows:
         lines.append(f"warning: {count / totals.rows:.1%} of the documents have no {what}, and cannot be kept")
@@ -241,33 +240,33 @@ def losses(
     if count := totals.status.get("bad_line", 0):
         causes = ", ".join(f"{number:,} {cause}" for cause, number in totals.bad_lines.items())
         lines.append(f"skipped {count:,} lines: {causes}")
-        lines += [f"  {url}, line {line}: {cause}" for url, line, cause in skipped[:5]]
-        if len(skipped) > 5:
+        lines += [f"  {url}, line {line}: {cause}" for url, line, cause in skipped[:_NAMED]]
+        if len(skipped) > _NAMED:
             lines.append("  ... (more in .dvsel/report.json)")
     lines += [f"{url} is empty" for url in empty_shards]
     return lines
 
 
 def _counts(domains: Mapping[str, int]) -> str:
-    """Counts by domain, those of the largest."""
+    """Return the counts of the largest domains, in words."""
     largest = sorted(domains.items(), key=lambda one: (-one[1], one[0]))
     named = ", ".join(f"{name or '(none)'} {count:,}" for name, count in largest[:_NAMED])
     return named + (f", and {len(largest) - _NAMED:,} more" if len(largest) > _NAMED else "")
 
 
 def unread_of(files: Sequence[ScoreFile]) -> list[tuple[str, str]]:
-    """The shards that were left out as a whole: place and cause."""
+    """Return the shards that were left out as a whole: place and cause."""
     return [(file.header.shard.url, file.header.unread) for file in files if file.header.unread]
 
 
 def left_out(unread: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines of the summary on shards that were left out."""
+    """Return lines of the summary on shards that were left out."""
     if not unread:
         return []
-    more = ["  ... (more in the report)"] if len(unread) > _NAMED_FILES else []
+    more = ["  ... (more in the report)"] if len(unread) > _NAMED else []
     return [
         f"left out {len(unread):,} files that cannot be read:",
-        *(f"  {cause}" for _, cause in unread[:_NAMED_FILES]),
+        *(f"  {cause}" for _, cause in unread[:_NAMED]),
         *more,
     ]
 

@@ -13,7 +13,7 @@ from dvsel.storage.places import HOME, check_utf8, exists, find, is_own, is_remo
 
 SUFFIX = ".dvsel.parquet"
 SUFFIXES = (SUFFIX, ".dvsel.rows")
-"""The other is of files in a run's own folder, where `**/*.parquet` of other programs must not find them."""
+"""The second is for files in a run's own folder, where `**/*.parquet` of other programs must not find them."""
 SCORES = f"{HOME}/scores"
 
 
@@ -23,7 +23,7 @@ def suffix_in(folder: str) -> str:
 
 
 def row_files(source: str, partial: bool = False) -> list[str]:
-    """The row files that a folder holds, or a glob matches, or the one that is named.
+    """Return the row files that a folder holds, or a glob matches, or the one that is named.
 
     Raises UserError for a folder that lacks some of those that its run was to write, unless `partial`.
     """
@@ -43,7 +43,7 @@ def row_files(source: str, partial: bool = False) -> list[str]:
 
 
 def holds_rows(source: str) -> bool:
-    """Whether it names row files, or a folder that holds some."""
+    """Return whether the word names row files, or a folder that holds some."""
     if source.endswith(SUFFIXES):
         return True
     return exists(source) and bool(find(source, SUFFIXES) or find(join(source, SCORES), SUFFIXES))
@@ -65,7 +65,7 @@ def check_distinct(files: Sequence[ScoreFile]) -> None:
 
 
 def globbed(pattern: str) -> list[str]:
-    """The row files that a local glob matches; anything else as it is."""
+    """Return the row files that a local glob matches; any other word as it is."""
     if is_remote(pattern) or not has_magic(pattern):
         return [pattern]
     found = sorted(glob(str(local_path(pattern)), recursive=True))  # noqa: PTH207  (a pathlib glob cannot be absolute)

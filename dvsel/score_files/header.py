@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ShardIdentity:
-    """Which file was read, and in which state: a `Shard` fit to be kept (a secret in its URL is hidden).
+    """The file that was read, and its state: a `Shard` fit to be kept (a secret in its URL is hidden).
 
     digest: XXH3-128 of its content in hex digits; "" until the shard has been read to its end.
     """
@@ -59,7 +59,7 @@ class ShardIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingRecord:
-    """How documents were read: the values of the options of `dvsel.runs.requests.Reading`.
+    """The options of `dvsel.runs.requests.Reading` with which documents were read.
 
     The fields are in the order of their names, as they are in the header. Files of the first versions do not state
     on_bad_file; those versions failed.
@@ -74,7 +74,7 @@ class ReadingRecord:
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a file of embeddings holds. width: numbers in a vector. dtype: of `DTYPES`."""
+    """The vectors of a file of embeddings. width: numbers in a vector. dtype: of `DTYPES`. maker: what made them."""
 
     width: int
     dtype: str
@@ -92,7 +92,7 @@ NO_SHARD = ShardIdentity("", "", "", "", 0, "", "")
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a row file says of itself.
+    """The header of a row file.
 
     shard: the shard that was scored. reading: how its documents were read.
     scorer, fingerprint: the scorer's name with the options that are not default, and its fitted file's fingerprint.

@@ -1,1 +1,1 @@
-"""Which documents a budget keeps, decided from score files, and the subset written out."""
+"""Selection: decide from score files which documents a budget keeps, and write the subset out."""

@@ -1,4 +1,4 @@
-"""The pool as a rule that sees the whole set sees it: its score files, their embeddings, and the keys that it fills."""
+"""Passes over a pool for a rule that sees the whole set: score files, their embeddings, and the keys that it fills."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from dvsel.storage.scratch import mapped
 _AT_ONCE = 1 << 12  # rows, so that their vectors are few
 
 
-def beside(pool: Pool, sources: Sequence[str]) -> list[ScoreFile]:
-    """The file of embeddings of each of the pool's files, in their order.
+def matching_vector_files(pool: Pool, sources: Sequence[str]) -> list[ScoreFile]:
+    """Return the file of embeddings of each of the pool's files, in their order.
 
-    sources: what `dvsel embed` wrote; empty where the pool's own files hold vectors. Raises UserError where a shard's
-    vectors are missing, are of other content, or were made in different ways.
+    sources: folders that `dvsel embed` wrote; empty where the pool's own files hold vectors. Raises UserError where a
+    shard's vectors are missing, are of other content, or were made in different ways.
     """
     files = pool.files if not sources else [ScoreFile(url) for source in sources for url in row_files(source)]
     if without := [file for file in files if file.header.embedding is None]:
@@ -44,18 +44,18 @@ def beside(pool: Pool, sources: Sequence[str]) -> list[ScoreFile]:
     for file in files:
         if (other := by_shard.setdefault(file.header.shard.url, file)) is not file:
             raise UserError(f"{other.url} and {file.url} hold vectors of the same shard; name one of them")
-    found = [_of(file, by_shard.get(file.header.shard.url)) for file in pool.files]
-    first = found[0]
-    for other in found[1:]:
+    matching = [_of(file, by_shard.get(file.header.shard.url)) for file in pool.files]
+    first = matching[0]
+    for other in matching[1:]:
         _embedding(first).maker.check_same(_embedding(other).maker, first.url, other.url)
-    return found
+    return matching
 
 
 def _of(file: ScoreFile, vectors: ScoreFile | None) -> ScoreFile:
     if vectors is None:
         raise UserError(f"{file.header.shard.url}: has scores and no vectors in --embeddings; embed it too")
     if vectors.header.shard.digest != file.header.shard.digest or len(vectors) != len(file):
-        raise UserError(f"{file.header.shard.url}: changed between scoring and embedding; do both anew")
+        raise UserError(f"{file.header.shard.url}: changed between scoring and embedding; do both again")
     return vectors
 
 
@@ -65,10 +65,10 @@ def _embedding(file: ScoreFile) -> Embedding:
 
 
 class Survey:
-    """What `dvsel.interface.candidates.Candidates` promises, over score files.
+    """The `dvsel.interface.candidates.Candidates` of a pool of score files.
 
-    rule: who competes, at what cost. limit: the budget in the rule's unit, None for none. embeddings: the files with
-    vectors beside the pool's, or none. reading: of other documents that the rule names.
+    rule: decides which rows compete, at what cost. limit: the budget in the rule's unit, None for none. embeddings:
+    the files with vectors beside the pool's, or none. reading: of other documents that the rule names.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Survey:
         self._pool, self._rule, self._embeddings, self._reading = pool, rule, embeddings, reading
 
     def parts(self, vectors: bool = False) -> Iterator[Part]:
-        """A pass over all documents, in order."""
+        """Start a pass over all documents, in order."""
         columns = tuple(dict.fromkeys((*self._rule.columns, "status")))
         for number in range(len(self._pool.files)):
             reader = VectorReader(self._embeddings[number].url) if vectors else None
@@ -100,11 +100,11 @@ class Survey:
 
     def _part(self, rows: Rows, first: int, reader: VectorReader | None) -> Part:
         count = len(rows)
-        found = np.empty((count, 0), np.float32)
+        vectors = np.empty((count, 0), np.float32)
         if reader is not None:
             taken = reader.take(count)
             assert taken is not None
-            found = unit(taken.values)
+            vectors = unit(taken.values)
         return Part(
             first,
             rows.score,
@@ -112,16 +112,16 @@ class Survey:
             uniform(rows.key, self.seed),
             self._rule.cost(rows),
             self._rule.competes(rows, first),
-            found,
+            vectors,
         )
 
     def embedded(self, patterns: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Vectors of other documents, made as the pool's were: float32 (m, width) of unit length."""
+        """Embed other documents as the pool was: float32 (m, width) of unit length."""
         if not self._embeddings:
             raise UserError(f"{patterns[0]}: no embeddings to compare it with; name some with --embeddings emb/")
         source = VectorSource(EmbedderOptions(), _embedding(self._embeddings[0]).maker)
-        found = unit(source.all_of(documents_in(patterns, self._reading, text_flag=TARGET_FLAG)))
-        found = found[np.isfinite(found).all(axis=1)]
-        if not len(found):
+        vectors = unit(source.all_of(documents_in(patterns, self._reading, text_flag=TARGET_FLAG)))
+        vectors = vectors[np.isfinite(vectors).all(axis=1)]
+        if not len(vectors):
             raise UserError(f"{patterns[0]}: holds no document with a vector; check the file")
-        return found
+        return vectors

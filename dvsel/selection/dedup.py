@@ -28,13 +28,14 @@ BUFFERED = 1 << 20  # rows that are held in memory; a file holds no more, up to 
 _ROW = np.dtype([("text", np.uint64), ("tie", np.uint64), ("position", np.int64)])
 _MAX_FILE_BITS = 12
 
-Rows = npt.NDArray[Any]
+Candidates = npt.NDArray[Any]
+"""An array of `_ROW`."""
 Bits = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """n consecutive rows.
+class TextChunk:
+    """n consecutive rows, by their texts.
 
     text: uint64 (n,), the hash of the row's text. tie: uint64 (n,), the highest stays. eligible: bool (n,).
     """
@@ -45,7 +46,7 @@ class Chunk:
 
 
 class Drops:
-    """Which rows are dropped: `drops[first:last]` is a bool array (last - first,)."""
+    """Flags of the dropped rows: `drops[first:last]` is a bool array (last - first,)."""
 
     def __init__(self, bits: Bits) -> None:
         self._bits = bits
@@ -55,13 +56,13 @@ class Drops:
 
 
 def unpacked(bits: Bits, first: int, last: int) -> npt.NDArray[np.bool_]:
-    """bool (last - first,): the bits from `first` to `last`, of each byte the lowest first."""
+    """Return the bits from `first` to `last`, bool (last - first,); of each byte the lowest comes first."""
     flags = np.unpackbits(bits[first >> 3 : (last + 7) >> 3], bitorder="little")
     return flags[first & 7 :][: last - first].view(np.bool_)
 
 
 @contextmanager
-def duplicates(chunks: Iterable[Chunk], rows: int, folder: Path) -> Iterator[Drops]:
+def duplicates(chunks: Iterable[TextChunk], rows: int, folder: Path) -> Iterator[Drops]:
     """Find the duplicates among `rows` rows.
 
     chunks: all rows, in order. folder: where temporary files may lie; they are gone at the end of the
@@ -76,16 +77,17 @@ def duplicates(chunks: Iterable[Chunk], rows: int, folder: Path) -> Iterator[Dro
 
 
 class _Spill:
-    """The rows that are still candidates, in files by the highest bits of their hash; the losers so far."""
+    """Rows that are still candidates, in files by the highest bits of their hash; and the losers so far."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self._folder = folder
         self._file_bits = min(max(rows - 1, 0) // BUFFERED, (1 << _MAX_FILE_BITS) - 1).bit_length()
         self.bits: Bits = mapped(folder / "drops", np.uint8, ((rows + 7) // 8 + 1,), 0)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Candidates) -> None:
         """Mark the losers of these rows and spill the others."""
         rows = rows[_survivors(rows, self.bits)]
+        # In two steps: to shift 64 bits by 64, as with one file, is undefined.
         number = rows["text"] >> np.uint64(32) >> np.uint64(32 - self._file_bits)
         rows = rows[np.argsort(number.astype(np.uint16), kind="stable")]
         counts = np.bincount(number.astype(np.int64), minlength=1 << self._file_bits)
@@ -103,9 +105,9 @@ class _Spill:
         return self._folder / f"rows-{file:04}"
 
 
-def _buffers(chunks: Iterable[Chunk]) -> Iterator[Rows]:
-    """The eligible rows with their positions, in pieces of about BUFFERED."""
-    waiting: list[Rows] = []
+def _buffers(chunks: Iterable[TextChunk]) -> Iterator[Candidates]:
+    """Yield the eligible rows with their positions, about BUFFERED at a time."""
+    waiting: list[Candidates] = []
     first = 0
     for chunk in chunks:
         waiting.append(_eligible(chunk, first))
@@ -117,15 +119,16 @@ def _buffers(chunks: Iterable[Chunk]) -> Iterator[Rows]:
         yield np.concatenate(waiting)
 
 
-def _eligible(chunk: Chunk, first: int) -> Rows:
+def _eligible(chunk: TextChunk, first: int) -> Candidates:
     at = np.flatnonzero(chunk.eligible)
     rows = np.empty(len(at), _ROW)
     rows["text"], rows["tie"], rows["position"] = chunk.text[at], chunk.tie[at], first + at
     return rows
 
 
-def _survivors(rows: Rows, drops: Bits) -> npt.NDArray[np.int64]:
-    """Indices of the rows that stay; the others are marked in `drops`. rows: in order of position."""
+def _survivors(rows: Candidates, drops: Bits) -> npt.NDArray[np.int64]:
+    """Return the indices of the rows that stay, and mark the others in `drops`. rows: in order of position."""
+    # Twice as many slots as rows or more, or probing gets long; a power of two, so that a mask replaces a division.
     slots = np.full(1 << (2 * len(rows) + 1).bit_length(), -1, np.int64)
     text, tie, position = (np.ascontiguousarray(rows[name]) for name in ("text", "tie", "position"))
     _settle(text, tie, position, slots, drops)
@@ -137,7 +140,7 @@ def _settle(text: Any, tie: Any, position: Any, slots: Any, drops: Any) -> None:
     """Fill an open-addressing table of row indices by text; mark the rows that lose their slot."""
     last = np.uint64(len(slots) - 1)
     for row in range(len(text)):
-        slot = text[row] & last
+        slot = text[row] & last  # files go by the highest bits of the hash, so its lowest are still spread evenly
         while slots[slot] >= 0 and text[slots[slot]] != text[row]:
             slot = (slot + np.uint64(1)) & last
         loser = row

@@ -14,36 +14,39 @@ from dvsel.errors import UserError, shown
 from dvsel.pool.fields import listed
 from dvsel.selection.scored_pool import Pool
 
-_LOOKED_AT = 1000  # names, of as many as there may be
+_LOOKED_AT = 1000  # names that a misspelt one is compared with; a pool may have millions
 
 
 def check_domains(pool: Pool, quota: Quota) -> None:
     """Raise UserError for a domain that a quota gives something and that no document of the pool has."""
     amounts = {name: part.amount if isinstance(part, Budget) else part for name, part in quota.parts.items()}
     wanted = [name for name, amount in amounts.items() if amount and name != OTHERS]
-    there = {
+    existing = {
         name for number in range(len(pool.files)) for rows, _ in pool.rows(number, ("domain",)) for name in rows.domains
     }
-    if not (absent := [name for name in wanted if name not in there]):
+    if not (absent := [name for name in wanted if name not in existing]):
         return
-    if not any(there):
+    if not any(existing):
         field = pool.files[0].header.reading.domain_field
         raise UserError(
             f"--quota: no document has a domain, in the field {field!r}; score with --domain-field to name another"
         )
     raise UserError(
-        f"--quota: no document has the domain {shown(absent[0])}; {_instead(absent[0], sorted(there - {''}))}"
+        f"--quota: no document has the domain {shown(absent[0])}; {_instead(absent[0], sorted(existing - {''}))}"
     )
 
 
-def _instead(name: str, there: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, there[:_LOOKED_AT], n=1)
-    remedy = f"did you mean {shown(close[0])}?" if close else "mend the quota, or take the domain out of it"
-    return f"there are {listed(there)}; {remedy}"
+def _instead(name: str, existing: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, existing[:_LOOKED_AT], n=1)
+    remedy = f"did you mean {shown(close[0])}?" if close else "correct the quota, or take the domain out of it"
+    return f"there are {listed(existing)}; {remedy}"
 
 
 def without_budget(domains: Mapping[str, npt.NDArray[np.int64]], quota: Quota | None) -> list[str]:
-    """What the summary says of domains that a quota does not name. domains: documents and tokens first, by name."""
+    """Return the line of the summary on domains that a quota does not name.
+
+    domains: by name, counts of which the first are documents and tokens.
+    """
     if quota is None:
         return []
     names = list(domains)

@@ -33,7 +33,7 @@ from dvsel.runs.requests import Execution, Reading, SelectRun
 from dvsel.score_files.find import row_files
 from dvsel.score_files.reader import ScoreFile
 from dvsel.score_files.rows import Rows
-from dvsel.selection.dedup import Chunk, Drops, duplicates
+from dvsel.selection.dedup import Drops, TextChunk, duplicates
 from dvsel.selection.domains import check_domains
 from dvsel.selection.plan import Plan, check_budget
 from dvsel.selection.scored_pool import Pool
@@ -67,7 +67,10 @@ class Terms:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a run selects from. vectors: the files beside the pool's, for a rule that looks at them."""
+    """Inputs of a selection.
+
+    vectors: files beside the pool's, for a rule that looks at them. places: where shards lie that were moved.
+    """
 
     pool: Pool
     selector: Selector
@@ -76,7 +79,7 @@ class Sources:
 
     @classmethod
     def of(cls, sources: Sequence[str], run: SelectRun) -> Sources:
-        """Open them. Raises UserError where they do not go together."""
+        """Open the sources. Raises UserError where they do not go together."""
         pool = Pool.of([ScoreFile(url) for source in sources for url in row_files(source, run.partial)])
         selector = run.selector or selector_class(pool.files[0].header.selector or _NO_RULE)()
         _check_scores(pool, selector)
@@ -112,9 +115,9 @@ def select_from(sources: Sources, run: SelectRun, terms: Terms, execution: Execu
 
 
 def opened(run: SelectRun, given: Collection[str]) -> tuple[Sources, SelectRun]:
-    """What the run selects from, and the run with the words by which documents were read when they were scored.
+    """Open the inputs of a run, and return them and the run, with documents read as they were when they were scored.
 
-    Raises UserError for options that say otherwise, or that nothing looks at.
+    Raises UserError for options that contradict that, or that nothing looks at.
     """
     sources = Sources.of(run.pool, run)
     file, selector = sources.pool.files[0], sources.selector
@@ -145,17 +148,17 @@ def _check_scores(pool: Pool, selector: Selector) -> None:
 
 
 def _vectors(pool: Pool, selector: Selector, embeddings: Sequence[str]) -> list[ScoreFile]:
-    """The files of vectors beside the pool's, for a selector that looks at them."""
+    """Return the files of vectors beside the pool's, for a selector that looks at them."""
     if not (isinstance(selector, SetSelector) and selector.looks_at_vectors):
         return []
-    from dvsel.selection.candidate_passes import beside  # which needs torch
+    from dvsel.selection.candidate_passes import matching_vector_files  # which needs torch
 
-    return beside(pool, embeddings)
+    return matching_vector_files(pool, embeddings)
 
 
 @contextmanager
 def _scratch(run: SelectRun, execution: Execution) -> Iterator[Path]:
-    """A folder for temporary files, inside the output so that what a kill leaves there is found and removed."""
+    """Give a folder for temporary files, inside the output so that what a kill leaves there is found and removed."""
     if execution.dry_run or run.output == STDOUT or is_remote(run.output):
         with tempfile.TemporaryDirectory(prefix="dvsel-") as folder:
             yield Path(folder)
@@ -170,13 +173,13 @@ def _scratch(run: SelectRun, execution: Execution) -> Iterator[Path]:
 
 
 def _duplicates(pool: Pool, seed: int, quota: Quota | None, scratch: Path) -> AbstractContextManager[Drops]:
-    """Which rows repeat the text of another; only rows that some budget is for are looked at."""
+    """Find the rows that repeat the text of another, among those that have a budget to draw on."""
 
-    def chunk(rows: Rows) -> Chunk:
+    def chunk(rows: Rows) -> TextChunk:
         competes = rows.status == Status.SCORED
         if quota:
             competes &= quota.stratum(rows.domains)[rows.domain] >= 0
-        return Chunk(rows.text_hash, mix(rows.key, seed), competes)
+        return TextChunk(rows.text_hash, mix(rows.key, seed), competes)
 
     columns = ("key", "text_hash", "status", *(("domain",) if quota else ()))
     chunks = (chunk(rows) for number in range(len(pool.files)) for rows, _ in pool.rows(number, columns))
@@ -200,5 +203,5 @@ def select_from_scores(run: SelectRun, execution: Execution, given: Collection[s
 
 
 def inputs_of(run: SelectRun) -> list[str]:
-    """What the run reads, which nothing may be written over."""
+    """Return the names of the run's inputs, which nothing may be written over."""
     return files_named(run, ("quota",) if run.quota and is_inline(run.quota) else ())

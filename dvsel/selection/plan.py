@@ -92,6 +92,7 @@ class Plan:
         if quota:
             names, amounts = quota.budgets(asked, budget.unit if budget else None)
         divided = _shared(amounts, shares)
+        # Where noise decides too, topk is cut in the same passes, to report how far the two agree.
         best = dataclasses.replace(rule, selector=TopK(), offset=len(names))
         rivals = [best] if selector.noisy and follows_scores(selector) else []
         rule, *rivals = _with_cuts([rule, *rivals], pool, divided, threads)

@@ -1,4 +1,4 @@
-"""How rows compete: their keys, their costs, and the budget that each draws on."""
+"""The rule by which rows compete: their keys, their costs, and the budget that each draws on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dvsel.selection.dedup import Drops
 
 @dataclass(frozen=True)
 class Rule:
-    """How rows compete: the selector's keys, the budget's unit, and the budget that a row draws on (its stratum).
+    """The rule by which rows compete: the selector's keys, the budget's unit, and each row's budget (its stratum).
 
     cuts: those found so far, one a group; a row that an earlier group keeps does not compete for the later ones.
     keys: of all rows of the pool, float32, where the selector sees the whole set.

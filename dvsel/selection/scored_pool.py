@@ -17,7 +17,7 @@ from dvsel.selection.ranking import Rule
 
 @dataclass(frozen=True)
 class Pool:
-    """Score files of one fit, in the order of their shards' names, and where each one's rows begin."""
+    """Score files of one fit, in the order of their shards' names. first: where each one's rows begin in the pool."""
 
     files: list[ScoreFile]
     first: list[int]

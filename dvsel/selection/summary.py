@@ -1,4 +1,4 @@
-"""The report on a selection: what a plan keeps, in numbers."""
+"""The report on a selection: numbers of what its plan keeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dvsel.selection.plan import Plan
 
 
 def report_on(plan: Plan, run: SelectRun) -> SelectReport:
-    """What the plan keeps, in numbers."""
+    """Return the report on a plan."""
     header = plan.pool.files[0].header
     totals = Totals()
     for file in plan.pool.files:
@@ -59,13 +59,13 @@ def report_on(plan: Plan, run: SelectRun) -> SelectReport:
 
 
 def _took_all(plan: Plan) -> bool:
-    """Whether the budget was more than enough; a rule that sees the set may have given few documents a key."""
+    """True where the budget was more than enough. A rule that sees the set may have given few documents a key."""
     is_set = isinstance(plan.rule.selector, SetSelector)
     return plan.took_all and not (is_set and sum(plan.kept) < plan.pool.total("docs"))
 
 
 def _with_thresholds(plan: Plan) -> tuple[list[dict[str, Any]], str]:
-    """The plan's strata, their thresholds as scores where keys tell these; and what they are, in words."""
+    """Return the plan's strata, their thresholds as scores where keys allow it, and the name of what they are."""
     selector = plan.rule.selector
     if selector.score_of(0.0) is None:
         return plan.strata, "key with noise" if selector.noisy else "key"
@@ -82,7 +82,7 @@ def _echo(plan: Plan) -> str:
 
 
 def domains_of(plan: Plan) -> dict[str, Share]:
-    """Documents and tokens of each domain, by name."""
+    """Return the documents and tokens of each domain, by name."""
     return {
         name: Share(docs, kept_docs, tokens, kept_tokens, unscored)
         for name, (docs, tokens, kept_docs, kept_tokens, _, unscored) in sorted(
@@ -92,7 +92,7 @@ def domains_of(plan: Plan) -> dict[str, Share]:
 
 
 def histogram_of(plan: Plan) -> dict[str, list[float]]:
-    """The score's values: edges of the bins, documents of the pool and kept ones in each; how many are outside."""
+    """Return the histogram of the score: edges of the bins, documents of the pool and kept in each, and outliers."""
     pool, kept = plan.tally.histogram.tolist()
     edges = np.linspace(plan.tally.low, plan.tally.high, len(pool) + 1).tolist()
     return {"edges": edges, "pool": pool, "kept": kept, "outliers": plan.tally.outliers.tolist()}

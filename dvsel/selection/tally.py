@@ -1,4 +1,4 @@
-"""What a selection keeps, counted: by score, by domain, and by weight."""
+"""Counts of what a selection keeps: by score, by domain, and by weight."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Copy the kept rows of shards into output shards, or to stdout.
 
-Each shard is read once more, and what is read is compared with what was scored: of lines and Arrow files the digest of
+Each shard is read once more, and compared with what was scored: of lines and Arrow files the digest of
 the bytes, of Parquet files that of the footer, and each row's own number.
 """
 
@@ -20,13 +20,14 @@ from dvsel.documents.columns import Kind
 from dvsel.engines import local
 from dvsel.errors import UserError
 from dvsel.interface.selector import SetSelector
-from dvsel.pool.locate import Relocated, changed, digest_of_parts, ranges, reading_of, unchanged_shard
+from dvsel.pool.locate import Relocated, changed, reading_of, unchanged_shard
 from dvsel.pool.read import PoolReader
 from dvsel.runs.requests import Execution
 from dvsel.score_files.reader import ScoreFile
 from dvsel.selection.dedup import unpacked
 from dvsel.selection.plan import Plan, mask_file, weights_file
 from dvsel.shards.add_field import as_json, with_column, with_member
+from dvsel.shards.digest import digest_of_parts, ranges
 from dvsel.shards.extract import extract
 from dvsel.shards.json_rows import check_columns, json_lines
 from dvsel.shards.lines import LineReader, Lines
@@ -87,7 +88,7 @@ def write_subset(plan: Plan, folder: str, cap: int, execution: Execution, pool: 
 
 
 def _check_same_subset(plan: Plan, folder: str) -> None:
-    """A folder holds shards of one subset: refuse to go on where scores or the quota changed since it was begun."""
+    """Raise UserError where scores or the quota changed since the folder was begun: it holds shards of one subset."""
     hashed = xxhash.xxh3_128()
     for number in np.flatnonzero(plan.kept).tolist():
         hashed.update(f"{plan.pool.files[number].header.shard.name}\n".encode())
@@ -108,7 +109,7 @@ def _check_same_subset(plan: Plan, folder: str) -> None:
 
 
 class _Mask:
-    """The kept rows of one shard, in order."""
+    """Kept rows of one shard, taken in order."""
 
     def __init__(self, task: _Task) -> None:
         self._task = task
@@ -117,7 +118,10 @@ class _Mask:
         self._at = 0
 
     def take(self, rows: Lines | pa.RecordBatch) -> tuple[Lines | pa.RecordBatch, npt.NDArray[np.bool_]]:
-        """The next rows, and bool (n,): which of them are kept. Where there are weights, only these, with theirs."""
+        """Take the next rows, and return them with flags, bool (n,), of the kept.
+
+        Where there are weights, only the kept rows are returned, each with its weight.
+        """
         first, self._at = self._at, self._at + len(rows)
         if self._at > self._task.rows:
             raise changed(self._task.shard)
@@ -137,13 +141,13 @@ class _Mask:
 def _weighted(
     rows: Lines | pa.RecordBatch, kept: npt.NDArray[np.bool_], task: _Task, weights: npt.NDArray[np.float32]
 ) -> Lines | pa.RecordBatch:
-    """The rows that are kept, each with its weight."""
+    """Return the kept rows, each with its weight."""
     field = task.weight_field
     if not isinstance(rows, Lines):
         return with_column(rows.filter(pa.array(kept)), field, weights, task.shard.url)
-    there = extract(rows.data, rows.starts, rows.ends, [field]).columns[field].kind != Kind.MISSING
+    present = extract(rows.data, rows.starts, rows.ends, [field]).columns[field].kind != Kind.MISSING
     numbered = zip(np.flatnonzero(kept).tolist(), weights, strict=True)
-    return Lines.of([with_member(rows[row], field, as_json(weight), bool(there[row])) for row, weight in numbered])
+    return Lines.of([with_member(rows[row], field, as_json(weight), bool(present[row])) for row, weight in numbered])
 
 
 def _write_shard(task: _Task) -> None:
@@ -174,7 +178,7 @@ def _print_shard(task: _Task) -> None:
 
 
 def _rows_of(task: _Task) -> Iterator[Lines | pa.RecordBatch]:
-    """The rows of a shard as they stand in it. Raises UserError at the end where it does not hold what was scored."""
+    """Yield the rows of a shard as they stand in it. Raises UserError at its end where it is not what was scored."""
     was = ScoreFile(task.scores)
     digests = []
     if task.shard.format == "jsonl":
@@ -199,14 +203,17 @@ def _rows_of(task: _Task) -> Iterator[Lines | pa.RecordBatch]:
 
 
 class _Keys:
-    """The documents' own numbers, as a score file has them. Those of the first versions came about in another way."""
+    """Keys of documents as a score file states them.
+
+    The first versions computed keys in another way; those of their files are not compared.
+    """
 
     def __init__(self, file: ScoreFile) -> None:
         self._parts = file.rows(("key",)) if file.header.digests else None
         self._left = np.empty(0, np.uint64)
 
     def follow(self, key: npt.NDArray[np.uint64]) -> bool:
-        """Whether the next rows have these."""
+        """Return whether the next rows have these keys."""
         if self._parts is None:
             return True
         while len(self._left) < len(key) and (rows := next(self._parts, None)) is not None:

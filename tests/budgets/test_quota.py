@@ -115,8 +115,8 @@ def test_a_file_that_is_there_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("news=30%,code", "--quota 'news=30%,code': 'code' is no domain with its part; write news=30%,*=70%"),
-        ("news=30%,", "'' is no domain with its part"),
+        ("news=30%,code", "--quota 'news=30%,code': 'code' is not a domain with its part; write news=30%,*=70%"),
+        ("news=30%,", "'' is not a domain with its part"),
         ("news=30%,news=40%", "--quota 'news=30%,news=40%', 'news': named twice; keep one"),
         ("news=60%,code=50%", "--quota 'news=60%,code=50%': the shares sum up to 110%; lower them"),
         ("news=", "'news': '' is not a budget"),

@@ -102,10 +102,10 @@ def test_a_default_that_does_not_apply_is_left_aside(here: Path) -> None:
             "[score] sample 'tail': unknown; give one of uniform, shards, head",
         ),
         ("[score]\ntarget = 'a.jsonl'\n", "config.toml: [score] target is 'a.jsonl'; it takes a list"),
-        ("[score.dsri]\nbuckets = 5\n", "[score.dsri] is no method of dvsel score; did you mean 'dsir'?"),
-        ("[scroe]\nworkers = 2\n", "[scroe] is no command with defaults; did you mean 'score'?"),
+        ("[score.dsri]\nbuckets = 5\n", "[score.dsri] is not a method of dvsel score; did you mean 'dsir'?"),
+        ("[scroe]\nworkers = 2\n", "[scroe] is not a command with defaults; did you mean 'score'?"),
         ("workers = 2\n", "'workers' is in no table; put it under that of a command, such as [score]"),
-        ("[score\n", "config.toml: no TOML: "),
+        ("[score\n", "config.toml: not valid TOML: "),
         ("[score.dsir]\nmin-words = -5\n", "min_words -5: out of range"),
     ],
 )

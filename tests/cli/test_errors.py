@@ -10,7 +10,7 @@ import typer
 
 import corpus
 from commands import failure, one_line
-from dvsel.cli.errors import guarded
+from dvsel.cli.errors import with_exit_codes
 
 
 def deep() -> None:
@@ -30,14 +30,14 @@ def large() -> None:
 )
 def test_it_is_one_line(body: Callable[[], None], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:
-        guarded(body)()
+        with_exit_codes(body)()
     assert ended.value.exit_code == 1
     assert says in one_line(capsys.readouterr().err)
 
 
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
-        guarded(lambda: 1 / 0)()
+        with_exit_codes(lambda: 1 / 0)()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -202,7 +203,7 @@ def test_a_shard_that_changed_since_is_refused(folder: Path, tmp_path: Path) -> 
 def test_large_plain_shards_are_read_whole_beside_their_vectors(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvsel.pool.locate.RANGE", 5_000)
+    monkeypatch.setattr("dvsel.shards.digest.RANGE", 5_000)
     ok("embed", folder / "pool", "--model", folder / "model", "-o", tmp_path / "emb")
     np.testing.assert_array_equal(vectors(tmp_path / "emb"), vectors(folder / "emb"))
     words = ("--preset", "rds-max", "--target", folder / "target.jsonl")
@@ -249,3 +250,15 @@ def test_a_vector_that_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
     task = _Embedding(EmbedderOptions(model="large"), "float16", Reading(), BUILT_IN)
     with pytest.raises(UserError, match="pass --dtype float32"):
         task._narrowed(np.array([[1e5]], np.float32))
+
+
+def test_the_fingerprint_is_of_the_model_and_not_of_its_folder(tmp_path: Path) -> None:
+    write_pool(tmp_path, [{"text": "a"}, {"text": "b"}], shards=1)
+
+    def fingerprint(name: str, **maker: object) -> str:
+        folder = embed(tmp_path, np.eye(2, dtype=np.float32), dataclasses.replace(MAKER, **maker), name)  # type: ignore[arg-type]
+        return ScoreFile(str(folder / "0.jsonl.dvsel.parquet")).header.fingerprint
+
+    first = fingerprint("first")
+    assert fingerprint("moved", model="elsewhere/made-up") == first
+    assert fingerprint("other", digest="01") != first

@@ -166,7 +166,7 @@ def test_a_shard_in_ranges_is_left_out_as_a_whole(
     place = pool(tmp_path, "b.jsonl")
     documents = [*OTHERS[:40], {"text": "x" * 40_000}, *OTHERS[40:60]]
     (place / "b.jsonl").write_bytes(corpus.lines(documents))
-    monkeypatch.setattr("dvsel.pool.locate.RANGE", 20_000)
+    monkeypatch.setattr("dvsel.shards.digest.RANGE", 20_000)
     monkeypatch.setattr("dvsel.shards.lines._LONGEST_LINE", 30_000)
     monkeypatch.setattr("dvsel.pool.annotate.BLOCK", 10_000)
     err = ok(*score(place, fitted, tmp_path / "out", *SKIP)).err

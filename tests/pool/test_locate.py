@@ -54,7 +54,7 @@ def replaced(path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("ranges", [False, True])
 def test_lines_replaced_with_equal_size_and_time(ranges: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if ranges:
-        monkeypatch.setattr("dvsel.pool.locate.RANGE", 3000)
+        monkeypatch.setattr("dvsel.shards.digest.RANGE", 3000)
         ok("score", "dsir", folder / "pool", "--fitted", folder / "scores" / "dsir.fitted", "-o", folder / "scores2")
         (folder / "scores").rename(folder / "scores1")
         (folder / "scores2").rename(folder / "scores")

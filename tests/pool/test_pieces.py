@@ -195,7 +195,7 @@ def test_pieces_change_nothing_in_the_files(
 
 def test_pieces_of_ranges_too(pool: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(annotate, "BLOCK", 20_000)
-    monkeypatch.setattr("dvsel.pool.locate.RANGE", 50_000)
+    monkeypatch.setattr("dvsel.shards.digest.RANGE", 50_000)
     whole = score(pool, target, tmp_path / "whole")
     monkeypatch.setattr(annotate, "PIECE_SECONDS", 0.0)
     assert score(pool, target, tmp_path / "pieces") == whole
@@ -228,7 +228,7 @@ def test_what_a_run_of_other_options_left_is_not_used(
 ) -> None:
     """A folder without a finished file goes to a run with other options, which may be of the same fit."""
     monkeypatch.setattr(annotate, "BLOCK", 20_000)
-    monkeypatch.setattr("dvsel.pool.locate.RANGE", size)
+    monkeypatch.setattr("dvsel.shards.digest.RANGE", size)
     monkeypatch.setattr(annotate, "PIECE_SECONDS", 0.0)
     ok("fit", "dsir", "--pool", pool, "--target", target, "--on-bad-line", "skip", "-o", tmp_path / "dsir.fitted")
 

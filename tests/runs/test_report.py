@@ -11,7 +11,7 @@ import pytest
 
 from dvsel.errors import UserError
 from dvsel.runs.output_folder import REPORT
-from dvsel.runs.report import ScoreReport, SelectReport, Share, losses, write_json
+from dvsel.runs.report import ScoreReport, SelectReport, Share, without_score, write_json
 from dvsel.score_files.rows import Totals
 
 TOTALS = Totals(
@@ -115,13 +115,13 @@ def test_a_report_is_read_back(tmp_path: Path) -> None:
     write_json(report, str(tmp_path / "report.json"))
     assert SelectReport.load(str(tmp_path / "report.json")) == report
     (tmp_path / "report.json").write_text('{"budget": 1}')
-    with pytest.raises(UserError, match="no report of a selection"):
+    with pytest.raises(UserError, match="not a report of a selection"):
         SelectReport.load(str(tmp_path / "report.json"))
 
 
 def test_nothing_lost_is_not_mentioned() -> None:
-    assert losses(Totals(rows=5, docs=5, status={"scored": 5}), "too short", [], []) == []
-    few = losses(TOTALS, "too short", SKIPPED[:5], [])
+    assert without_score(Totals(rows=5, docs=5, status={"scored": 5}), "too short", [], []) == []
+    few = without_score(TOTALS, "too short", SKIPPED[:5], [])
     assert few[-1] == "  /pool/a.jsonl, line 5: field 'text' is null"
 
 

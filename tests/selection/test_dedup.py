@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from dvsel.errors import UserError
 from dvsel.selection import dedup
-from dvsel.selection.dedup import Chunk, duplicates
+from dvsel.selection.dedup import TextChunk, duplicates
 
 Row = tuple[int, int, bool]  # text, tie, eligible
 
 
-def chunks_of(rows: list[Row], size: int) -> Iterator[Chunk]:
+def chunks_of(rows: list[Row], size: int) -> Iterator[TextChunk]:
     for first in range(0, len(rows), size):
         text, tie, eligible = zip(*rows[first : first + size], strict=True)
-        yield Chunk(np.array(text, np.uint64), np.array(tie, np.uint64), np.array(eligible, np.bool_))
+        yield TextChunk(np.array(text, np.uint64), np.array(tie, np.uint64), np.array(eligible, np.bool_))
 
 
 def dropped(rows: list[Row], folder: Path, size: int = 100) -> list[bool]:
@@ -64,7 +64,7 @@ def test_a_million_rows_through_files(tmp_path: Path, monkeypatch: pytest.Monkey
     random = np.random.default_rng(0)
     texts = random.integers(0, 2**64, 300_000, dtype=np.uint64)
     text, tie = random.choice(texts, 1_000_000), random.integers(0, 2**64, 1_000_000, dtype=np.uint64)
-    everything = Chunk(text, tie, np.ones(len(text), np.bool_))
+    everything = TextChunk(text, tie, np.ones(len(text), np.bool_))
     with duplicates([everything], len(text), tmp_path) as drops:
         assert drops[0:1_000_000].sum() == len(text) - len(np.unique(text))
         kept = ~drops[0:1_000_000]

@@ -30,7 +30,7 @@ from dvsel.score_files.header import Header, ReadingRecord, ShardIdentity
 from dvsel.score_files.reader import ScoreFile
 from dvsel.score_files.rows import Rows
 from dvsel.score_files.writer import ScoreFileWriter
-from dvsel.selection.dedup import Chunk, duplicates
+from dvsel.selection.dedup import TextChunk, duplicates
 from dvsel.selection.plan import Plan, mask_file
 from dvsel.selection.scored_pool import Pool
 from dvsel.selectors import Selector
@@ -123,7 +123,7 @@ def made(
         drops = None
         if dedup:
             chunks = (
-                Chunk(rows.text_hash, mix(rows.key, seed), rows.status == Status.SCORED)
+                TextChunk(rows.text_hash, mix(rows.key, seed), rows.status == Status.SCORED)
                 for number in range(len(pool.files))
                 for rows, _ in pool.rows(number)
             )
