@@ -6,7 +6,7 @@ LDS (Park et al. 2023, "TRAK: Attributing Model Behavior at Scale") is, for one 
 retrainings between the sum of the scores of the documents that were kept and minus the query's loss. `lds_truth` makes
 the retrainings, about 20 CPU minutes at the first run; `lds_dvsel` has dvsel's variants, `lds_peers` other libraries
 (`pip install -c constraints.txt -r benchmarks/requirements.txt`). Truth and scores are kept in the cache; --again
-scores anew what has these words in its name, --truth only makes the truth, of which several processes take their share.
+scores again what has these words in its name, --truth only makes the truth, of which several processes take their share.
 
 The table: LDS for single queries, mean and standard error over them; LDS for the domains' queries as one target each,
 against their mean loss; CPU seconds to fit and to score all candidates, and all of it as a multiple of a training step,
@@ -77,7 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with pool/DOMAIN.jsonl and labelled/SET.jsonl")
     parser.add_argument("--cache", type=Path, default=cache)
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="what has one of these in its name")
-    parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="score anew")
+    parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="score again")
 
 
 def collect(

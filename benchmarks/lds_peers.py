@@ -356,4 +356,4 @@ def traker(question: Question, dimensions: int, ridge: float) -> Answers:
 
 
 def _batches(ids: torch.Tensor) -> Sequence[torch.Tensor]:
-    return torch.split(ids, 4 * _BATCH)  # its projection is made anew for each batch
+    return torch.split(ids, 4 * _BATCH)  # its projection is made for each batch

@@ -11,7 +11,7 @@ The small Llama of `lds_truth` is trained on documents in which something was pl
 - labels: 1,000 news items with their topic, 100 of them with a wrong one; the loss is that of the topic. Recall at 100,
   by the lowest scores for 50 other items as one target, and by the highest self-influence.
 
-The methods are those of `lds.py`; scores are kept in the cache, and --again scores anew what has this in its name.
+The methods are those of `lds.py`; scores are kept in the cache, and --again scores again what has this in its name.
 """
 
 from __future__ import annotations

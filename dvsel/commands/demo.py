@@ -48,7 +48,7 @@ def _write(path: Path, domain: str, documents: Iterable[tuple[str, str]]) -> Pat
         json.dumps({"id": f"{domain}/{name}", "domain": domain, "text": text}, ensure_ascii=False)
         for name, text in documents
     ]
-    content = "".join(line + "\n" for line in lines).encode("utf-8", "replace")  # no half pairs
+    content = "".join(line + "\n" for line in lines).encode("utf-8", "replace")  # lone surrogates become "?"
     with atomic_writer(str(path)) as file:
         file.write(zstandard.compress(content) if path.suffix == ".zst" else content)
     return path

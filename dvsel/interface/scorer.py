@@ -128,7 +128,7 @@ class Fitted:
 
     @functools.cached_property
     def unscored(self) -> str:
-        """Why `score` gives NaN, for the summary ("fewer than 100 words")."""
+        """Cause for which `score` gives NaN, for the summary ("fewer than 100 words")."""
         return "no usable score"
 
     @property

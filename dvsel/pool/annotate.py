@@ -228,7 +228,7 @@ def _done(folder: str, shard: Shard, fingerprint: str) -> ScoreFile | None:
         return None
     there = ScoreFile(place)
     if there.header.unread:
-        return None  # it may have been mended
+        return None  # it may be readable by now
     check_unchanged(shard, there)
     if there.header.fingerprint != fingerprint:
         raise UserError(f"{place} is of another fit; score into a new folder, or pass --overwrite to score all again")

@@ -100,7 +100,7 @@ class FittedPerplexity(Fitted):
         scorer = self.scorer
         model = load(scorer.model, scorer.precision)
         if model.card.digest != self.arrays["digest"].tobytes():
-            raise UserError(f"model {scorer.model}: its files changed after the fit; fit again, or start anew")
+            raise UserError(f"model {scorer.model}: its files changed after the fit; fit again")
         from dvsel.language.token_losses import LossMeter  # needs torch, without which `load` has said so
 
         return LossMeter(model, scorer.window, scorer.stride, scorer.batch_tokens)

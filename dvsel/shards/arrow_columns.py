@@ -19,7 +19,7 @@ from dvsel.shards.texts import with_lists_joined
 
 
 def refusal(schema: pa.Schema, path: str) -> str:
-    """Why the field that a dotted path names cannot be read from rows of this schema, or ""."""
+    """Cause for which the field at a dotted path cannot be read from rows of this schema, or ""."""
     type_ = pa.struct(list(schema))
     for depth, key in enumerate(path.split(".")):
         type_ = arrow_types.value_type(type_)

@@ -21,7 +21,7 @@ _SHORT = 64  # bytes of a line that may come often: a bracket, a field of an obj
 
 
 def cause(line: bytes) -> str | None:
-    """Why the line is not one JSON object; None if it is."""
+    """Return why the line is not one JSON object; None if it is."""
     return _cause_of_short(line) if len(line) <= _SHORT else _cause(line)
 
 

@@ -82,7 +82,7 @@ def test_damage_is_one_line(folder: Path, damage: Callable[[Path], Any]) -> None
 
 
 def test_its_code_is_never_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does anybody ask whether it shall be: a pipe would answer."""
+    """Nor does anybody ask whether to: a pipe would answer."""
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     (folder / "mine.py").write_text(f"open({str(folder / 'trace')!r}, 'w')\nclass Mine: pass\n")
     settings(CONFIG, tokenizer_class="Mine", auto_map={"AutoTokenizer": ["mine.Mine", None]})(folder)
