@@ -6,7 +6,8 @@ LDS (Park et al. 2023, "TRAK: Attributing Model Behavior at Scale") is, for one 
 retrainings between the sum of the scores of the documents that were kept and minus the query's loss. `lds_truth` makes
 the retrainings, about 20 CPU minutes at the first run; `lds_dvsel` has dvsel's variants, `lds_peers` other libraries
 (`pip install -c constraints.txt -r benchmarks/requirements.txt`). Truth and scores are kept in the cache; --again
-scores again what has these words in its name, --truth only makes the truth, of which several processes take their share.
+scores again what has these words in its name, --truth only makes the truth, of which several processes take their
+share.
 
 The table: LDS for single queries, mean and standard error over them; LDS for the domains' queries as one target each,
 against their mean loss; CPU seconds to fit and to score all candidates, and all of it as a multiple of a training step,

@@ -19,7 +19,7 @@ from dvsel.shards.texts import with_lists_joined
 
 
 def refusal(schema: pa.Schema, path: str) -> str:
-    """Cause for which the field at a dotted path cannot be read from rows of this schema, or ""."""
+    """Return the cause for which the field at a dotted path cannot be read from rows of this schema, or ""."""
     type_ = pa.struct(list(schema))
     for depth, key in enumerate(path.split(".")):
         type_ = arrow_types.value_type(type_)

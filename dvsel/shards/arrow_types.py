@@ -30,7 +30,7 @@ _SIMPLE = (
 
 
 def refusal(type_: pa.DataType, depth: int = 0) -> str:
-    """Cause for which values of a type cannot be read, or "": unions, intervals and what pyarrow itself has no name for.
+    """Cause for which values of a type cannot be read, or "": unions, intervals and types that pyarrow has no name for.
 
     Raises UnicodeDecodeError where the name of a field or of a time zone is not UTF-8.
     """

@@ -53,7 +53,7 @@ def _with_others_joined(column: Column) -> Column:
 
 
 def _joined_list(json: bytes) -> bytes | None:
-    """Return None for a list of anything but strings and nulls."""
+    """Return the strings of a list, joined; None for a list of anything but strings and nulls."""
     strings = [one for one in orjson.loads(json) if one is not None]
     return "\n".join(strings).encode() if all(isinstance(one, str) for one in strings) else None
 

@@ -192,7 +192,7 @@ def test_a_quota_for_a_domain_that_is_not_there(scored: Path, tmp_path: Path) ->
     assert "no document has the domain 'referense'; there are 'code', " in err
     assert err.endswith("; did you mean 'reference'?\n")
     words = ("--budget", "10%", "--quota", quota(tmp_path, "poems: 20%\n"), "-o", tmp_path / "out")
-    assert failure("select", scored, *words).endswith("; fix the quota, or take the domain out of it\n")
+    assert failure("select", scored, *words).endswith("; correct the quota, or take the domain out of it\n")
 
 
 def test_a_quota_of_nothing_is_for_any_domain(scored: Path, tmp_path: Path) -> None:
