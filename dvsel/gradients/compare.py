@@ -73,7 +73,7 @@ class Whole:
 
 def _terms(kept: Inputs, slopes: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """g_t^T Q x_t, (rows, length)."""
-    if isinstance(kept, OneHot):
+    if isinstance(kept, OneHot):  # Q x_t is a row of Q^T, looked up instead of multiplied
         return (wide(slopes) * wide(project(kept, matrix.T))).sum(2)
     return (wide(project(slopes, matrix)) * wide(kept)).sum(2)
 
@@ -98,6 +98,7 @@ class Scores(ByDocument):
         super().__init__()
         self.comparisons = comparisons
         self.whole_documents = norms
+        # Products of many layers and windows largely cancel: in float32 their sum would depend on the order of passes.
         self.products = torch.zeros(documents, groups, dtype=torch.float64, device=device)
         self.squares = torch.zeros(documents, dtype=torch.float64, device=device) if norms else None
 
@@ -150,6 +151,7 @@ class PositionScores(Collector):
 def add_squares(squares: torch.Tensor, collector: ByDocument, layer: int, inputs: Inputs, slopes: torch.Tensor) -> None:
     """Add |G|^2 of a layer to each document's place in `squares`, float64 (documents,)."""
     rows, (length, height), width = collector.rows, slopes.shape[1:], inputs.shape[2]
+    # Multiplications a position: length * (width + height) for the products of all pairs, width * height for G whole.
     if not rows.part and rows.piece is None and length * (width + height) < width * height:
         slopes = wide(slopes)
         found = (overlaps(inputs, slopes.dtype) * (slopes @ slopes.mT)).sum((1, 2))

@@ -238,6 +238,7 @@ class GradientMeter(Feeder):
                 self._pass(rest, work)
             return found
         collector.turn()
+        # The losses' slopes were found slice by slice, so no graph of float32 logits is held.
         given.backward(slopes)  # type: ignore[no-untyped-call]
         return found
 
@@ -270,7 +271,7 @@ class GradientMeter(Feeder):
         places = torch.arange(2 * _PROBE, device=self.model.device)[None] % _PROBE
         try:
             together = self.model.states(ids, position_ids=places)[:, _PROBE:].float()
-        except TypeError:
+        except TypeError:  # the model takes no positions
             together = None
         alone = self.model.states(ids[:, _PROBE:]).float()
         exact = self.model.network.dtype in (torch.float32, torch.float64) and not self.model.autocast
@@ -282,12 +283,12 @@ class GradientMeter(Feeder):
 
 
 def packed(waiting: Sequence[Window]) -> list[list[Window]]:
-    """Windows, the longest first, in rows no longer than the first: each where it leaves the least room."""
+    """Pack windows, the longest first, into rows no longer than the first: each where it leaves the least room."""
     if not waiting:
         return []
     capacity = waiting[0].length
     rows: list[list[Window]] = []
-    with_room: dict[int, list[int]] = {}
+    with_room: dict[int, list[int]] = {}  # rows by the room left in them, so that a search sees lengths, not rows
     for one in waiting:
         room = min((left for left in with_room if left >= one.length and with_room[left]), default=None)
         if room is None:

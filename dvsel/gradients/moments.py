@@ -86,6 +86,7 @@ class FactorSums(Collector):
 
     def keep(self, layer: int, inputs: Inputs) -> Inputs | None:
         """Return the inputs; None where the layer before took the same."""
+        # Queries, keys and values read one tensor: its moments, a large part of the work, are summed once.
         if self._last is None or not _same(self._last[1], inputs):
             self._last = layer, inputs
         # The first pass decides whose sum a layer shares; later ones must agree.
@@ -134,6 +135,7 @@ class ByDocument(Collector):
                 yield document, outer(theirs, mine)
             return
         part = outer(slopes.flatten(0, 1), flat(inputs))
+        # The square of a document's gradient is not the sum of its windows' squares: the windows are added up first.
         self._parts[layer] = self._parts[layer] + part if layer in self._parts else part
         if self.rows.ends:
             yield self._document, self._parts.pop(layer)
@@ -171,6 +173,7 @@ class SquareSums(ByDocument):
         basis = self.bases[layer][1]
         if basis is None:
             return inputs
+        # Eigenvectors of the smallest eigenvalues would drown in bfloat16's rounding of the largest.
         with torch.autocast(basis.device.type, enabled=False):
             return project(inputs if isinstance(inputs, OneHot) else wide(inputs), basis)
 

@@ -44,6 +44,7 @@ def ekfac(metric: Kronecker) -> Whitening:
 
 
 def _whitened(spectrum: Spectrum) -> torch.Tensor:
+    # The rotation back into the model's coordinates is left out: norms are the same without it.
     shares = spectrum.values.rsqrt()
     return shares if spectrum.basis is None else spectrum.basis * shares
 

@@ -55,6 +55,7 @@ class Terms:
 
     @classmethod
     def of(cls, run: SelectRun) -> Terms:
+        """Read the terms of a run. Raises UserError for those that cannot be, or do not go together."""
         budget = Budget.parse(run.budget) if run.budget else None
         quota = Quota.parse(run.quota) if run.quota else None
         if run.selector:
@@ -89,6 +90,7 @@ class Sources:
 
 
 def select_from(sources: Sources, run: SelectRun, terms: Terms, execution: Execution) -> SelectReport:
+    """Plan the selection, write the subset unless it is a dry run, and return the report."""
     pool, selector = sources.pool, sources.selector
     if terms.quota:
         check_domains(pool, terms.quota)
@@ -194,7 +196,7 @@ def select_from_scores(run: SelectRun, execution: Execution, given: Collection[s
     given = changed(run) if given is None else given
     terms = Terms.of(run)
     sources, run = opened(run, given)
-    if execution.dry_run or run.output == STDOUT:
+    if execution.dry_run or run.output == STDOUT:  # no folder to claim
         return select_from(sources, run, terms, execution)
     with working_in(run.output, dump("select", run), execution.overwrite, inputs_of(run)):
         report = select_from(sources, run, terms, execution)
