@@ -27,7 +27,7 @@ from dvsel.cli.show import Terminal
 from dvsel.embeddings import EmbedderOptions
 from dvsel.fasttext.examples import Training
 from dvsel.gradients import options as gradients
-from dvsel.interface.registry import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, registered
 from dvsel.language import ModelOptions, PromptOptions
 from dvsel.options import fields_of
 from dvsel.runs.requests import (
@@ -181,7 +181,7 @@ def _link(title: str) -> str:
 
 def own(group: str) -> list[str]:
     """The names in an entry point group that dvsel itself provides."""
-    return [name for name, point in found(group).items() if point.value.startswith("dvsel.")]
+    return [name for name, point in registered(group).items() if point.value.startswith("dvsel.")]
 
 
 def command(words: str) -> Callable[..., Any]:

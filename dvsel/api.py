@@ -171,7 +171,7 @@ def fit(
     cls = _class_of(scorer, scorer_class, Scorer)
     asked = options | _asked(pool=pool, output=output, target=target)
     given, own = _parted("fit", asked, FitRun, cls)
-    run = _run("fit", FitRun, given, scorer=_made(scorer, cls, own))
+    run = _run("fit", FitRun, given, scorer=_build(scorer, cls, own))
     with _executing(run, progress, workers=workers) as execution:
         flow(run, execution)
     return load_fitted(run.output)
@@ -232,7 +232,7 @@ def select(
     method = method or _rule_of(asked, scorer)
     rule = _class_of(method, selector_class, Selector) if method else None
     given, *parts = _parted("select", asked, SelectRun, *filter(None, (rule, cls)))
-    selector = _made(method, rule, parts.pop(0)) if method and rule else None
+    selector = _build(method, rule, parts.pop(0)) if method and rule else None
     unfitted = _unfitted(scorer, cls, parts.pop(0), given) if scorer and cls else None
     run = _run("select", SelectRun, given, scorer=unfitted, selector=selector)
     with _executing(run, progress, workers=workers, overwrite=overwrite) as execution:
@@ -335,7 +335,7 @@ def _file_of(scorer: Any, options: Mapping[str, Any]) -> dict[str, str]:
     return {"fitted": scorer.path}
 
 
-def _made(part: str | type[Method] | Method, cls: type[Method], options: Mapping[str, Any]) -> Method:
+def _build(part: str | type[Method] | Method, cls: type[Method], options: Mapping[str, Any]) -> Method:
     """The scorer or selector with these options."""
     if isinstance(part, cls):
         if options:
@@ -356,7 +356,7 @@ def _unfitted(
     """The scorer to fit; None where the run names a file of one that is, which is then looked at."""
     if not given.get("fitted"):
         assert not isinstance(scorer, FittedScorer)
-        return _made(scorer, cls, options)
+        return _build(scorer, cls, options)
     if options or isinstance(scorer, Scorer):
         what = next(iter(options), cls.__name__)
         raise UserError(f"{what}: is for a fit, and {given['fitted']} is one that is done; drop one of the two")

@@ -16,7 +16,7 @@ from dvsel.commands.embed import EmbedRun
 from dvsel.commands.losses import LossesRun
 from dvsel.commands.trace import TraceRun
 from dvsel.errors import UserError
-from dvsel.interface.registry import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, registered
 from dvsel.options import (
     LARGEST,
     Options,
@@ -197,7 +197,9 @@ UNBOUNDED = {"layer", "min_score", "training_seed"}
 """Options that take any number: layers count from both ends, scores are of any size, and so are seeds."""
 
 
-@pytest.mark.parametrize("cls", [point.load() for group in (SCORERS, SELECTORS) for point in found(group).values()])
+@pytest.mark.parametrize(
+    "cls", [point.load() for group in (SCORERS, SELECTORS) for point in registered(group).values()]
+)
 def test_every_number_of_a_method_has_a_range(cls: type) -> None:
     """One that is declared again, for another default or help, too."""
     numbers = {name: field for name, (field, hint) in fields_of(cls).items() if is_number(base_type(hint))}

@@ -26,7 +26,7 @@ from typing import Any
 
 from dvsel.cli.command_table import REPLAYED
 from dvsel.errors import UserError, shown
-from dvsel.interface.registry import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, registered
 from dvsel.options import check_choice, checked, nearest
 
 VARIABLE = "DVSEL_CONFIG"
@@ -115,6 +115,6 @@ def _parsed(file: Path, content: bytes) -> Mapping[str, Any]:
 
 def _check_method(file: Path, command: str, method: str) -> None:
     groups = {"score": (SCORERS,), "fit": (SCORERS,), "select": (SCORERS, SELECTORS)}.get(command, ())
-    known = [name for group in groups for name in found(group)]
+    known = [name for group in groups for name in registered(group)]
     if method not in known:
         raise UserError(f"{file}: [{command}.{method}] is not a method of dvsel {command}; {nearest(method, known)}")

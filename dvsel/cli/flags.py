@@ -19,7 +19,7 @@ from dvsel.cli.config import Defaults
 from dvsel.cli.errors import with_exit_codes
 from dvsel.cli.help import Command, Methods, about, show_all
 from dvsel.errors import UserError
-from dvsel.interface.registry import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, registered
 from dvsel.interface.scorer import Scorer
 from dvsel.options import base_type, build, draft, fields_of, flag_of, help_of, unread
 
@@ -229,7 +229,7 @@ def _aliases(long: str) -> list[str]:
 
 
 def _names_in(group: str) -> Callable[[str], list[str]]:
-    return lambda incomplete: [name for name in found(group) if name.startswith(incomplete)]
+    return lambda incomplete: [name for name in registered(group) if name.startswith(incomplete)]
 
 
 def sub_commands(
@@ -244,7 +244,7 @@ def sub_commands(
     parent = typer.Typer(cls=Methods, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
     app.add_typer(parent, name=name, help=COMMANDS[name].about)
     wanted = next((word for word in rest if not word.startswith("-")), None)
-    for known, point in found(group).items():
+    for known, point in registered(group).items():
         if known == wanted:
             try:
                 add(parent, known, make(known), cls)

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dvsel.errors import UserError
-from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, selector_class
+from dvsel.interface.registry import SCORERS, SELECTORS, registered, scorer_class, selector_class
 from dvsel.options import fields_of, flag_of, nearest
 
 OWN_GROUPS = ("no model", "classifier", "embeddings", "language model", "gradients")
@@ -114,7 +114,7 @@ class Methods(Commands):
     def sections(self) -> Mapping[str, list[str]]:
         """Return the scorers by group; each other package has one of its own."""
         groups: dict[str, list[str]] = {group: [] for group in OWN_GROUPS}
-        for name, point in found(SCORERS).items():
+        for name, point in registered(SCORERS).items():
             groups.setdefault(about(point)[1] or _package(point), []).append(name)
         return {group[:1].upper() + group[1:]: names for group, names in groups.items() if names}
 
@@ -163,7 +163,7 @@ def owners_of(flag: str, command: str) -> Iterator[str]:
     """Yield the places that have this option: as words to add to `command`, or as another command."""
     selects = command == "select"
     for group, load, option in ((SELECTORS, selector_class, "--method"), (SCORERS, scorer_class, "--with")):
-        for name in found(group):
+        for name in registered(group):
             if flag in _flags(load, name):
                 yield f"{option} {name}" if selects else f"`dvsel {_of(group, command)} {name}`"
     from dvsel.runs.requests import FitRun, ScoreRun, SelectRun, StreamOptions

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from dvsel.cli.errors import with_exit_codes
-from dvsel.interface.registry import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, registered
 from dvsel.redact import printable
 
 
@@ -24,7 +24,7 @@ def show(as_json: bool = typer.Option(False, "--json", help="as JSON")) -> None:
       dvsel list
       dvsel list --json
     """
-    listing = {kind: [_entry(name, point) for name, point in found(group).items()]
+    listing = {kind: [_entry(name, point) for name, point in registered(group).items()]
                for kind, group in (("scorers", SCORERS), ("selectors", SELECTORS))}  # fmt: skip
     if as_json:
         print(json.dumps(listing, indent=1))

@@ -16,7 +16,7 @@ from dvsel.cli.config import Defaults
 from dvsel.cli.errors import with_exit_codes
 from dvsel.cli.flags import ANY_FLAGS, FITTED, Group, Values, add, command, raising
 from dvsel.errors import UserError
-from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, selector_class
+from dvsel.interface.registry import SCORERS, SELECTORS, registered, scorer_class, selector_class
 from dvsel.options import fields_of, option
 from dvsel.runs.output_folder import RECIPE
 from dvsel.runs.scopes import on_shards
@@ -153,7 +153,7 @@ def _rule_of_scores(words: Sequence[str]) -> str | None:
 
 def _known(rest: Sequence[str]) -> list[str]:
     """Return the words without the name of a method that is only half typed."""
-    names = {*found(SCORERS), *found(SELECTORS)}
+    names = {*registered(SCORERS), *registered(SELECTORS)}
     flags = ("--method", "-m", "--with")
     return [word for flag, word in itertools.pairwise(["", *rest]) if flag not in flags or word in names]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dvsel.errors import UserError, shown
-from dvsel.interface.registry import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, registered
 from dvsel.interface.scorer import Fitted, Scorer
 from dvsel.interface.selector import Selector, SetSelector
 
@@ -126,7 +126,7 @@ def _title(one: Scorer | Selector) -> str:
     """Return its name, and the package that it comes from."""
     group, place = SCORERS if isinstance(one, Scorer) else SELECTORS, f"{type(one).__module__}:{type(one).__qualname__}"
     what = group.removeprefix("dvsel.")[:-1]
-    for name, point in found(group).items():
+    for name, point in registered(group).items():
         if point.value == place and point.dist:
             return f"{what} {name!r} of the package {point.dist.name} {point.dist.version}"
     return f"{what} {place}"

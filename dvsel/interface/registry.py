@@ -19,7 +19,7 @@ SCORERS = "dvsel.scorers"
 SELECTORS = "dvsel.selectors"
 
 
-def found(group: str) -> dict[str, EntryPoint]:
+def registered(group: str) -> dict[str, EntryPoint]:
     """Return the entry points of a group by name, sorted. Raises UserError where two packages claim one name."""
     points: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
@@ -50,7 +50,7 @@ def selector_class(name: str) -> type[Selector]:
 
 def name_of(group: str, cls: type) -> str:
     """Return the name under which a class is registered."""
-    for name, point in found(group).items():
+    for name, point in registered(group).items():
         if point.value == f"{cls.__module__}:{cls.__qualname__}":
             return name
     raise UserError(
@@ -59,7 +59,7 @@ def name_of(group: str, cls: type) -> str:
 
 
 def _load(group: str, name: str, base: type, place: str = "") -> Any:
-    points = found(group)
+    points = registered(group)
     what = group.removeprefix("dvsel.")[:-1]
     if name not in points:
         raise UserError(f"{place}no {what} is named {shown(name)}; {nearest(name, points)} (`dvsel list` shows all)")

@@ -61,7 +61,7 @@ class TableReader(AbstractContextManager["TableReader"]):
         self._whole_rows = whole_rows
         self._block = block
         self._on_read = on_read
-        self._told = 0
+        self._told_bytes = 0
         self._hash = xxhash.xxh3_128()
         self._file = open_read(shard.url)
 
@@ -91,8 +91,8 @@ class TableReader(AbstractContextManager["TableReader"]):
         """Report the stored bytes of the share that is done, less those reported before."""
         done = int(min(share, 1.0) * self._shard.size)
         if self._on_read:
-            self._on_read(done - self._told)
-        self._told = done
+            self._on_read(done - self._told_bytes)
+        self._told_bytes = done
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

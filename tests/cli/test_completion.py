@@ -12,16 +12,16 @@ import pytest
 
 from commands import environment
 from dvsel.cli.command_table import COMMANDS
-from dvsel.interface.registry import SCORERS, SELECTORS, found
+from dvsel.interface.registry import SCORERS, SELECTORS, registered
 
 OFFERED = {
     "dvsel s": {name for name in COMMANDS if name.startswith("s")},
-    "dvsel score d": {name for name in found(SCORERS) if name.startswith("d")},
+    "dvsel score d": {name for name in registered(SCORERS) if name.startswith("d")},
     "dvsel fit per": {"perplexity"},
     "dvsel score dsir --min": {"--min-words"},
     "dvsel score dsir --normalise ": {"none", "length"},
     "dvsel score dsir --text-field 'meta.te": set(),
-    "dvsel select --method r": {name for name in found(SELECTORS) if name.startswith("r")},
+    "dvsel select --method r": {name for name in registered(SELECTORS) if name.startswith("r")},
     "dvsel select --with ds": {"dsir"},
     "dvsel select --method resample --tem": {"--temperature"},
     "dvsel select --with dsir --min-w": {"--min-words"},

@@ -28,7 +28,7 @@ from commands import Answer, command_of, dvsel, ok
 from dvsel.cli.command_table import COMMANDS
 from dvsel.engines import local
 from dvsel.errors import UserError
-from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class
+from dvsel.interface.registry import SCORERS, SELECTORS, registered, scorer_class
 from dvsel.language import models
 from dvsel.runs import fitted_files as storage
 from dvsel.runs.requests import Execution
@@ -121,7 +121,7 @@ CASES = {
             ),
             ("Selector",),
         )
-        for name in found(SELECTORS)
+        for name in registered(SELECTORS)
         if name != "random"  # which has no options
     },
     "select": Case(("select", "scores", "--method", "random", *BUDGET, *OUT)),
@@ -539,7 +539,7 @@ def walk(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Walk:
 
 def test_every_command_and_method_is_walked() -> None:
     def own(group: str) -> set[str]:
-        return {name for name, point in found(group).items() if point.value.startswith("dvsel.")}
+        return {name for name, point in registered(group).items() if point.value.startswith("dvsel.")}
 
     assert set(METHODS) == own(SCORERS)
     assert {f"select --method {name}" for name in own(SELECTORS) - {"random"}} <= set(CASES)  # which has no options

@@ -10,16 +10,16 @@ import pytest
 from commands import COMMAND, command_of, dvsel, ok, run
 from dvsel.cli.command_table import COMMANDS
 from dvsel.cli.help import OWN_GROUPS
-from dvsel.interface.registry import SCORERS, SELECTORS, found, scorer_class, selector_class
+from dvsel.interface.registry import SCORERS, SELECTORS, registered, scorer_class, selector_class
 from dvsel.options import fields_of
 
 HEAVY = {"numpy", "torch", "transformers", "datasets", "numba", "pyarrow", "polars", "sklearn", "zstandard", "fsspec"}
 PAGES = [
     [],
     *([name] for name in COMMANDS),
-    *([command, name] for command in ("score", "fit") for name in found(SCORERS)),
-    *(["select", "--method", name] for name in found(SELECTORS)),
-    *(["select", "--with", name] for name in found(SCORERS)),
+    *([command, name] for command in ("score", "fit") for name in registered(SCORERS)),
+    *(["select", "--method", name] for name in registered(SELECTORS)),
+    *(["select", "--with", name] for name in registered(SCORERS)),
 ]
 
 
@@ -59,11 +59,11 @@ def test_both_flags_ask_for_help(words: list[str]) -> None:
 
 
 def test_the_page_of_a_command_shows_every_option_of_its_plug_in() -> None:
-    for name in found(SCORERS):
+    for name in registered(SCORERS):
         for page in (help_of(["score", name]), help_of(["fit", name]), help_of(["select", "--with", name])):
             for option in fields_of(scorer_class(name)):
                 assert f"--{option.rstrip('_').replace('_', '-')}" in page
-    for name in found(SELECTORS):
+    for name in registered(SELECTORS):
         page = help_of(["select", "--method", name])
         for option in fields_of(selector_class(name)):
             assert f"--{option.rstrip('_').replace('_', '-')}" in page
@@ -98,7 +98,7 @@ def test_methods_are_listed_with_their_summaries_by_what_they_need() -> None:
         page = help_of([command])
         places = [page.index(f"{group[0].upper()}{group[1:]}: ") for group in OWN_GROUPS]
         assert places == sorted(places)
-        for name in found(SCORERS):
+        for name in registered(SCORERS):
             cls = scorer_class(name)
             assert f"{name} {(cls.__doc__ or '').splitlines()[0]}" in page
             assert cls.group in OWN_GROUPS

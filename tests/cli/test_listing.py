@@ -9,7 +9,7 @@ import pytest
 
 from commands import ok
 from dvsel.cli import listing
-from dvsel.interface.registry import SCORERS, found
+from dvsel.interface.registry import SCORERS, registered
 
 
 def test_list() -> None:
@@ -24,7 +24,7 @@ def test_list() -> None:
 
 def test_a_package_that_cannot_be_loaded_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("broken", "no_such_module:Scorer", SCORERS)
-    monkeypatch.setattr(listing, "found", lambda group: {"broken": broken, **found(group)})
+    monkeypatch.setattr(listing, "found", lambda group: {"broken": broken, **registered(group)})
 
     scorers = {entry["name"]: entry for entry in json.loads(ok("list", "--json").out)["scorers"]}
 

@@ -8,7 +8,7 @@ import pytest
 from fuzz_cases import check, executions
 
 import fitted_files
-from dvsel.interface.registry import SCORERS, found
+from dvsel.interface.registry import SCORERS, registered
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -33,7 +33,7 @@ def forms(folder: Path, quick: bool) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_changed_files(files: Path) -> None:
-    assert {path.stem for path in files.glob("*.fitted")} >= found(SCORERS).keys()
+    assert {path.stem for path in files.glob("*.fitted")} >= registered(SCORERS).keys()
     assert check("fitted_worker.py", files, executions(300), *forms(files, quick=True))["scored"]
     assert check("fitted_worker.py", files, executions(60), *forms(files, quick=False))["scored"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from dvsel.errors import UserError
 from dvsel.interface import registry
-from dvsel.interface.registry import SCORERS, SELECTORS, found, name_of, scorer_class, selector_class
+from dvsel.interface.registry import SCORERS, SELECTORS, name_of, registered, scorer_class, selector_class
 from dvsel.scorers.dsir import DSIR
 from dvsel.selectors.topk import TopK
 
@@ -29,27 +29,27 @@ def refusal_of(name: str) -> str:
 
 
 def test_the_built_in_ones_are_registered() -> None:
-    assert "dsir" in found(SCORERS)
-    assert {"random", "resample", "threshold", "topk"} <= set(found(SELECTORS))
+    assert "dsir" in registered(SCORERS)
+    assert {"random", "resample", "threshold", "topk"} <= set(registered(SELECTORS))
     assert scorer_class("dsir") is DSIR
     assert selector_class("topk") is TopK
 
 
 def test_a_class_and_its_name_belong_together() -> None:
-    for name in found(SELECTORS):
+    for name in registered(SELECTORS):
         assert name_of(SELECTORS, selector_class(name)) == name
-    for name in found(SCORERS):
+    for name in registered(SCORERS):
         assert name_of(SCORERS, scorer_class(name)) == name
 
 
 def test_a_scorer_names_a_selector_that_is_there() -> None:
-    for name in found(SCORERS):
+    for name in registered(SCORERS):
         selector_class(scorer_class(name).selector)
 
 
 def test_names_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ("zebra", "z:Z"), ("ant", "a:A"))
-    assert list(found(SCORERS)) == ["ant", "zebra"]
+    assert list(registered(SCORERS)) == ["ant", "zebra"]
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
@@ -87,8 +87,8 @@ def test_a_class_that_is_not_registered_has_no_name() -> None:
 
 def test_listing_names_imports_none_of_them() -> None:
     program = (
-        "import sys; from dvsel.interface.registry import *; assert 'dsir' in found(SCORERS);"
-        "assert 'topk' in found(SELECTORS);"
+        "import sys; from dvsel.interface.registry import *; assert 'dsir' in registered(SCORERS);"
+        "assert 'topk' in registered(SELECTORS);"
         "print([name for name in ('numpy', 'numba', 'pyarrow', 'dvsel.scorers.dsir') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -44,6 +44,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "home"
 
 
+@pytest.fixture(scope="module")
+def before(hub: Path) -> list[str]:
+    return loaded(hub, "owner/base", "owner/adapter")
+
+
 def loaded(hub: Path, *names: str) -> list[str]:
     environ = environment(HF_HOME=str(hub), HF_HUB_OFFLINE="1")
     ended = subprocess.run([sys.executable, "-c", LOAD, *names], env=environ, capture_output=True, text=True)
@@ -52,8 +57,9 @@ def loaded(hub: Path, *names: str) -> list[str]:
 
 
 @pytest.mark.parametrize("moved", ["base", "adapter"])
-def test_a_model_is_known_by_its_commit_and_that_of_its_base(moved: str, hub: Path, tmp_path: Path) -> None:
-    before = loaded(hub, "owner/base", "owner/adapter")
+def test_a_model_is_known_by_its_commit_and_that_of_its_base(
+    moved: str, before: list[str], hub: Path, tmp_path: Path
+) -> None:
     assert before[0].endswith(" ") and before[1].endswith(" owner/adapter")
     other = shutil.copytree(hub, tmp_path / "home")
     place = other / "hub" / f"models--owner--{moved}"

@@ -180,7 +180,7 @@ def test_a_folder_of_hidden_files_is_not_empty(name: str, tmp_path: Path) -> Non
 def test_a_file_of_others_is_not_replaced(tmp_path: Path) -> None:
     with working_in(str(tmp_path), MINE, False):
         (tmp_path / "a.jsonl").write_text("mine")
-        with pytest.raises(UserError, match="no file that this run wrote"):
+        with pytest.raises(UserError, match="is there, and this run did not write it"):
             record(str(tmp_path), ["a.jsonl"])
 
 
