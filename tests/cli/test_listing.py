@@ -24,7 +24,7 @@ def test_list() -> None:
 
 def test_a_package_that_cannot_be_loaded_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("broken", "no_such_module:Scorer", SCORERS)
-    monkeypatch.setattr(listing, "found", lambda group: {"broken": broken, **registered(group)})
+    monkeypatch.setattr(listing, "registered", lambda group: {"broken": broken, **registered(group)})
 
     scorers = {entry["name"]: entry for entry in json.loads(ok("list", "--json").out)["scorers"]}
 
