@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a process that imports this checkout and finds its scorers and selectors."""
-    folders = [str(ROOT), *_entry_points(), os.environ.get("PYTHONPATH", "")]
+    folders = [str(ROOT), *entry_points(), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))} | more
 
 
 @functools.cache
-def _entry_points() -> list[str]:
+def entry_points() -> list[str]:
     """The folder of what an installation would say of the package; none where it is installed."""
     try:
         distribution("dvsel")

@@ -10,13 +10,14 @@ Without a GPU the checks rehearse: the models stay on the CPU in float32, and th
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-import gc
+import importlib
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from gpu_commands import commands_agree, interrupted, killed
 from gradient_truth import in_precision, random_bases, random_directions
 
 import corpus
@@ -39,10 +41,9 @@ from dvsel.gradients.low_rank import Cut, Direction
 from dvsel.gradients.moments import FactorSums, GradientSum, SquareSums
 from dvsel.gradients.target_gradient import Curvature, find, mean_gradient
 from dvsel.language import Documents
-from dvsel.language.losses import LossMeter
 from dvsel.language.models import Model, load, release
+from dvsel.language.token_losses import LossMeter
 from dvsel.linalg.ranks import spearman
-from gpu_commands import commands_agree, interrupted, killed
 
 Check = Callable[[Path], str]
 Array = npt.NDArray[Any]
@@ -174,12 +175,17 @@ def scores_by(
 ) -> Scores:
     """The scores of documents by directions, one a layer and group, which are moved to where each layer is."""
     comparisons = [
-        comparison([Direction(*(side.to(layer.module.weight) for side in (one.left, one.right))) for one in mine])
+        comparison([_moved(one, layer.module.weight) for one in mine])
         for layer, mine in zip(meter.layers, directions, strict=True)
     ]
     scores = Scores(comparisons, len(documents), len(directions[0]), meter.model.device, norms)
     meter.run(documents, scores, "mean")
     return scores
+
+
+def _moved(direction: Direction, weight: torch.Tensor) -> Direction:
+    """The direction on a weight's device, in its precision."""
+    return Direction(direction.left.to(weight), direction.right.to(weight))
 
 
 def fit(preconditioner: str, folder: Path) -> str:
@@ -315,22 +321,18 @@ def _peak(run: Callable[[], Any]) -> tuple[int, Any]:
     return torch.cuda.max_memory_allocated() - before, found
 
 
-class _filled:  # noqa: N801  (used as a function)
+@contextlib.contextmanager
+def _filled(left: int) -> Iterator[None]:
     """Leave so many bytes of the GPU's memory, for the length of a block."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def __enter__(self) -> None:
+    release()
+    free, _ = torch.cuda.mem_get_info()
+    assert free > left, f"{free} bytes are free, and {left} are to be left"
+    taken = torch.empty(free - left, dtype=torch.uint8, device="cuda")
+    try:
+        yield
+    finally:
+        del taken
         release()
-        free, _ = torch.cuda.mem_get_info()
-        assert free > self.left, f"{free} bytes are free, and {self.left} are to be left"
-        self._taken: torch.Tensor | None = torch.empty(free - self.left, dtype=torch.uint8, device="cuda")
-
-    def __exit__(self, *_: object) -> None:
-        self._taken = None
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 # --- A model over several devices. ---
@@ -345,14 +347,12 @@ def spread(folder: Path) -> str:
 
 def spread_with_cpu(folder: Path) -> str:
     """A device map of accelerate that runs the upper half of the blocks on the CPU, as a second GPU would."""
-    import accelerate
-
     name = language_models.build(folder, layers=4)
     plain, model = load(name, "fp32"), load(name, "fp32")
     first = "cuda:0" if on_gpu() else "cpu"
     places = {"model.embed_tokens": first, "model.rotary_emb": first, "model.norm": "cpu", "lm_head": "cpu"}
     places |= {f"model.layers.{number}": "cpu" if number > 1 else first for number in range(4)}
-    accelerate.dispatch_model(model.network, places, main_device="cpu", force_hooks=True)
+    importlib.import_module("accelerate").dispatch_model(model.network, places, main_device="cpu", force_hooks=True)
     seen = {str(weight.device) for weight in model.network.parameters()}
     assert seen == {first, "cpu"}, seen
     return near({"scores": _by_exact(model, plain)}, EXACT)
@@ -405,9 +405,9 @@ def syncs(folder: Path) -> str:
     return ", ".join(f"{kind} {count:.1f} a batch (at most {SYNCS[kind]})" for kind, count in found.items())
 
 
-SYNCS = {"scores": 8, "losses": 4, "vectors": 4}
-"""By reading the code: arrays that are copied to the GPU (token ids, owners, which positions are real, and where, what
-and how much is scored) and one copy back, of losses or vectors; an encoder may ask once whether there is padding."""
+SYNCS = {"scores": 8, "losses": 4, "vectors": 3}
+"""By reading the code: the arrays that are copied to the GPU (token ids, owners of rows, which positions are real; and
+where, what, whose and how much each prediction is), and one copy back, of losses or vectors."""
 
 
 def _count_syncs(run: Callable[[], Any]) -> int:
@@ -428,7 +428,7 @@ def _batches(kind: str, name: str, texts: list[str], batch: int) -> int:
     """How many batches the run has: the calls of the network's embedding, but for those that try a model out."""
     seen: list[int] = []
     with torch.nn.modules.module.register_module_forward_pre_hook(
-        lambda module, inputs: seen.append(1) if isinstance(module, torch.nn.Embedding) else None
+        lambda module, _: seen.append(1) if isinstance(module, torch.nn.Embedding) else None
     ):
         _METERED[kind](name, texts, batch)
     return len(seen)
@@ -455,8 +455,10 @@ NEEDS_CUDA = {"too large to spread", "syncs", *(f"out of memory: {kind}" for kin
 SHORT = {"gradients: LoRA, packed, checkpointing", "gradients: classifier, BERT", "fit: kfac", "losses", "vectors",
          "bf16", "spread over a GPU and the CPU"}  # fmt: skip
 """What every run of the tests rehearses; the others take longer, and mostly repeat tests of the CPU there."""
-NEEDS_PACKAGE = {"spread": "accelerate", "spread over a GPU and the CPU": "accelerate", "too large to spread":
-                 "accelerate", **{f"gradients: {name}": "peft" for name, case in CASES.items() if case.adapter}}  # fmt: skip
+NEEDS_PACKAGE = {
+    **{name: "accelerate" for name in CHECKS if "spread" in name},
+    **{f"gradients: {name}": "peft" for name, case in CASES.items() if case.adapter},
+}
 
 
 def missing(name: str, rehearsal: bool = False) -> str:

@@ -25,6 +25,7 @@ from dvsel.score_files.reader import ScoreFile
 Floats = npt.NDArray[np.float32]
 
 _SHARDS = 4
+_CHARACTERS = 200  # of a document
 _TIED = 1e-4  # of the scores' spread: float32 beside float32 on another device, curvature included
 _HELD = 64 << 20  # bytes: a process that uses the GPU holds more for its context alone
 _SECONDS = 120  # to start, or to end in
@@ -51,7 +52,7 @@ def run(*words: object, **environment: str) -> None:
 
 def commands_agree(folder: Path) -> str:
     """Two processes on one GPU give the bytes of one; the CPU gives the same subset but for what is tied."""
-    name = language_models.build(folder / "model", window=256)
+    name = language_models.build(folder / "model", window=256, layers=1)
     pool, target = _pool(folder)
     method = ("--target", target, "--model", name, "--precision", "fp32")
     run("fit", "influence", "--pool", pool, *method, "-o", folder / "fitted")
@@ -64,10 +65,18 @@ def commands_agree(folder: Path) -> str:
 
 
 def _pool(folder: Path) -> tuple[Path, Path]:
-    documents = corpus.pool()
+    """A pool of short documents of real text in several shards, and a target."""
     for number in range(_SHARDS):
-        corpus.write(folder / "pool" / f"{number}.jsonl", documents[number::_SHARDS])
-    return folder / "pool", corpus.write(folder / "target.jsonl", corpus.target())
+        corpus.write(folder / "pool" / f"{number}.jsonl", _shard(number))
+    return folder / "pool", corpus.write(folder / "target.jsonl", _short(corpus.target()[:20]))
+
+
+def _shard(number: int) -> list[corpus.Document]:
+    return _short(corpus.pool()[number::_SHARDS])
+
+
+def _short(documents: list[corpus.Document]) -> list[corpus.Document]:
+    return [document | {"text": document["text"][:_CHARACTERS]} for document in documents]
 
 
 def _scores(folder: Path) -> Floats:
@@ -89,8 +98,7 @@ def _same_subset(folder: Path, one: Floats) -> str:
 
 
 def _ids() -> list[str]:
-    documents = corpus.pool()
-    return [document["id"] for number in range(_SHARDS) for document in documents[number::_SHARDS]]
+    return [document["id"] for number in range(_SHARDS) for document in _shard(number)]
 
 
 def interrupted(folder: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import gpu_checks  # noqa: E402  (needs both)
+import gpu_checks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 
