@@ -44,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PLACES = [ROOT / "benchmarks", ROOT, ROOT / "tests", ROOT / "tests" / "gradients", ROOT / "tests" / "gpu"]
 STEPS = ("correctness", "kernel", "losses", "embeddings", "end-to-end", "fit")
 FAILED = "FAILED"
+_WIDEST = 72  # characters of a cell that is printed last; the files have all of it
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def run(bench: Bench, options: argparse.Namespace, steps: Mapping[str, Callable[
     finally:
         for step in found.steps():
             heads, rows = found.of(step)
-            table(step, ["", *heads], rows)
+            table(step, ["", *heads], [[cell[:_WIDEST] for cell in row] for row in rows])
         if left:
             print(
                 f"\nnot ended in {options.minutes:g} minutes: {', '.join(left)}; give more --minutes, or name --steps"

@@ -108,7 +108,7 @@ def _on_gpu(folder: Path, peak: float | None, texts: list[str]) -> Bench:
         f"{torch.version.cuda}), transformers {transformers.__version__}, {platform.node()}: {machine()}"
     )
     kernels = [("1.3B", 2048), ("8B", 2048), ("350M", 1024), ("125M", 1024), ("3B", 2048), ("1.3B", 1024)]
-    fits = [("125M", "all", 1024), ("8B", "last", 2048), ("1.3B", "last", 2048), ("1.3B", "all", 2048)]
+    fits = [("125M", "all", 1024), ("1.3B", "last", 2048), ("350M", "all", 1024), ("8B", "last", 2048)]
     return Bench(said, folder, setting, kernels, "1.3B", ["350M", "1.3B"], fits, texts[:3000], 1200)
 
 

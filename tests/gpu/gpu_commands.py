@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float32]
 
 _SHARDS = 4
 _CHARACTERS = 200  # of a document
+_AGAIN = 1e-5  # of the largest score: float32, summed in another order
 _TIED = 1e-4  # of the scores' spread: float32 beside float32 on another device, curvature included
 _HELD = 64 << 20  # bytes: a process that uses the GPU holds more for its context alone
 _SECONDS = 120  # to start, or to end in
@@ -51,7 +52,7 @@ def run(*words: object, **environment: str) -> None:
 
 
 def commands_agree(folder: Path) -> str:
-    """Two processes on one GPU give the bytes of one; the CPU gives the same subset but for what is tied."""
+    """Two processes on one GPU give the scores of one; the CPU gives the same subset but for what is tied."""
     name = language_models.build(folder / "model", window=256, layers=1)
     pool, target = _pool(folder)
     method = ("--target", target, "--model", name, "--precision", "fp32")
@@ -60,8 +61,9 @@ def commands_agree(folder: Path) -> str:
     run("score", "influence", pool, "--fitted", folder / "fitted", "-w", 2, "-o", folder / "two")
     run("score", "influence", pool, *method, "-w", 1, "-o", folder / "cpu", CUDA_VISIBLE_DEVICES="")
     one, two = _scores(folder / "one"), _scores(folder / "two")
-    assert one.tobytes() == two.tobytes(), f"one process and two differ by {np.abs(one - two).max():.1e}"
-    return f"{len(one)} documents, two processes as one; {_same_subset(folder, one)}"
+    apart = float(np.nanmax(np.abs(one - two)) / np.nanmax(np.abs(one)))
+    assert apart <= _AGAIN and (np.isnan(one) == np.isnan(two)).all(), f"one process and two differ by {apart:.1e}"
+    return f"{len(one)} documents, two processes within {apart:.0e} of one; {_same_subset(folder, one)}"
 
 
 def _pool(folder: Path) -> tuple[Path, Path]:
