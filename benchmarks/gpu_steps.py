@@ -52,7 +52,7 @@ FIRST = ("training step", "rank 16", "rank 64")  # of the kernel's rows, for eve
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and what is measured.
+    """The device, and the models and texts to measure with.
 
     setting: of gradients_gpu. kernels: models and the length of documents. losses, ends: models. fits: models, blocks
     and length. texts: of documents; the first `documents` of them where a run takes long. folder: for models and pools,
@@ -81,7 +81,7 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(cpu: bool, peak: float | None) -> Iterator[Bench]:
-    """What there is to measure; on a CPU, all of it tiny."""
+    """Make the models and texts to measure with; on a CPU, tiny ones."""
     if not (cpu or torch.cuda.is_available()):
         sys.exit("benchmarks.gpu: torch finds no GPU; run it where there is one, or rehearse it with --cpu")
     if cpu and torch.cuda.is_available():
@@ -148,7 +148,7 @@ def _checked(check: Callable[[], str]) -> dict[str, str]:
 
 
 def kernel(bench: Bench) -> Step:
-    """Of each model the rows of `FIRST`, then of each the others, peers included."""
+    """Yield the rows of `FIRST` for each model, then the others for each, peers included."""
     steps: dict[tuple[str, int], float] = {}
     kinds = jobs()
     for names in (FIRST, [name for name in kinds if name not in FIRST]):
@@ -180,7 +180,7 @@ def _kernel_row(
 
 
 def _share(bench: Bench, rate: float) -> str:
-    """Of the peak, for so many FLOP/s."""
+    """Return a rate, FLOP/s, as a share of the peak; "" where the peak is not known."""
     return f"{rate / bench.setting.peak:.1%}" if bench.setting.peak else ""
 
 
@@ -188,7 +188,7 @@ def _share(bench: Bench, rate: float) -> str:
 
 
 def losses(bench: Bench) -> Step:
-    """Both read the same texts, and have batches of as many tokens."""
+    """Measure both with the same texts, in batches of as many tokens."""
     folder = _saved(bench, bench.losses)
     texts = _cut(bench.texts[: bench.documents], folder)
     plain, lengths = _by_loop(bench, folder, texts)
@@ -248,7 +248,7 @@ def _by_peer(bench: Bench, folder: Path, texts: list[str], size: int) -> float:
 
 
 def _rates(bench: Bench, seconds: float, tokens: int, flops: float, peer: float | None = None) -> dict[str, str]:
-    """A row; peer: the seconds of what this is compared with."""
+    """Return a row. peer: seconds of the peer, if this is compared with one."""
     return {
         "tokens/s": f"{tokens / seconds:,.0f}",
         "times the peer": f"{peer / seconds:.2f}" if peer else "",
@@ -257,7 +257,7 @@ def _rates(bench: Bench, seconds: float, tokens: int, flops: float, peer: float 
 
 
 def _saved(bench: Bench, shape: str) -> Path:
-    """A model of this shape with a tokenizer of real text, saved once."""
+    """Save a model of this shape with a tokenizer of real text, once."""
     folder = bench.folder / shape
     if not folder.exists():
         tokenizer = train(bench.texts[:300])
@@ -299,7 +299,7 @@ def _cut(texts: Sequence[str], folder: Path) -> list[str]:
 
 
 def end_to_end(bench: Bench) -> Step:
-    """What three times the pool takes longer, beside the kernel on as many documents; so no start is counted."""
+    """Compare the time that three times the pool takes longer with the kernel's; so no start is counted."""
     for shape in bench.ends:
         folder, texts = _saved(bench, shape), list(bench.texts[: bench.documents])
         pools = [_pool(bench.folder / f"pool{times}.jsonl", texts, times) for times in (1, 3)]
@@ -313,7 +313,7 @@ def end_to_end(bench: Bench) -> Step:
 
 
 def _end_row(tokens: int, short: float, long: float, kernel: float) -> dict[str, str]:
-    """A row; tokens: that the longer run has more. Where they take little beside the start, they say nothing."""
+    """Return a row. tokens: read by the longer run alone; no rate is told where the start hides it."""
     seconds = {"the kernel's": f"{kernel:,.0f}", "seconds": f"{short:.1f} and {long:.1f}"}
     if long - short < _LEAST * short:
         return {"tokens/s": "hidden by the start", "share": "", **seconds}
@@ -357,7 +357,7 @@ def _scored(pool: Path, fitted: Path) -> float:
 
 
 def fit(bench: Bench) -> Step:
-    """Each part of a fit by itself; seconds of a training step are those of as many documents."""
+    """Measure each part of a fit by itself, beside a training step on as many documents."""
     for shape, wanted, length in bench.fits:
         step = measured(shape, length, gradients_gpu.training, bench.setting)
         _free()

@@ -399,7 +399,7 @@ def same_again(folder: Path) -> str:
 
 
 def syncs(folder: Path) -> str:
-    """How often a batch makes the host wait for the GPU. What is copied from and to plain memory counts."""
+    """Count how often a batch makes the host wait for the GPU; copies from and to plain memory do."""
     name = language_models.build(folder, window=256)
     texts = [text[:300] for text in language_models.TEXTS[:64]]
     found = {}
@@ -431,7 +431,7 @@ def _count_syncs(run: Callable[[], Any]) -> int:
 
 
 def _batches(kind: str, name: str, texts: list[str], batch: int) -> int:
-    """How many batches the run has: the calls of the network's embedding, but for those that try a model out."""
+    """Count the run's batches by the calls of the network's embedding; those of loading add the same to each run."""
     seen: list[int] = []
     with torch.nn.modules.module.register_module_forward_pre_hook(
         lambda module, _: seen.append(1) if isinstance(module, torch.nn.Embedding) else None
@@ -460,7 +460,7 @@ CHECKS: dict[str, Check] = {
 NEEDS_CUDA = {"too large to spread", "syncs", *(f"out of memory: {kind}" for kind in _METERED)}
 SHORT = {"gradients: LoRA, packed, checkpointing", "gradients: classifier, BERT", "fit: kfac", "losses", "vectors",
          "bf16", "spread over a GPU and the CPU"}  # fmt: skip
-"""What every run of the tests rehearses; the others take longer, and mostly repeat tests of the CPU there."""
+"""Checks that every run of the tests rehearses; the others take longer, and mostly repeat tests of the CPU there."""
 NEEDS_PACKAGE = {
     **{name: "accelerate" for name in CHECKS if "spread" in name},
     **{f"gradients: {name}": "peft" for name, case in CASES.items() if case.adapter},
@@ -468,7 +468,7 @@ NEEDS_PACKAGE = {
 
 
 def missing(name: str, rehearsal: bool = False) -> str:
-    """Why a check does not run here; "" where it does. rehearsal: without a GPU, run more than those of `SHORT`."""
+    """Return the reason for which a check does not run here, or "". rehearsal: run more than `SHORT` without a GPU."""
     package = NEEDS_PACKAGE.get(name, "")
     if package and importlib.util.find_spec(package) is None:
         return f"needs the package {package}"
