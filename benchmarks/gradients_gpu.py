@@ -177,24 +177,29 @@ def training(work: Work) -> Callable[[], None]:
     return run
 
 
-def scoring(kind: str, work: Work) -> Callable[[], None]:
-    """dvsel, with random directions."""
-    rank, groups, wanted, norms = SCORINGS[kind]
-    config, device = work.network.config, work.device
+def meter_for(work: Work, wanted: str) -> GradientMeter:
+    """dvsel's meter for the layers that are `wanted`, which reads the documents of `work` whatever it is given."""
+    config = work.network.config
     card = Card("random", "", "", False, config, None, work.length, None, b"")
-    model = Model(card, work.network, device, True, config.vocab_size)
-    layers = choose(model, wanted)
-    meter = GradientMeter(model, layers, window=work.length, batch_tokens=work.batch_tokens)
+    model = Model(card, work.network, work.device, True, config.vocab_size)
+    meter = GradientMeter(model, choose(model, wanted), window=work.length, batch_tokens=work.batch_tokens)
     ids = [np.array(one, np.int64) for rows in work.documents for one in rows]
     scored, labels = np.full(len(ids), work.length, np.int64), np.zeros(0, np.int64)
     read = Read(ids, meter.windows(ids, [0] * len(ids)), scored, labels)
     meter.objective.read = lambda documents: read  # type: ignore[method-assign]  # noqa: ARG005
+    return meter
+
+
+def scoring(kind: str, work: Work) -> Callable[[], None]:
+    """dvsel, with random directions."""
+    rank, groups, wanted, norms = SCORINGS[kind]
+    meter, device, count = meter_for(work, wanted), work.device, sum(map(len, work.documents))
     with torch.device(device):
-        comparisons = [comparison(in_bf16(random_directions(layer, rank, groups))) for layer in layers]
+        comparisons = [comparison(in_bf16(random_directions(layer, rank, groups))) for layer in meter.layers]
 
     def run() -> None:
-        scores = Scores(comparisons, len(ids), groups, device, norms)
-        meter.run(Documents([""] * len(ids)), scores, "mean")
+        scores = Scores(comparisons, count, groups, device, norms)
+        meter.run(Documents([""] * count), scores, "mean")
         scores.products.cpu()
 
     return run

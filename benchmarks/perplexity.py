@@ -75,8 +75,8 @@ def sample(texts: Sequence[str], size: int, folder: str) -> list[str]:
 class Plain:
     """The loop by hand."""
 
-    def __init__(self, folder: str, batch_tokens: int) -> None:
-        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    def __init__(self, folder: str, batch_tokens: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.batch_tokens = batch_tokens
 
@@ -96,10 +96,11 @@ class Plain:
         losses: list[Any] = [None] * len(texts)
         for rows in self.batches([len(one) for one in ids]):
             batch = self.tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
+            batch = batch.to(self.model.device)
             logits = self.model(**batch).logits[:, :-1]
             wanted = batch["input_ids"][:, 1:]
             found = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view(wanted.shape)
-            for row, one in zip(rows, found, strict=True):
+            for row, one in zip(rows, found.float().cpu(), strict=True):
                 losses[row] = one[: len(ids[row]) - 1].numpy()
         return losses
 
