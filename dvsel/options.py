@@ -263,7 +263,7 @@ def refuse_unread(options: Any, given: Collection[str] | None = None, run: Any =
 
 def draft(cls: type[T], values: Mapping[str, Any]) -> T:
     """Return options without parts and without a check, so that their scopes can be asked before they are made."""
-    made = object.__new__(cls)
+    made = object.__new__(cls)  # past `__init__`, whose checks would refuse what is to be asked about
     for name, (field, _) in fields_of(cls).items():
         object.__setattr__(made, name, values.get(name, field.default))
     return made

@@ -153,7 +153,7 @@ def write_beside(
                 else:
                     waiting.append(task)
             missing[shard.name] = len(waiting)
-            if parts and not waiting:
+            if parts and not waiting:  # a stop came between the last range and the merge
                 _merge(shard, header, folder)
             yield from waiting
 

@@ -99,6 +99,7 @@ def draw_sample(
     head = sampling.sample == "head"
     limit = max(size // max(len(shards), 1), 1) if head else size
     kept = _Thinned(paths, sys.maxsize if head else size, 1.0)
+    # A generator, so that each task is made late and knows the lowest draw for which there is no room by then.
     tasks = (_Task(shard, reading, paths, sampling.seed, limit, kept.below, head) for shard in shards)
     for found, below, unread in local.run(_sample_shard, tasks, workers, stage, sum(shard.size for shard in shards)):
         kept.add(found, below)
@@ -129,6 +130,7 @@ def pool_sample(
 
 
 def _choose_shards(shards: Sequence[Shard], size: int, seed: int) -> list[Shard]:
+    # By a hash of the names, so that the choice does not depend on the order in which shards are named.
     order = sorted(shards, key=lambda shard: xxhash.xxh64_intdigest(shard.name.encode(), seed))
     ends = np.cumsum([shard.size for shard in order])
     return order[: int(np.searchsorted(ends, size)) + 1]

@@ -100,7 +100,7 @@ def _claim(folder: str, recipe: str, overwrite: bool) -> None:
             return
         else:
             _take_over(folder, there, recipe)
-    record(folder, [RECIPE])
+    record(folder, [RECIPE])  # before it is there: what is recorded and missing harms nobody, the reverse would
     with atomic_writer(place) as file:
         file.write(recipe.encode())
 

@@ -292,6 +292,7 @@ def _opened_alone(path: str, place: str) -> int:
     """
     end = time.monotonic() + _PATIENCE
     while True:
+        # The name is known beforehand: a link that somebody puts there must not lead the bytes elsewhere.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if _lock(handle) and _is_at(handle, path):
@@ -344,6 +345,7 @@ class Pending:
         self.url = url
         try:
             self._temporary, self._handle = self._begin()
+            # A descriptor of its own: the lock must outlast the buffered file, until the name is given.
             self.file: IO[bytes] = BufferedWriter(_Target(os.dup(self._handle), url), 1 << 20)
         except OSError as error:
             raise _unwritable(url, error) from error
