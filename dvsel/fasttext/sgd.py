@@ -142,7 +142,7 @@ def _mean(ids: Array, begin: Int, end: Int, vectors: Array, mean: Array) -> None
     for j in range(dim):
         mean[j] = np.float32(0)
     for at in range(begin, end):
-        if at + _AHEAD < end:
+        if at + _AHEAD < end:  # the table is larger than any cache, and read at random
             first = np.int64(ids[at + _AHEAD]) * dim
             for j in range(0, dim, _LINE):
                 prefetch(flat, first + j)

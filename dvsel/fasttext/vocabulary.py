@@ -155,7 +155,7 @@ def _count_words(data: Array, offsets: Array, spaces: Array, counts: Array) -> N
         words = np.int64(0)
         for at in range(offsets[row], offsets[row + 1]):
             now = spaces[data[at]]
-            words += space & ~now
+            words += space & ~now  # without a branch, which would be guessed wrong at every word
             space = now
         counts[row] = words
 
@@ -167,6 +167,7 @@ def _same(data: Array, begin: Int, other: Array, other_begin: Int, size: Int) ->
         if load64(data, begin) != load64(other, other_begin):
             return False
         begin, other_begin, size = begin + 8, other_begin + 8, size - 8
+    # The last load reads up to 8 bytes beyond the word, which the mask leaves out: hence the spare bytes.
     difference = load64(data, begin) ^ load64(other, other_begin)
     return bool(difference & ((np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)) == np.uint64(0))
 
@@ -180,6 +181,7 @@ def _find(data: Array, begin: Int, size: Int, hash: Hash, slots: Array, places: 
     mask = np.uint64(len(slots) - 1)
     slot = np.uint64(hash) & mask
     while slots[slot] != 0:
+        # The hash stands in the slot, so that only a word that is likely the same is looked up in the text.
         if slots[slot] >> _HALF == np.uint64(hash):
             word = np.int64(slots[slot] & _LOW_HALF) - 1
             first = places[word, 0]
@@ -308,6 +310,7 @@ def _hash_characters(
                 while at < size and marked[at] & 0xC0 == 0x80:
                     at += 1
                 hash = _hash(marked, first, at, hash)
+                # As fastText, which leaves out `<` and `>` by themselves.
                 if length >= shortest and not (length == 1 and (begin == 0 or at == size)):
                     if len(runs) > 0:
                         runs[filled] = words + np.int64(hash) % buckets

@@ -65,7 +65,7 @@ def extract(data: Bytes, starts: Offsets, ends: Offsets, paths: Sequence[str]) -
     columns = table.columns(names)
     blank, odd = (np.flatnonzero(table.verdicts == verdict) for verdict in (BLANK, ODD))
     bad = Causes(blank, np.zeros(len(blank), np.int64), [_BLANK_LINE])
-    if len(odd):
+    if len(odd):  # what the kernel leaves to a slow and complete parser
         lines = [data[at:end].tobytes() for at, end in zip(starts[odd].tolist(), ends[odd].tolist(), strict=True)]
         causes = [cause(line) for line in lines]
         bad = bad.or_else(Causes.pairs((row, why) for row, why in zip(odd.tolist(), causes, strict=True) if why))
