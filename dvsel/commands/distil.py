@@ -83,7 +83,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str, fit
 
     fit_teacher: fits a teacher that is not fitted, with the same arguments.
     """
-    execution = dataclasses.replace(execution, overwrite=False)  # what is there are finished steps of this fit
+    execution = execution.of_a_step  # what is there are finished steps of this fit
     with working_in(folder, dump("fit", _what_costs(run)), overwrite=False):
         keep_inputs(run, shards, folder, STALE)
         place = _teacher(run, shards, execution, folder, fit_teacher)

@@ -69,7 +69,7 @@ def fit(run: FitRun, shards: list[Shard], execution: Execution, folder: str) -> 
     scorer = run.scorer
     assert isinstance(scorer, PreSelect)
     ladder = Ladder.read(scorer.ladder)
-    execution = dataclasses.replace(execution, overwrite=False)  # what is there are finished steps of this fit
+    execution = execution.of_a_step  # what is there are finished steps of this fit
     with working_in(folder, dump("fit", _what_costs(run, scorer)), overwrite=False):
         keep_inputs(FitRun(), shards, folder, STALE)  # the models' scores may change, and losses stay
         _draw(run, shards, execution, join(folder, SAMPLE))
